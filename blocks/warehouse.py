@@ -1,0 +1,93 @@
+"""The warehouse: a PostgreSQL database, reached through a bounded pool of checked connections."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from prefect.blocks.core import Block
+from pydantic import Field, SecretStr
+from sqlalchemy import URL, Engine, create_engine
+
+SslMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
+
+SECONDS_BEFORE_PROBING_AN_IDLE_PEER = 30
+
+
+class PostgresConnection(Block):
+    """What every PostgreSQL connection of ours has in common."""
+
+    host: str = Field("localhost", description="Host name or address.")
+    port: int = Field(5432, ge=1, le=65535)
+    database: str = Field(description="Name of the database.")
+    username: str = Field(description="Role to log in as.")
+    password: SecretStr = Field(description="Its password.")
+    sslmode: SslMode = Field(
+        "prefer", description="Use verify-full wherever the network is not your own."
+    )
+    sslrootcert: str | None = Field(None, description="File of the CA that signs the server.")
+    connect_timeout: int = Field(10, ge=1, description="Seconds to wait for a connection.")
+
+    def url(self) -> URL:
+        """Return the connection's URL; its repr hides the password."""
+        return URL.create(
+            "postgresql+psycopg2",
+            username=self.username,
+            password=self.password.get_secret_value(),
+            host=self.host,
+            port=self.port,
+            database=self.database,
+        )
+
+    def connect_args(self, application_name: str) -> dict[str, Any]:
+        """Return libpq parameters: TLS, keepalives, and a name that shows in pg_stat_activity."""
+        arguments: dict[str, Any] = {
+            "sslmode": self.sslmode,
+            "connect_timeout": self.connect_timeout,
+            "application_name": application_name[:63],
+            "keepalives": 1,
+            "keepalives_idle": SECONDS_BEFORE_PROBING_AN_IDLE_PEER,
+            "keepalives_interval": 10,
+            "keepalives_count": 3,
+        }
+        if self.sslrootcert:
+            arguments["sslrootcert"] = self.sslrootcert
+        return arguments
+
+
+class WarehouseCredentials(PostgresConnection):
+    """The PostgreSQL database that datasets are loaded into."""
+
+    _block_type_name = "ETL Warehouse Credentials"
+    _block_type_slug = "etl-warehouse-credentials"
+
+    pool_size: int = Field(4, ge=1, le=50, description="Most connections of one process.")
+    pool_timeout: int = Field(60, ge=1, description="Seconds to wait for a free connection.")
+    lock_timeout: int = Field(60, ge=1, description="Seconds to wait for a lock.")
+    statement_timeout: int = Field(3600, ge=1, description="Seconds a statement may take.")
+    idle_in_transaction_timeout: int = Field(
+        60, ge=1, description="Seconds after which the server ends a silent transaction."
+    )
+
+    def get_engine(self, application_name: str = "etl") -> Engine:
+        """Return an engine with a bounded pool whose connections are checked before use.
+
+        Every connection works in UTC, with a fixed search path, and with time limits: without
+        them a COMMIT that never arrives would hold its locks for ever.
+        """
+        settings = {
+            "TimeZone": "UTC",
+            "search_path": "pg_catalog",
+            "lock_timeout": f"{self.lock_timeout}s",
+            "statement_timeout": f"{self.statement_timeout}s",
+            "idle_in_transaction_session_timeout": f"{self.idle_in_transaction_timeout}s",
+        }
+        options = " ".join(f"-c {name}={value}" for name, value in settings.items())
+        return create_engine(
+            self.url(),
+            pool_size=self.pool_size,
+            max_overflow=0,
+            pool_timeout=self.pool_timeout,
+            pool_pre_ping=True,
+            hide_parameters=True,
+            connect_args={**self.connect_args(application_name), "options": options},
+        )

@@ -1,0 +1,1 @@
+"""How each stage works: one folder per stage, plain Python around one thin Prefect task per verb."""

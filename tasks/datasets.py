@@ -1,0 +1,273 @@
+"""Reads dataset files, and says file, line, key, found and allowed when one is wrong."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from tasks.model.columns import decimal_digits
+from tasks.model.dataset import DATASET_FILE, DatasetSpec
+from tasks.model.errors import ConfigError
+
+MAX_FILE_BYTES = 1 << 20
+ModelT = TypeVar("ModelT", bound=BaseModel)
+Location = tuple[int | str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A YAML file with the line of each of its keys."""
+
+    path: Path
+    content: CommentedMap
+
+    def line(self, location: Location) -> int:
+        """Return the line, from 1, of the deepest part of a location that the file has."""
+        node: Any = self.content
+        line = 1
+        for part in location:
+            if isinstance(node, CommentedMap) and part in node:
+                line = node.lc.key(part)[0] + 1
+            elif isinstance(node, CommentedSeq) and isinstance(part, int) and part < len(node):
+                line = node.lc.item(part)[0] + 1
+            else:
+                continue  # a union's branch or a default: not a key of the file
+            node = node[part]
+        return line
+
+
+def read_yaml(path: Path) -> Document:
+    """Read one YAML 1.2 mapping; ``NO`` and ``on`` stay texts, duplicate keys are errors.
+
+    Raises:
+        ConfigError: The file is missing, too large, not YAML or not a mapping.
+    """
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise ConfigError(f"{path}: larger than {MAX_FILE_BYTES} bytes; is this the right file?")
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 at byte {error.start}") from None
+    try:
+        content = YAML(typ="rt", pure=True).load(text)
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        raise ConfigError(f"{where}: not valid YAML: {error.problem or error.context}") from None
+    except (YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from None
+    if not isinstance(content, CommentedMap):
+        found = "nothing" if content is None else f"a {type(content).__name__}"
+        raise ConfigError(f"{path}:1: expected a mapping of keys to values, found {found}")
+    return Document(path, content)
+
+
+def parse(document: Document, model: type[ModelT]) -> ModelT:
+    """Check a document against its model.
+
+    Raises:
+        ConfigError: One line per mistake: file, line, key, found, allowed.
+    """
+    try:
+        return model.model_validate(_plain(document.content))
+    except ValidationError as error:
+        mistakes = [_explain(document, model, dict(detail)) for detail in error.errors()]
+        raise ConfigError("\n".join(mistakes)) from None
+
+
+def _plain(node: object) -> object:
+    """Turn YAML nodes into plain Python, so that no node outlives its file."""
+    if isinstance(node, Mapping):
+        return {str(key): _plain(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_plain(value) for value in node]
+    if isinstance(node, bool) or node is None:
+        return node
+    for kind in (int, float, str):
+        if isinstance(node, kind):
+            return kind(node)
+    return node
+
+
+def _explain(document: Document, model: type[BaseModel], detail: dict[str, Any]) -> str:
+    location: Location = detail["loc"]
+    key = ".".join(str(part) for part in location) or "(file)"
+    where = f"{document.path}:{document.line(location)}: {key}"
+    kind = detail["type"]
+    if kind == "missing":
+        return f"{where}: missing"
+    if kind == "extra_forbidden":
+        allowed = sorted(_fields_at(model, location[:-1]))
+        close = difflib.get_close_matches(str(location[-1]), allowed, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        choice = f"; allowed: {', '.join(allowed)}" if allowed else ""
+        return f"{where}: unknown key{hint}{choice}"
+    found = detail.get("input")
+    message = detail["msg"].removeprefix("Value error, ")
+    if kind != "value_error" and isinstance(found, str | int | float | bool | None):
+        message = f"found {found!r}: {message[0].lower()}{message[1:]}"
+    return f"{where}: {message}"
+
+
+def _fields_at(model: type[BaseModel], location: Location) -> set[str]:
+    """Return the keys allowed at a location, found in the model's JSON schema."""
+    schema = model.model_json_schema()
+    definitions = schema.get("$defs", {})
+
+    def resolve(node: dict[str, Any]) -> list[dict[str, Any]]:
+        if "$ref" in node:
+            return resolve(definitions[node["$ref"].rsplit("/", 1)[-1]])
+        branches = node.get("anyOf", []) + node.get("oneOf", [])
+        return [leaf for branch in branches for leaf in resolve(branch)] or [node]
+
+    nodes = resolve(schema)
+    for part in location:
+        following: list[dict[str, Any]] = []
+        for node in nodes:
+            child = node.get("properties", {}).get(part)
+            if child is None and isinstance(node.get("additionalProperties"), dict):
+                child = node["additionalProperties"]
+            if isinstance(part, int):
+                child = node.get("items")
+            if child is not None:
+                following.extend(resolve(child))
+        if following:
+            nodes = following
+        else:  # the name of a union's branch: keep only that branch
+            nodes = [
+                node
+                for node in nodes
+                if node.get("title") == part
+                or node.get("properties", {}).get("kind", {}).get("const") == part
+            ] or nodes
+    return {name for node in nodes for name in node.get("properties", {})}
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """All datasets of a folder, checked one by one and against each other."""
+
+    datasets: dict[str, DatasetSpec]
+    paths: dict[str, Path]
+
+    def __getitem__(self, name: str) -> DatasetSpec:
+        try:
+            return self.datasets[name]
+        except KeyError:
+            close = difflib.get_close_matches(name, self.datasets, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            known = ", ".join(sorted(self.datasets)) or "none"
+            raise ConfigError(f"no dataset {name!r}{hint}; declared are: {known}") from None
+
+    def in_order(self, names: Iterable[str]) -> list[DatasetSpec]:
+        """Return the named datasets so that each comes after those it looks up."""
+        chosen = dict.fromkeys(names)
+        graph = {
+            name: [other for other in self[name].dependencies if other in chosen] for name in chosen
+        }
+        return [self[name] for name in TopologicalSorter(graph).static_order()]
+
+    def scheduled(self, schedule: str) -> list[DatasetSpec]:
+        """Return the datasets of a schedule, in dependency order."""
+        return self.in_order(
+            name for name, spec in self.datasets.items() if spec.schedule == schedule
+        )
+
+    def lookups_of(self, spec: DatasetSpec) -> dict[str, DatasetSpec]:
+        """Return the datasets that one dataset looks up, by name."""
+        return {name: self[name] for name in spec.dependencies}
+
+
+def load_catalog(folder: Path) -> Catalog:
+    """Read every dataset file of a folder.
+
+    Raises:
+        ConfigError: Every mistake of every file, one a line.
+    """
+    if not folder.is_dir():
+        raise ConfigError(f"{folder}: no such folder of dataset files")
+    datasets: dict[str, DatasetSpec] = {}
+    paths: dict[str, Path] = {}
+    mistakes: list[str] = []
+    for path in sorted(folder.iterdir()):
+        if path.suffix not in (".yaml", ".yml"):
+            continue
+        try:
+            spec = load_dataset(path)
+        except ConfigError as error:
+            mistakes.append(error.message)
+            continue
+        if spec.name in datasets:
+            mistakes.append(f"{path}: dataset {spec.name!r} is also in {paths[spec.name]}")
+        datasets[spec.name], paths[spec.name] = spec, path
+    if not mistakes:
+        mistakes = list(_mistakes_between(datasets, paths))
+    if mistakes:
+        raise ConfigError("\n".join(mistakes))
+    return Catalog(datasets, paths)
+
+
+def load_dataset(path: Path) -> DatasetSpec:
+    """Read one dataset file; its name must be that of the dataset.
+
+    Raises:
+        ConfigError: What is wrong, with file, line and key.
+    """
+    document = read_yaml(path)
+    spec = parse(document, DatasetSpec)
+    if not DATASET_FILE.match(path.name) or path.stem != spec.name:
+        line = document.line(("name",))
+        raise ConfigError(f"{path}:{line}: name: found {spec.name!r} in a file named {path.name}")
+    return spec
+
+
+def _mistakes_between(datasets: dict[str, DatasetSpec], paths: dict[str, Path]) -> Iterable[str]:
+    tables: dict[str, str] = {}
+    for name, spec in datasets.items():
+        document = read_yaml(paths[name])
+        if other := tables.get(spec.load.table):
+            line = document.line(("load", "table"))
+            yield f"{paths[name]}:{line}: load.table: {spec.load.table} is filled by {other!r} too"
+        tables[spec.load.table] = name
+        for number, lookup in enumerate(spec.enrich):
+            where = f"{paths[name]}:{document.line(('enrich', number, 'lookup'))}: enrich"
+            target = datasets.get(lookup.lookup)
+            if target is None:
+                known = ", ".join(sorted(datasets))
+                yield f"{where}: no dataset {lookup.lookup!r}; declared are: {known}"
+                continue
+            if set(lookup.by.values()) != set(target.key):
+                yield (
+                    f"{where}: by: found {sorted(lookup.by.values())}, but rows of {target.name} "
+                    f"are only told apart by its whole key {list(target.key)}"
+                )
+            for column in lookup.take.values():
+                if column not in target.columns:
+                    yield f"{where}: take: {target.name} has no column {column!r}"
+            for mine, theirs in lookup.by.items():
+                if theirs in target.columns:
+                    kinds = _family(spec.columns[mine].type), _family(target.columns[theirs].type)
+                    if kinds[0] != kinds[1]:
+                        yield f"{where}: by: {mine} is {kinds[0]}, {target.name}.{theirs} is {kinds[1]}"
+    graph = {name: spec.dependencies for name, spec in datasets.items()}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        yield f"datasets look each other up in a circle: {' → '.join(error.args[1])}"
+
+
+def _family(type_name: str) -> str:
+    if type_name.startswith("int") or decimal_digits(type_name):
+        return "number"
+    return type_name

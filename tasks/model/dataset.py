@@ -1,0 +1,180 @@
+"""``DatasetSpec``: one target table and how it is filled, as declared in ``datasets/<name>.yaml``."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from tasks.model.columns import ColumnSpec, Identifier, Strict, _identifier
+from tasks.model.source import Lookup, Source
+
+RESERVED_PREFIX = "_"
+
+
+class RowsBetween(Strict):
+    """The partition must have this many clean rows."""
+
+    rows_between: tuple[int, int]
+
+
+class NullRate(Strict):
+    """Largest allowed share of NULL per column, 0 to 1."""
+
+    null_rate: dict[str, float]
+
+
+class QuarantineRate(Strict):
+    """Largest allowed share of quarantined rows in a partition, 0 to 1."""
+
+    quarantine_rate: Annotated[float, Field(ge=0, le=1)]
+
+
+Gate = RowsBetween | NullRate | QuarantineRate
+
+
+class Quality(Strict):
+    """What must hold before anything of a partition is published."""
+
+    gates: tuple[Gate, ...] = ()
+
+
+class RowRule(Strict):
+    """A condition over a whole row; a row for which it is false or NULL goes to quarantine."""
+
+    name: Identifier
+    sql: str = Field(description="A boolean SQL expression over the columns of the dataset.")
+    message: str | None = Field(None, description="Tells a person what is wrong with the row.")
+
+
+class SearchIndex(Strict):
+    """Full text and fuzzy search over some text columns."""
+
+    search: tuple[Identifier, ...] = Field(min_length=1)
+    language: str = Field("simple", pattern=r"^[a-z_]+$", description="Text search configuration.")
+
+
+def _table_name(name: str) -> str:
+    parts = name.split(".")
+    if len(parts) != 2:  # noqa: PLR2004 - schema and table
+        raise ValueError(f"{name!r}: write schema.table, e.g. analytics.flights")
+    for part in parts:
+        _identifier(part)
+    if parts[0] == "etl":
+        raise ValueError("schema 'etl' belongs to the ledger; choose another")
+    return name
+
+
+class LoadSpec(Strict):
+    """Where the rows go, and how they meet the rows that are there."""
+
+    table: Annotated[str, AfterValidator(_table_name)] = Field(description="schema.table")
+    mode: Literal["append", "merge"] = Field(
+        description="append: each partition once. merge: one row per key, the newest wins."
+    )
+    index: SearchIndex | None = None
+
+
+class DatasetSpec(Strict):
+    """One dataset: a source, its contract, and the table that it fills."""
+
+    name: Identifier
+    description: str
+    owner: str | None = None
+    schedule: Literal["daily", "hourly", "manual"] = "manual"
+    source: Source
+    key: tuple[Identifier, ...] = ()
+    cursor: Identifier | None = Field(
+        None, description="Among rows of one key the one with the largest cursor wins."
+    )
+    columns: dict[Identifier, ColumnSpec] = Field(min_length=1)
+    contract: Literal["evolve", "freeze", "quarantine", "ignore"] = Field(
+        "freeze",
+        description="A source column that is not declared: add it to the table as text, refuse the "
+        "partition, quarantine the rows that have it, or leave it out.",
+    )
+    rules: tuple[RowRule, ...] = ()
+    enrich: tuple[Lookup, ...] = ()
+    quality: Quality = Field(default_factory=lambda: Quality())
+    load: LoadSpec
+
+    @model_validator(mode="after")
+    def _parts_fit_together(self) -> Self:
+        for name in self.columns:
+            if name.startswith(RESERVED_PREFIX):
+                raise ValueError(f"column {name!r}: names with a leading '_' belong to the product")
+        self._require_columns("key", self.key)
+        if self.cursor:
+            self._require_columns("cursor", (self.cursor,))
+        if self.load.mode == "merge" and not self.key:
+            raise ValueError("load mode 'merge' needs a 'key'")
+        taken = [column for lookup in self.enrich for column in lookup.take]
+        for column in taken:
+            _identifier(column)
+            if column in self.columns or taken.count(column) > 1:
+                raise ValueError(f"enrich: column {column!r} is there twice; rename it under take")
+        for lookup in self.enrich:
+            self._require_columns(f"enrich {lookup.lookup}: by", tuple(lookup.by))
+        for gate in self.quality.gates:
+            if isinstance(gate, NullRate):
+                self._require_columns("gate null_rate", tuple(gate.null_rate), also=taken)
+        if self.load.index:
+            self._require_columns("load.index.search", self.load.index.search, also=taken)
+            for name in self.load.index.search:
+                if name in self.columns and self.columns[name].type != "string":
+                    raise ValueError(
+                        f"load.index.search: column {name!r} is {self.columns[name].type}; "
+                        "only strings can be searched"
+                    )
+        return self
+
+    def _require_columns(
+        self, where: str, names: tuple[str, ...], also: list[str] | None = None
+    ) -> None:
+        known = [*self.columns, *(also or [])]
+        for name in names:
+            if name not in known:
+                raise ValueError(f"{where}: no column {name!r}; declared are {', '.join(known)}")
+
+    @property
+    def schema_name(self) -> str:
+        """Schema of the target table."""
+        return self.load.table.split(".")[0]
+
+    @property
+    def table_name(self) -> str:
+        """Name of the target table, without its schema."""
+        return self.load.table.split(".")[1]
+
+    @property
+    def required_columns(self) -> tuple[str, ...]:
+        """Columns in which NULL is refused: those of the key, and those declared so."""
+        return tuple(
+            name for name, column in self.columns.items() if name in self.key or not column.nullable
+        )
+
+    @property
+    def dependencies(self) -> tuple[str, ...]:
+        """Datasets that this one looks up, so that they run before it."""
+        return tuple(dict.fromkeys(lookup.lookup for lookup in self.enrich))
+
+    @property
+    def config_hash(self) -> str:
+        """SHA-256 of everything that decides how a row is transformed and loaded.
+
+        Texts for people and the schedule are left out: changing them loads nothing again.
+        """
+        content = self.model_dump(mode="json", exclude={"description", "owner", "schedule"})
+        return hashlib.sha256(canonical_json(content)).hexdigest()
+
+
+def canonical_json(content: object) -> bytes:
+    """Return the one byte sequence that stands for a JSON value: sorted keys, no spaces."""
+    return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+DATASET_FILE = re.compile(r"^[a-z][a-z0-9_]*\.ya?ml$")
+"""File names that are read from the datasets folder."""

@@ -1,0 +1,249 @@
+"""What flows through a run: partitions, manifests, receipts and reports. Small, frozen, JSON."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, computed_field, model_validator
+
+from tasks.model.dataset import canonical_json
+from tasks.model.errors import ErrorKind
+
+
+class Value(BaseModel):
+    """Base of what stages hand to each other: frozen, and strict about its keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SourceItem(Value):
+    """One object or file of a source, pinned to the version that was listed."""
+
+    uri: str
+    version: str
+    """What changes when the content changes: an ETag with the size, or a SHA-256."""
+    bytes: int = 0
+
+
+class Partition(Value):
+    """The unit of work: an immutable description of a slice of the source."""
+
+    dataset: str
+    label: str
+    """For people: which slice this is."""
+    items: tuple[SourceItem, ...] = ()
+    slice: dict[str, Any] = Field(default_factory=dict)
+    """For sources without objects: the window, the range or the query."""
+    state: dict[str, Any] = Field(default_factory=dict)
+    """Where the next plan goes on once this partition is committed."""
+
+    @property
+    def bytes(self) -> int:
+        """Size of the slice in the source, in bytes, as far as the source says it."""
+        return sum(item.bytes for item in self.items)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over the dataset's name and the content of the slice, not over the dataset file."""
+        identity = {
+            "dataset": self.dataset,
+            "items": sorted((item.uri, item.version) for item in self.items),
+            "slice": self.slice,
+        }
+        return hashlib.sha256(canonical_json(identity)).hexdigest()
+
+
+class SourceState(Value):
+    """What the ledger knows of a dataset's source when a run is planned."""
+
+    items: frozenset[tuple[str, str]] = frozenset()
+    """(uri, version) of every committed object."""
+    fingerprints: frozenset[str] = frozenset()
+    """Fingerprints of every committed partition."""
+    latest: dict[str, Any] = Field(default_factory=dict)
+    """``state`` of the partition that was committed last."""
+
+
+class LakeFile(Value):
+    """One file of the lake, named after its content."""
+
+    key: str
+    rows: int
+    bytes: int
+    sha256: str
+
+
+class QuarantineReason(Value):
+    """How many rows of a partition one rule refused, with the first of them as an example."""
+
+    stage: Literal["ingestion", "transformation"]
+    rule: str
+    column: str | None
+    rows: int
+    message: str
+    source_uri: str
+    source_row: int
+
+
+class Manifest(Value):
+    """What one stage hands to the next: where the rows are, and an account of all of them."""
+
+    stage: Literal["ingestion", "transformation"]
+    dataset: str
+    fingerprint: str
+    config_hash: str
+    files: tuple[LakeFile, ...]
+    """The rows that go on to the next stage."""
+    quarantine: tuple[LakeFile, ...]
+    """The rows that were refused so far, by this stage and those before it."""
+    rows_read: int
+    """Rows that the source gave."""
+    rows_deduplicated: int
+    rows_quarantined: int
+    reasons: tuple[QuarantineReason, ...] = ()
+    columns_added: tuple[str, ...] = ()
+    """Source columns beyond the dataset file, kept under ``contract: evolve``."""
+    created_at: datetime
+    seconds: float
+
+    @property
+    def rows(self) -> int:
+        """Rows that go on to the next stage."""
+        return sum(file.rows for file in self.files)
+
+    @model_validator(mode="after")
+    def _every_row_is_accounted_for(self) -> Self:
+        accounted = self.rows + self.rows_deduplicated + self.rows_quarantined
+        if self.rows_read != accounted:
+            raise ValueError(
+                f"{self.dataset}: {self.rows_read} rows read but {accounted} accounted for "
+                f"({self.rows} passed, {self.rows_deduplicated} deduplicated, "
+                f"{self.rows_quarantined} quarantined)"
+            )
+        if sum(file.rows for file in self.quarantine) != self.rows_quarantined:
+            raise ValueError(f"{self.dataset}: quarantine files do not hold the quarantined rows")
+        return self
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the manifest; the ledger keeps it."""
+        return hashlib.sha256(canonical_json(self.model_dump(mode="json"))).hexdigest()
+
+
+class RowCounts(Value):
+    """An account of rows; ``read`` must equal the sum of the others."""
+
+    read: int = 0
+    inserted: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    deduplicated: int = 0
+    quarantined: int = 0
+
+    @property
+    def loaded(self) -> int:
+        """Rows that are in the target table, whether or not they changed it."""
+        return self.inserted + self.updated + self.unchanged
+
+    @property
+    def changed(self) -> int:
+        """Rows of the target table that this load wrote."""
+        return self.inserted + self.updated
+
+    @property
+    def balanced(self) -> bool:
+        """True when every row read is loaded, deduplicated or quarantined."""
+        return self.read == self.loaded + self.deduplicated + self.quarantined
+
+    def __add__(self, other: RowCounts) -> RowCounts:
+        return RowCounts(
+            **{name: getattr(self, name) + getattr(other, name) for name in RowCounts.model_fields}
+        )
+
+
+class LoadStatus(StrEnum):
+    """How a load ended."""
+
+    LOADED = "loaded"
+    ALREADY_LOADED = "already loaded"
+
+
+class LoadReceipt(Value):
+    """What the load of one partition did."""
+
+    dataset: str
+    fingerprint: str
+    load_id: int
+    status: LoadStatus
+    counts: RowCounts
+    reasons: tuple[QuarantineReason, ...] = ()
+    seconds: float
+
+
+class PartitionFailure(Value):
+    """A partition that was not loaded, and why."""
+
+    label: str
+    fingerprint: str
+    stage: str
+    error: str
+    """Class of the error."""
+    message: str
+    kind: ErrorKind
+    exit_code: int
+
+
+class Outcome(StrEnum):
+    """How a dataset's run ended."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+
+
+class DatasetReport(Value):
+    """One dataset's part of a run."""
+
+    dataset: str
+    table: str
+    outcome: Outcome
+    partitions: int = 0
+    partitions_loaded: int = 0
+    partitions_already_loaded: int = 0
+    """Planned partitions that turned out to be in the ledger when they were to be published."""
+    counts: RowCounts = Field(default_factory=RowCounts)
+    table_rows: int | None = None
+    """Rows of the target table after the run."""
+    reasons: tuple[QuarantineReason, ...] = ()
+    failures: tuple[PartitionFailure, ...] = ()
+    skipped_because: str | None = None
+    seconds: float = 0
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def rows_per_second(self) -> int:
+        """Rows read per second of the dataset's whole run."""
+        return round(self.counts.read / self.seconds) if self.seconds else 0
+
+
+class RunReport(Value):
+    """A whole run, for people and for scripts (``--json``)."""
+
+    environment: str
+    run: str
+    datasets: tuple[DatasetReport, ...]
+    started_at: datetime
+    seconds: float
+
+    @property
+    def succeeded(self) -> bool:
+        """True when every dataset succeeded."""
+        return all(report.outcome is Outcome.SUCCEEDED for report in self.datasets)
+
+    @property
+    def failures(self) -> tuple[PartitionFailure, ...]:
+        """Every failure of every dataset."""
+        return tuple(failure for report in self.datasets for failure in report.failures)

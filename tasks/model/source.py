@@ -1,0 +1,151 @@
+"""Where a dataset's rows come from: the declarations under ``source:`` of a dataset file."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from tasks.model.columns import Identifier, Strict
+
+
+class CsvFormat(Strict):
+    """Delimited text with a header line (RFC 4180)."""
+
+    kind: Literal["csv"]
+    delimiter: str = Field(",", min_length=1, max_length=1)
+    quote: str = Field('"', min_length=1, max_length=1)
+    encoding: str = Field("utf-8", description="Encoding of the text; a BOM is skipped.")
+    null_values: tuple[str, ...] = Field(
+        (), description="Unquoted texts that mean NULL. '' is a value unless it is listed here."
+    )
+    header: tuple[str, ...] | None = Field(
+        None, description="Column names, for files without a header line."
+    )
+
+
+class JsonLinesFormat(Strict):
+    """One JSON object per line."""
+
+    kind: Literal["jsonl"]
+
+
+class ParquetFormat(Strict):
+    """Apache Parquet; types come from the file."""
+
+    kind: Literal["parquet"]
+
+
+Format = Annotated[CsvFormat | JsonLinesFormat | ParquetFormat, Field(discriminator="kind")]
+
+
+class FilesSource(Strict):
+    """Files of a local directory."""
+
+    kind: Literal["files"]
+    path: str = Field(description="Glob pattern, relative to the project or absolute.")
+    format: Format
+
+
+class S3Source(Strict):
+    """Objects of an S3 bucket."""
+
+    kind: Literal["s3"]
+    block: str = Field(description="Name of the S3Bucket block with bucket and credentials.")
+    path: str = Field(description="Glob pattern of the keys; what precedes the first * is listed.")
+    format: Format
+
+
+class PageNumbers(Strict):
+    """Pages are counted: ``?page=1``, ``?page=2``, … until the last one."""
+
+    kind: Literal["page"]
+    page_param: str = "page"
+    size_param: str = "page_size"
+    size: int = Field(1000, ge=1)
+    first: int = 1
+    pages: str | None = Field(
+        None, description="Key of the body that says how many pages there are, e.g. 'pages'."
+    )
+
+
+class NextLink(Strict):
+    """The body names the URL of the next page, null on the last one."""
+
+    kind: Literal["next"]
+    key: str = Field("next", description="Key of the body that holds the URL.")
+
+
+Pagination = Annotated[PageNumbers | NextLink, Field(discriminator="kind")]
+
+
+class TimeWindows(Strict):
+    """Cuts the source into partitions of time, half open: ``from <= t < to``."""
+
+    start: datetime = Field(description="Start of the first window; UTC unless it says otherwise.")
+    end: datetime | None = Field(None, description="End of the last window; now, if not given.")
+    every: Literal["hour", "day", "month"] = "day"
+    from_param: str = "from"
+    to_param: str = "to"
+
+
+class RestSource(Strict):
+    """A REST API that answers in JSON."""
+
+    kind: Literal["rest"]
+    block: str = Field(description="Name of the RestApiCredentials block with URL and credentials.")
+    path: str = Field(description="Path below the block's base URL.")
+    params: dict[str, str | int] = Field(default_factory=dict)
+    records: str | None = Field(
+        None, description="Key of the body that holds the list of records; dots go deeper."
+    )
+    pagination: Pagination | None = None
+    max_pages: int = Field(10_000, ge=1, description="More pages than this are an error.")
+    windows: TimeWindows | None = None
+
+
+class DatabaseSource(Strict):
+    """A table or a query of a database that SQLAlchemy can reach."""
+
+    kind: Literal["database"]
+    block: str = Field(description="Name of the SourceDatabase block with the connection.")
+    table: str | None = Field(None, description="Table or schema.table.")
+    query: str | None = Field(None, description="A SELECT, instead of a table.")
+    cursor: str | None = Field(
+        None, description="Column of the source that grows with every change; drives increments."
+    )
+
+    @model_validator(mode="after")
+    def _table_or_query(self) -> DatabaseSource:
+        if (self.table is None) == (self.query is None):
+            raise ValueError("give either 'table' or 'query'")
+        return self
+
+
+Source = Annotated[
+    FilesSource | S3Source | RestSource | DatabaseSource, Field(discriminator="kind")
+]
+
+SOURCE_KINDS = ("files", "s3", "rest", "database")
+
+
+class Lookup(Strict):
+    """Columns taken from another dataset's table, found by its key."""
+
+    lookup: Identifier = Field(description="Name of the dataset that is looked up.")
+    by: dict[str, str] = Field(
+        description="Column of this dataset: column of the other one's key. "
+        "A list stands for equal names."
+    )
+    take: dict[str, str] = Field(
+        description="New column: column of the other dataset. A list stands for equal names."
+    )
+    missing: Literal["null", "quarantine"] = Field(
+        "null", description="What happens to a row that finds nothing."
+    )
+
+    @field_validator("by", "take", mode="before")
+    @classmethod
+    def _list_means_equal_names(cls, names: object) -> object:
+        return {name: name for name in names} if isinstance(names, list) else names
