@@ -1,0 +1,55 @@
+# make demo   sets up what is missing, runs the main job on real data, ends with a report
+# make test   sets up what is missing, runs every test
+# make help   lists the rest
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo up test lint lock clean
+
+help:  ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY)  ## install what is missing into .venv
+
+# A changed lock or project file installs again; an unchanged one costs nothing.
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed; say which: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@if command -v uv >/dev/null 2>&1; then \
+	  echo "Installing with uv ..."; \
+	  uv pip install --quiet --python $(BIN)/python --compile-bytecode --require-hashes -r requirements.lock && \
+	  uv pip install --quiet --python $(BIN)/python --no-deps --editable .; \
+	else \
+	  echo "Installing with pip: a few minutes the first time ..."; \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock && \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .; \
+	fi
+	@$(BIN)/python -m compileall -q blocks cli demo embedded flows tasks
+	@touch $@
+
+demo: $(READY)  ## run the main job on real data
+	@$(BIN)/dpp demo
+
+up: $(READY)  ## open the Prefect UI with a worker, until Ctrl-C
+	@$(BIN)/dpp up
+
+test: $(READY)  ## run every test
+	@$(BIN)/python -m pytest
+
+lint: $(READY)  ## ruff, mypy and the import contracts
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+lock: $(READY)  ## resolve pyproject.toml again into requirements.lock (needs uv)
+	@uv pip compile pyproject.toml --all-extras --generate-hashes --universal --python-version 3.11 \
+	  --no-emit-index-url --no-header --no-annotate --quiet --output-file requirements.lock
+
+clean:  ## remove the installation and everything the demo made
+	@rm -rf $(VENV) .local

@@ -1,0 +1,1 @@
+"""What runs: thin flows that compose tasks."""

@@ -1,0 +1,15 @@
+"""All datasets with ``schedule: daily``."""
+
+from __future__ import annotations
+
+from prefect import flow
+from prefect.states import State
+
+from flows.schedule import ScheduleParameters, run_schedule
+from tasks.model.run import RunReport
+
+
+@flow(name="daily", persist_result=False)
+def daily(parameters: ScheduleParameters | None = None) -> State[RunReport]:
+    """Load what is new in every dataset of the daily schedule, in the order of their dependencies."""
+    return run_schedule("daily", parameters or ScheduleParameters())

@@ -1,0 +1,179 @@
+"""One dataset: plan its partitions, take each through the stages, and account for every row."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from functools import reduce
+from typing import Any
+
+from prefect import flow
+from prefect.futures import PrefectFuture, as_completed
+from prefect.runtime import flow_run
+from prefect.states import Completed, Failed, State
+from prefect.task_runners import ThreadPoolTaskRunner
+from pydantic import BaseModel, ConfigDict, Field
+
+from flows.partition import DatasetRun, run_partition
+from tasks.datasets import Catalog
+from tasks.environments import environment_catalog, load_environment
+from tasks.ingestion.ingest import plan
+from tasks.loading.load import build_index, count_rows, open_run
+from tasks.model.classify import classify
+from tasks.model.dataset import DatasetSpec
+from tasks.model.environment import Environment
+from tasks.model.run import (
+    DatasetReport,
+    LoadReceipt,
+    LoadStatus,
+    Outcome,
+    Partition,
+    PartitionFailure,
+    RowCounts,
+    RunReport,
+)
+from tasks.reporting import progress
+from tasks.reporting.alerts import send_alerts
+from tasks.reporting.report import ProgressArtifact, publish_report
+from tasks.stages import sweep_scratch
+from tasks.transformation.transform import snapshot_lookups
+
+
+class DatasetParameters(BaseModel):
+    """What the UI asks for before it runs one dataset."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    dataset: str = Field(description="Name of the dataset, as in its file.")
+
+
+@flow(name="dataset", flow_run_name="{parameters.dataset}", persist_result=False)
+def dataset(parameters: DatasetParameters) -> State[DatasetReport]:
+    """Load what is new in one dataset's source into its table.
+
+    Running it again is always safe: partitions that are in the ledger are not touched.
+    """
+    environment = load_environment()
+    catalog = environment_catalog(environment)
+    spec = catalog[parameters.dataset]
+    started = datetime.now(UTC)
+    report = run_dataset(environment, catalog, spec)
+    run_report = RunReport(
+        environment=environment.name,
+        run=_run_name(),
+        datasets=(report,),
+        started_at=started,
+        seconds=report.seconds,
+    )
+    if flow_run.get_parent_flow_run_id() is None:  # else the parent reports for all its datasets
+        publish_report(run_report)
+        if not run_report.succeeded:
+            send_alerts(environment, run_report)
+    if report.outcome is Outcome.FAILED:
+        return Failed(message=_summary(report), data=report)
+    return Completed(message=_summary(report), data=report)
+
+
+def run_dataset(environment: Environment, catalog: Catalog, spec: DatasetSpec) -> DatasetReport:
+    """Run one dataset and return its report; a failure is part of the report."""
+    started = time.monotonic()
+    sweep_scratch(environment)
+    results: list[LoadReceipt | PartitionFailure] = []
+    partitions: list[Partition] = []
+    table_rows: int | None = None
+    try:
+        fence = open_run(environment, spec, _run_name())
+        partitions = plan(environment, spec)
+        progress.planned(spec.name, len(partitions))
+        if partitions:
+            run = DatasetRun(
+                environment=environment,
+                spec=spec,
+                lookups=catalog.lookups_of(spec),
+                snapshots=snapshot_lookups(
+                    environment, spec, catalog.lookups_of(spec), _run_name()
+                ),
+                run=_run_name(),
+                fence=fence,
+            )
+            results = _run_partitions(run, partitions)
+        if spec.load.index:
+            build_index(environment, spec)
+        table_rows = count_rows(environment, spec)
+    except Exception as error:  # becomes the dataset's failure, for the report and the exit code
+        results.append(_dataset_failure(spec, error))
+    return _report(spec, partitions, results, table_rows, time.monotonic() - started)
+
+
+def _run_partitions(
+    run: DatasetRun, partitions: list[Partition]
+) -> list[LoadReceipt | PartitionFailure]:
+    artifact = ProgressArtifact(run.spec.name, len(partitions))
+    results: list[LoadReceipt | PartitionFailure] = []
+    with ThreadPoolTaskRunner(max_workers=run.environment.concurrency) as runner:
+        futures: list[PrefectFuture[Any]] = [
+            runner.submit(run_partition, {"dataset_run": run, "partition": partition})
+            for partition in partitions
+        ]
+        for future in as_completed(futures):
+            result = future.result()
+            results.append(result)
+            rows = result.counts.read if isinstance(result, LoadReceipt) else 0
+            progress.advanced(run.spec.name, 1, rows)
+            artifact.advance()
+    return results
+
+
+def _report(
+    spec: DatasetSpec,
+    partitions: list[Partition],
+    results: list[LoadReceipt | PartitionFailure],
+    table_rows: int | None,
+    seconds: float,
+) -> DatasetReport:
+    receipts = [result for result in results if isinstance(result, LoadReceipt)]
+    failures = [result for result in results if isinstance(result, PartitionFailure)]
+    loaded = [receipt for receipt in receipts if receipt.status is LoadStatus.LOADED]
+    return DatasetReport(
+        dataset=spec.name,
+        table=spec.load.table,
+        outcome=Outcome.FAILED if failures else Outcome.SUCCEEDED,
+        partitions=len(partitions),
+        partitions_loaded=len(loaded),
+        partitions_already_loaded=len(receipts) - len(loaded),
+        counts=reduce(RowCounts.__add__, (receipt.counts for receipt in loaded), RowCounts()),
+        table_rows=table_rows,
+        reasons=tuple(reason for receipt in loaded for reason in receipt.reasons),
+        failures=tuple(failures),
+        seconds=seconds,
+    )
+
+
+def _dataset_failure(spec: DatasetSpec, error: Exception) -> PartitionFailure:
+    known = classify(error)
+    return PartitionFailure(
+        label=spec.name,
+        fingerprint="",
+        stage="plan",
+        error=type(known).__name__,
+        message=str(known),
+        kind=known.kind,
+        exit_code=known.exit_code,
+    )
+
+
+def _summary(report: DatasetReport) -> str:
+    counts = report.counts
+    text = (
+        f"{report.partitions_loaded} of {report.partitions} partitions, {counts.read} rows read: "
+        f"{counts.inserted} inserted, {counts.updated} updated, {counts.unchanged} unchanged, "
+        f"{counts.deduplicated} deduplicated, {counts.quarantined} quarantined"
+    )
+    if report.failures:
+        first = report.failures[0]
+        text = f"{len(report.failures)} failed, first {first.label}: {first.message}; {text}"
+    return text
+
+
+def _run_name() -> str:
+    return str(flow_run.get_name() or "local")

@@ -1,0 +1,94 @@
+"""One partition: ingestion, transformation, loading."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from threading import Event
+
+import structlog
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from tasks.ingestion.ingest import ingest, ingestion_work
+from tasks.loading.load import load
+from tasks.model.classify import classify
+from tasks.model.dataset import DatasetSpec
+from tasks.model.environment import Environment
+from tasks.model.errors import (
+    CapacityExhausted,
+    ConfigError,
+    CredentialsRejected,
+    LoadConflict,
+)
+from tasks.model.run import LakeFile, LoadReceipt, Partition, PartitionFailure
+from tasks.stages import refreshed_if_broken
+from tasks.transformation.transform import transform, transformation_work
+
+HOPELESS = (CredentialsRejected, LoadConflict, ConfigError, CapacityExhausted)
+"""Errors that every other partition would meet too: the rest of the run is called off."""
+
+log = structlog.get_logger("dpp.flows")
+
+
+@dataclass(frozen=True)
+class DatasetRun:
+    """What all partitions of a dataset's run share.
+
+    Attributes:
+        environment: The settings.
+        spec: The dataset.
+        lookups: Datasets that it looks up, by name.
+        snapshots: Their rows, as taken at the start of the run.
+        run: Name of the run.
+        fence: Number under which this run may publish.
+        called_off: Set when going on is of no use.
+    """
+
+    environment: Environment
+    spec: DatasetSpec
+    lookups: dict[str, DatasetSpec]
+    snapshots: dict[str, LakeFile]
+    run: str
+    fence: int
+    called_off: Event = field(default_factory=Event)
+
+
+@task(name="partition", task_run_name="{partition.label}", cache_policy=NO_CACHE)
+def run_partition(dataset_run: DatasetRun, partition: Partition) -> LoadReceipt | PartitionFailure:
+    """Take one partition through its stages; a failure is returned, so that the others go on."""
+    run = dataset_run
+    stage = "ingestion"
+    if run.called_off.is_set():
+        return _failure(partition, "flow", ConfigError("not tried: the run was called off"))
+    try:
+        work = ingestion_work(run.environment, run.spec, partition, run.run)
+        raw = refreshed_if_broken(ingest, run.environment, work)(
+            work, run.environment, run.spec, partition
+        )
+        stage = "transformation"
+        work = transformation_work(run.environment, run.spec, raw, run.snapshots, run.run)
+        clean = refreshed_if_broken(transform, run.environment, work)(
+            work, run.environment, run.spec, raw, run.snapshots
+        )
+        stage = "loading"
+        return load(work, run.environment, run.spec, run.lookups, partition, clean, run.fence)
+    except Exception as error:  # the one place where a partition's failure becomes a value
+        if isinstance(classify(error), HOPELESS):
+            run.called_off.set()
+        return _failure(partition, stage, error)
+
+
+def _failure(partition: Partition, stage: str, error: Exception) -> PartitionFailure:
+    known = classify(error, stage)
+    log.error(
+        "partition.failed", partition=partition.label, stage=stage, kind=known.kind, error=str(known)
+    )
+    return PartitionFailure(
+        label=partition.label,
+        fingerprint=partition.fingerprint,
+        stage=stage,
+        error=type(known).__name__,
+        message=str(known),
+        kind=known.kind,
+        exit_code=known.exit_code,
+    )

@@ -1,0 +1,101 @@
+"""Opens what a dataset needs, from the Prefect blocks that the environment and the dataset name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, TypeVar
+
+import httpx
+from obstore.store import ObjectStore
+from prefect.blocks.core import Block
+from prefect_aws import S3Bucket
+from pydantic import SecretStr
+from sqlalchemy import Engine
+
+from blocks.lake import Lake
+from blocks.object_store import LakeStorage, s3_store
+from blocks.rest_api import RestApiCredentials
+from blocks.source_database import SourceDatabase
+from blocks.warehouse import WarehouseCredentials
+from tasks.model.environment import Environment
+from tasks.model.errors import ConfigError, SourceUnavailable
+
+BlockT = TypeVar("BlockT", bound=Block)
+LoadBlock = Callable[[type[Any], str], Any]
+
+
+def load_from_prefect(block_class: type[BlockT], name: str) -> BlockT:
+    """Load a block document from the Prefect server.
+
+    Raises:
+        ConfigError: There is no such block, or it is not what it should be.
+        SourceUnavailable: The Prefect server does not answer.
+    """
+    try:
+        return block_class.load(name)
+    except ValueError as error:
+        if "Unable to find block document" not in str(error):
+            raise ConfigError(_unfit(block_class, name)) from None
+        raise ConfigError(
+            f"no block {name!r} of type {block_class.get_block_type_slug()!r} on the Prefect server",
+            "create it in the UI under Blocks, or with deployments/bootstrap.py",
+        ) from None
+    except (httpx.TransportError, RuntimeError) as error:
+        raise SourceUnavailable(
+            f"the Prefect server does not answer ({type(error).__name__})",
+            "start it with 'dpp up', or set PREFECT_API_URL",
+        ) from None
+
+
+def _unfit(block_class: type[Block], name: str) -> str:
+    return f"block {name!r} cannot be read as a {block_class.get_block_type_slug()}"
+
+
+@dataclass(frozen=True)
+class Connections:
+    """The clients of one process.
+
+    Attributes:
+        environment: Names the blocks of warehouse and lake.
+        load: Gives the block of a class and a name; from the Prefect server unless told otherwise.
+    """
+
+    environment: Environment
+    load: LoadBlock = field(default=load_from_prefect)
+
+    def warehouse(self) -> Engine:
+        """Open the warehouse; engines are shared within the process."""
+        block = self.load(WarehouseCredentials, self.environment.warehouse_block)
+        return _warehouse_engine(block.model_dump_json(), block.password.get_secret_value())
+
+    def lake(self) -> Lake:
+        """Open the lake."""
+        block = self.load(LakeStorage, self.environment.lake_block)
+        try:
+            lake: Lake = block.get_lake()
+        except ValueError as error:
+            raise ConfigError(f"block {self.environment.lake_block!r}: {error}") from None
+        return lake
+
+    def object_store(self, name: str) -> ObjectStore:
+        """Open the bucket of an S3Bucket block."""
+        return s3_store(self.load(S3Bucket, name))
+
+    def rest_client(self, name: str) -> httpx.Client:
+        """Open the API of a RestApiCredentials block."""
+        client: httpx.Client = self.load(RestApiCredentials, name).get_client()
+        return client
+
+    def database(self, name: str) -> Engine:
+        """Open the database of a SourceDatabase block."""
+        engine: Engine = self.load(SourceDatabase, name).get_engine()
+        return engine
+
+
+@lru_cache(maxsize=4)
+def _warehouse_engine(document: str, password: str) -> Engine:
+    """Keep one pool a process and warehouse: a bounded number of connections in all."""
+    block = WarehouseCredentials.model_validate_json(document)
+    return block.model_copy(update={"password": SecretStr(password)}).get_engine("etl")

@@ -1,0 +1,85 @@
+"""``Environment``: the settings in which dev, staging and prod differ. It names blocks, never secrets."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+from zoneinfo import available_timezones
+
+from pydantic import BeforeValidator, Field, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+_UNITS = {"": 1, "B": 1, "KB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30}
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMG]?B?)\s*", re.IGNORECASE)
+MIN_MEMORY_BYTES = 64 << 20
+
+
+def parse_bytes(text: object) -> object:
+    """Turn ``64MB`` into bytes (KB, MB and GB are powers of 1,024); numbers stay as they are."""
+    if not isinstance(text, str):
+        return text
+    match = _SIZE.fullmatch(text)
+    if not match:
+        raise ValueError(f"{text!r} is no size; write e.g. 64MB or 2GB")
+    unit = match[2].upper()
+    return int(float(match[1]) * _UNITS[unit if unit.endswith("B") or not unit else unit + "B"])
+
+
+Bytes = Annotated[int, BeforeValidator(parse_bytes)]
+
+
+class Environment(BaseSettings):
+    """Settings of one environment.
+
+    They come from ``deployments/environments/<name>.yaml``; an environment variable ``DPP_<KEY>``
+    overrides one of them.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="DPP_", extra="forbid", frozen=True, hide_input_in_errors=True
+    )
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9-]*$")
+    embedded: bool = Field(False, description="Start the servers on this machine when needed.")
+    datasets: Path = Field(Path("datasets"), description="Folder of the dataset files.")
+    warehouse_block: str
+    lake_block: str
+    memory_budget: Bytes = Field(
+        ge=MIN_MEMORY_BYTES, description="For the transformations of one process, in bytes."
+    )
+    partition_bytes: Bytes = Field(ge=1024, description="Target size of a partition.")
+    concurrency: int = Field(ge=1, le=32, description="Partitions worked on at the same time.")
+    stage_timeout: float = Field(gt=0, description="Seconds that a stage may take.")
+    retention_days: int = Field(
+        ge=1, description="Days for which files of the lake must be there; reconcile checks it."
+    )
+    scratch: Path = Field(
+        Path(".local/scratch"), description="Folder for intermediate files; on a disk with room."
+    )
+    timezone: str = "UTC"
+    schedules: dict[str, str] = Field(
+        default_factory=dict, description="Cron expression of each schedule, for prefect.yaml."
+    )
+    alerts: tuple[str, ...] = Field(
+        (), description="Notification blocks told of failed runs: <block type slug>/<name>."
+    )
+
+    @field_validator("timezone")
+    @classmethod
+    def _timezone_exists(cls, timezone: str) -> str:
+        if timezone not in available_timezones():
+            raise ValueError(f"{timezone!r} is not a time zone of the IANA database")
+        return timezone
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Let environment variables win over the file."""
+        return env_settings, init_settings

@@ -1,0 +1,161 @@
+"""What the three stages have in common as Prefect tasks: the cache key, retries, the log context."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+import structlog
+from prefect.cache_policies import CachePolicy
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.context import TaskRunContext
+from prefect.tasks import Task, exponential_backoff
+
+from tasks.connections import Connections
+from tasks.environments import project_root
+from tasks.lake import intact_manifest
+from tasks.model.classify import is_transient
+from tasks.model.environment import Environment
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+RETRIES = 4
+FIRST_RETRY_SECONDS = 2
+RETRY_JITTER = 0.5
+
+
+@dataclass
+class StageCache(CachePolicy):
+    """A cache key with an explicit identity, because Prefect's own keys have none.
+
+    ``INPUTS`` would give one task the result of another, and ``TASK_SOURCE`` does not see a change
+    in the code that a task calls. Here the key names the stage, its version, the environment, the
+    dataset, the partition's fingerprint, and a hash of whatever else decides the result. The task
+    takes these as ``work``.
+
+    Attributes:
+        stage: Name of the stage.
+        version: Raised whenever the stage's code would give another result.
+    """
+
+    stage: str = ""
+    version: str = "1"
+
+    def compute_key(
+        self,
+        task_ctx: TaskRunContext,  # noqa: ARG002
+        inputs: dict[str, Any],
+        flow_parameters: dict[str, Any],  # noqa: ARG002
+        **kwargs: Any,  # noqa: ARG002
+    ) -> str | None:
+        """Return the key of a stage's work on a partition."""
+        work: Work = inputs["work"]
+        return "/".join(
+            (
+                "dpp",
+                self.stage,
+                f"v{self.version}",
+                work.environment,
+                work.dataset,
+                work.fingerprint,
+                work.identity,
+            )
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Which work a stage is asked to do; all that a cache key is made of.
+
+    Attributes:
+        environment: Name of the environment.
+        dataset: Name of the dataset.
+        fingerprint: Fingerprint of the partition.
+        identity: Hash of everything else that decides the stage's result.
+        manifest_key: Where the manifest of the result is in the lake.
+        run: Name of the run, for the logs; no part of the key.
+    """
+
+    environment: str
+    dataset: str
+    fingerprint: str
+    identity: str
+    manifest_key: str
+    run: str
+
+
+def refreshed_if_broken(
+    stage: Task[P, R], environment: Environment, work: Work
+) -> Task[P, R]:
+    """Return the stage's task so that a cached result with missing or changed files is made anew.
+
+    Prefect serves a cached manifest even when the files it names are gone.
+    """
+    lake = Connections(environment).lake()
+    if intact_manifest(lake, work.manifest_key):
+        return stage
+    return stage.with_options(refresh_cache=True)
+
+
+def only_transient(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
+    """Retry what may succeed next time, and nothing else."""
+    error = state.result(raise_on_failure=False)
+    return isinstance(error, BaseException) and is_transient(error)
+
+
+RETRY: dict[str, Any] = {
+    "retries": RETRIES,
+    "retry_delay_seconds": exponential_backoff(FIRST_RETRY_SECONDS),
+    "retry_jitter_factor": RETRY_JITTER,
+    "retry_condition_fn": only_transient,
+}
+"""Retries of every stage: 2, 4, 8 and 16 seconds with jitter, for transient errors only."""
+
+
+@contextmanager
+def stage_context(stage: str, work: Work, environment: Environment) -> Iterator[Path]:
+    """Name the work on each line that is logged inside, and give it a folder to work in.
+
+    The folder is removed at the end, whatever happened.
+    """
+    local = scratch_root(environment)
+    local.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f"{stage}-", dir=local))
+    try:
+        with structlog.contextvars.bound_contextvars(
+            run=work.run, dataset=work.dataset, partition=work.fingerprint[:12], stage=stage
+        ):
+            yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def scratch_root(environment: Environment) -> Path:
+    """Return the folder for intermediate files; a relative one is below the project."""
+    return project_root() / environment.scratch
+
+
+def sweep_scratch(environment: Environment, older_than_seconds: float = 86_400) -> None:
+    """Remove the folders that killed processes left behind."""
+    for folder in scratch_root(environment).glob("*"):
+        try:
+            if time.time() - folder.stat().st_mtime > older_than_seconds:
+                shutil.rmtree(folder, ignore_errors=True)
+        except FileNotFoundError:
+            continue
+
+
+def code_version() -> str:
+    """Return the version of the product that does the work."""
+    try:
+        return version("data-processing-pipeline")
+    except PackageNotFoundError:
+        return "unknown"

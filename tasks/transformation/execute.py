@@ -1,0 +1,252 @@
+"""Runs the compiled query of a partition and writes what comes out of it into the lake."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pandera.pandas as pandera
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import structlog
+
+from blocks.lake import Lake
+from tasks.lake import intact_manifest, manifest_key, publish_manifest, store_file
+from tasks.model.dataset import DatasetSpec, canonical_json
+from tasks.model.run import LakeFile, Manifest
+from tasks.quarantine import QuarantineWriter, RefusedRow
+from tasks.transformation.enrich import LookupTable
+from tasks.transformation.query import (
+    FAILURES,
+    OUTCOME,
+    PROVENANCE,
+    RAW,
+    RowOutcome,
+    TransformQuery,
+    compile_query,
+)
+from tasks.transformation.session import column_types, duckdb_session, stream
+from tasks.transformation.validate import pandera_failures, pandera_schema
+
+STAGE = "transformation"
+STAGE_VERSION = "1"
+"""Raised whenever this code would make other rows of the same input."""
+BATCH_ROWS = 50_000
+
+log = structlog.get_logger("dpp.transformation")
+
+
+def transformation_identity(
+    spec: DatasetSpec, raw: Manifest, snapshots: Mapping[str, LakeFile]
+) -> str:
+    """Return a hash of all that decides the result: configuration, input, lookups and code."""
+    return hashlib.sha256(
+        canonical_json(
+            {
+                "version": STAGE_VERSION,
+                "config": spec.config_hash,
+                "raw": [file.sha256 for file in (*raw.files, *raw.quarantine)],
+                "lookups": {name: file.sha256 for name, file in sorted(snapshots.items())},
+            }
+        )
+    ).hexdigest()
+
+
+def transform_partition(
+    spec: DatasetSpec,
+    raw: Manifest,
+    snapshots: Mapping[str, LakeFile],
+    lake: Lake,
+    scratch: Path,
+    *,
+    memory_bytes: int,
+    deadline_seconds: float | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Manifest:
+    """Clean, cast, enrich, check and deduplicate the rows of one partition.
+
+    Args:
+        spec: The dataset.
+        raw: What ingestion made of the partition.
+        snapshots: Rows of the datasets that are looked up.
+        lake: Where the raw files are and the result goes.
+        scratch: Folder for spilled data and unfinished files.
+        memory_bytes: Hard limit of DuckDB's buffers.
+        deadline_seconds: Seconds after which the query is interrupted.
+        clock: Gives seconds; an argument so that tests can set it.
+
+    Returns:
+        The manifest of the clean files; it accounts for every row that was read.
+
+    Raises:
+        ContractBroken: The columns do not fit the dataset file.
+        CapacityExhausted: The work does not fit into its memory or disk.
+        StageTimeout: It took too long.
+    """
+    started = clock()
+    identity = transformation_identity(spec, raw, snapshots)
+    key = manifest_key(STAGE, spec.name, raw.fingerprint, identity)
+    if done := intact_manifest(lake, key):
+        log.info("transformation.reused", rows=done.rows)
+        return done
+    output = _Output(spec, scratch)
+    columns_added: tuple[str, ...] = ()
+    if raw.rows:
+        with output:
+            columns_added = _run(
+                spec, raw, snapshots, lake, scratch, output, memory_bytes, deadline_seconds
+            )
+    manifest = Manifest(
+        stage="transformation",
+        dataset=spec.name,
+        fingerprint=raw.fingerprint,
+        config_hash=spec.config_hash,
+        files=output.store(lake),
+        quarantine=(*raw.quarantine, *output.quarantine.store(lake, spec.name)),
+        rows_read=raw.rows_read,
+        rows_deduplicated=raw.rows_deduplicated + output.duplicates,
+        rows_quarantined=raw.rows_quarantined + output.quarantine.rows,
+        reasons=(*raw.reasons, *output.quarantine.reasons),
+        columns_added=columns_added,
+        created_at=datetime.now(UTC),
+        seconds=clock() - started,
+    )
+    log.info(
+        "transformation.done",
+        rows=manifest.rows,
+        deduplicated=manifest.rows_deduplicated,
+        quarantined=manifest.rows_quarantined,
+        seconds=manifest.seconds,
+    )
+    return publish_manifest(lake, key, manifest)
+
+
+def _run(
+    spec: DatasetSpec,
+    raw: Manifest,
+    snapshots: Mapping[str, LakeFile],
+    lake: Lake,
+    scratch: Path,
+    output: _Output,
+    memory_bytes: int,
+    deadline_seconds: float | None,
+) -> tuple[str, ...]:
+    raw_files = [str(lake.local_path(file.key, scratch)) for file in raw.files]
+    lookup_files = {
+        name: str(lake.local_path(file.key, scratch)) for name, file in snapshots.items()
+    }
+    files = [*raw_files, *lookup_files.values()]
+    with duckdb_session(files, scratch, memory_bytes, deadline_seconds) as connection:
+        types = column_types(connection, raw_files)
+        lookups = {
+            name: LookupTable(path, column_types(connection, [path]))
+            for name, path in lookup_files.items()
+        }
+        query = compile_query(
+            spec,
+            {name: kind for name, kind in types.items() if name not in PROVENANCE},
+            raw_files,
+            lookups,
+        )
+        for batch in stream(connection, query.sql, BATCH_ROWS):
+            output.write(query, batch)
+    return query.columns_added
+
+
+class _Output:
+    """Takes the query's rows apart: clean ones, duplicates, refused ones."""
+
+    def __init__(self, spec: DatasetSpec, scratch: Path) -> None:
+        self._spec = spec
+        self._path = scratch / "clean.parquet"
+        self._schema: pandera.DataFrameSchema | None = pandera_schema(spec)
+        self._writer: pq.ParquetWriter | None = None
+        self._open = ExitStack()
+        self._rows = 0
+        self.duplicates = 0
+        self.quarantine = QuarantineWriter(scratch / "refused.parquet", STAGE)
+
+    def __enter__(self) -> _Output:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+        self.quarantine.close()
+
+    def write(self, query: TransformQuery, batch: pa.RecordBatch) -> None:
+        outcome = batch.column(OUTCOME)
+        refused = batch.filter(pc.equal(outcome, RowOutcome.REFUSED.value))
+        if refused.num_rows:
+            self.quarantine.append(_refused_rows(query, refused))
+        self.duplicates += pc.sum(pc.equal(outcome, RowOutcome.DUPLICATE.value)).as_py() or 0
+        clean = batch.filter(pc.equal(outcome, RowOutcome.CLEAN.value))
+        if clean.num_rows:
+            self._write_clean(query, clean)
+
+    def _write_clean(self, query: TransformQuery, clean: pa.RecordBatch) -> None:
+        if self._schema is not None:
+            failures = pandera_failures(self._schema, clean)
+            if failures:
+                self.quarantine.append(_pandera_rows(clean, failures))
+                kept = [row not in failures for row in range(clean.num_rows)]
+                clean = clean.filter(pa.array(kept))
+        clean = clean.select([*query.columns, *PROVENANCE])
+        if self._writer is None:
+            self._writer = self._open.enter_context(
+                pq.ParquetWriter(self._path, clean.schema, compression="zstd", compression_level=1)
+            )
+        self._writer.write_batch(clean)
+        self._rows += clean.num_rows
+
+    def store(self, lake: Lake) -> tuple[LakeFile, ...]:
+        """Move the clean rows into the lake."""
+        if not self._path.exists():
+            return ()
+        return (store_file(lake, "clean", self._spec.name, self._path, self._rows),)
+
+
+def _refused_rows(query: TransformQuery, batch: pa.RecordBatch) -> list[RefusedRow]:
+    refused = []
+    rows = batch.select([*PROVENANCE, FAILURES, RAW]).to_pylist()
+    for row in rows:
+        broken = [query.rules[int(position)] for position in row[FAILURES].split(",")]
+        refused.append(
+            RefusedRow(
+                source_uri=row["_source_uri"],
+                source_row=row["_source_row"],
+                rule=broken[0].name,
+                column=broken[0].column,
+                message=broken[0].message,
+                failures="; ".join(
+                    f"{rule.column or rule.name}: {rule.message}" for rule in broken
+                ),
+                raw=row[RAW],
+            )
+        )
+    return refused
+
+
+def _pandera_rows(
+    batch: pa.RecordBatch, failures: Mapping[int, tuple[str, str]]
+) -> list[RefusedRow]:
+    refused = []
+    for position, (check, column) in failures.items():
+        row = batch.slice(position, 1).to_pylist()[0]
+        message = f"pandera refuses it: {check}"
+        refused.append(
+            RefusedRow(
+                source_uri=row.pop("_source_uri"),
+                source_row=row.pop("_source_row"),
+                rule=f"pandera.{check}",
+                column=column,
+                message=message,
+                failures=f"{column}: {message}",
+                raw=str({name: value for name, value in row.items() if not name.startswith("_")}),
+            )
+        )
+    return refused

@@ -1,0 +1,267 @@
+"""Compiles a dataset file into the one DuckDB query that transforms a partition.
+
+    raw ─► cleaned ─► typed ─► joined ─► judged ─► (repeated, ranked) ─► every row, with its outcome
+
+The query returns each raw row exactly once, marked clean, duplicate or refused; nothing is
+filtered away inside it, so that the rows can be counted on the way out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+import duckdb
+
+from tasks.model.columns import ColumnSpec
+from tasks.model.dataset import DatasetSpec
+from tasks.model.errors import ConfigError, ContractBroken
+from tasks.transformation.clean import clean_expression, is_cleaned
+from tasks.transformation.enrich import LookupTable, join_clause, lookup_rule, taken_columns
+from tasks.transformation.normalize import cast_expression
+from tasks.transformation.sql import TEXT, duckdb_type, identifier, literal, literals
+from tasks.transformation.validate import Rule, column_rules, row_rules
+
+PROVENANCE = ("_source_uri", "_source_row")
+OUTCOME, FAILURES, RAW = "_outcome", "_failures", "_raw"
+
+
+class RowOutcome(IntEnum):
+    """What became of a raw row; the value of the query's column ``_outcome``."""
+
+    CLEAN = 0
+    DUPLICATE = 1
+    REFUSED = 2
+
+
+@dataclass(frozen=True, slots=True)
+class TransformQuery:
+    """The compiled query.
+
+    Attributes:
+        sql: The query.
+        rules: Its rules; the column ``_failures`` lists the positions of those a row breaks.
+        columns: Columns of the clean rows, in the order of the dataset file.
+        columns_added: Those among them that only the source knows (``contract: evolve``).
+    """
+
+    sql: str
+    rules: tuple[Rule, ...]
+    columns: tuple[str, ...]
+    columns_added: tuple[str, ...]
+
+
+def compile_query(
+    spec: DatasetSpec,
+    raw_types: Mapping[str, str],
+    raw_files: Sequence[str],
+    lookups: Mapping[str, LookupTable],
+) -> TransformQuery:
+    """Compile a dataset file for raw files with the given columns.
+
+    Args:
+        spec: The dataset.
+        raw_types: DuckDB type of each source column, without the columns of provenance.
+        raw_files: Paths of the raw Parquet files.
+        lookups: Snapshot of each dataset that is looked up.
+
+    Raises:
+        ContractBroken: A column that must be there is missing, or one is there that may not.
+        ConfigError: A row rule is not one SQL expression.
+    """
+    unknown = _unknown_columns(spec, raw_types)
+    added = _added_columns(spec, unknown)
+    rules = _rules(spec, raw_types, unknown)
+    taken = [column for lookup in spec.enrich for column in lookup.take]
+    columns = (*spec.columns, *added.values(), *taken)
+    parts = [
+        f"raw AS (\n  SELECT * FROM read_parquet([{literals(raw_files)}], union_by_name = true)\n)",
+        f"cleaned AS (\n  SELECT\n    {_cleaned(spec, raw_types, added)}\n  FROM raw\n)",
+        f"typed AS (\n  SELECT\n    *,\n    {_typed(spec, raw_types)}\n  FROM cleaned\n)",
+        f"joined AS (\n  SELECT\n    {_joined(spec, lookups)}\n)",
+        f"judged AS (\n  SELECT\n    *,\n    {_judged(rules)} AS {FAILURES}\n  FROM joined\n)",
+    ]
+    final = _select_outcomes(spec, raw_types, columns, parts)
+    return TransformQuery(
+        sql=f"WITH {', '.join(parts)}\n{final}",
+        rules=tuple(rules),
+        columns=columns,
+        columns_added=tuple(added.values()),
+    )
+
+
+def _source_name(name: str, column: ColumnSpec) -> str:
+    return column.source or name
+
+
+def _text(name: str) -> str:
+    """Name of a column's value before the cast; the space keeps it apart from every real name."""
+    return identifier(f"{name} text")
+
+
+def _unknown_columns(spec: DatasetSpec, raw_types: Mapping[str, str]) -> list[str]:
+    declared = {_source_name(name, column) for name, column in spec.columns.items()}
+    unknown = [name for name in raw_types if name not in declared]
+    missing = [
+        f"{name} ({_source_name(name, column)!r} in the source)" if column.source else name
+        for name, column in spec.columns.items()
+        if _source_name(name, column) not in raw_types
+        and column.default is None
+        and name in spec.required_columns
+    ]
+    if missing:
+        raise ContractBroken(
+            f"{spec.name}: the source has no column {', '.join(missing)}; "
+            f"it has {', '.join(raw_types)}",
+            "correct the column's 'source', or declare it nullable",
+        )
+    if unknown and spec.contract == "freeze":
+        raise ContractBroken(
+            f"{spec.name}: the source has columns that are not declared: {', '.join(unknown)}",
+            "declare them, or set contract: to evolve, quarantine or ignore",
+        )
+    return unknown
+
+
+def _added_columns(spec: DatasetSpec, unknown: Sequence[str]) -> dict[str, str]:
+    """Return source name → column name of what ``contract: evolve`` lets in."""
+    if spec.contract != "evolve":
+        return {}
+    added: dict[str, str] = {}
+    for name in unknown:
+        folded = "".join(c if c.isascii() and c.isalnum() else "_" for c in name.lower())
+        column = folded if folded[:1].isalpha() else f"c_{folded}"
+        taken = [column for lookup in spec.enrich for column in lookup.take]
+        if column in spec.columns or column in taken or column in added.values():
+            raise ContractBroken(
+                f"{spec.name}: the source's column {name!r} would become {column!r}, "
+                "which is there already",
+                "declare it under another name with 'source:'",
+            )
+        added[name] = column[:63]
+    return added
+
+
+def _rules(
+    spec: DatasetSpec, raw_types: Mapping[str, str], unknown: Sequence[str]
+) -> list[Rule]:
+    rules: list[Rule] = []
+    for name, column in spec.columns.items():
+        rules += column_rules(
+            name, column, required=name in spec.required_columns, text=_text(name)
+        )
+    for rule in spec.rules:
+        _check_expression(spec, rule.name, rule.sql)
+    rules += row_rules(spec)
+    for number, lookup in enumerate(spec.enrich):
+        rule_of_lookup = lookup_rule(number, lookup)
+        if rule_of_lookup:
+            rules.append(rule_of_lookup)
+    if spec.contract == "quarantine":
+        for name in unknown:
+            rules.append(
+                Rule("unknown_column", name, "is not declared", f"{_raw_name(name)} IS NOT NULL")
+            )
+    return rules
+
+
+def _check_expression(spec: DatasetSpec, rule: str, sql: str) -> None:
+    """Refuse anything but one SQL expression, so that a rule cannot grow into a statement."""
+    try:
+        duckdb.SQLExpression(sql)
+    except duckdb.Error as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"{spec.name}: rules: {rule}: {sql!r} is no expression: {reason}") from None
+
+
+def _raw_name(name: str) -> str:
+    return identifier(f"raw {name}")
+
+
+def _cleaned(
+    spec: DatasetSpec, raw_types: Mapping[str, str], added: Mapping[str, str]
+) -> str:
+    selected = list(PROVENANCE)
+    selected += [f"{identifier(name)} AS {_raw_name(name)}" for name in raw_types]
+    for name, column in spec.columns.items():
+        source = _source_name(name, column)
+        value = "NULL" if source not in raw_types else identifier(source)
+        if is_cleaned(column) or source not in raw_types:
+            value = clean_expression(f"CAST({value} AS {TEXT})", column)
+        selected.append(f"{value} AS {_text(name)}")
+    selected += [
+        f"CAST({identifier(name)} AS {TEXT}) AS {identifier(column)}"
+        for name, column in added.items()
+    ]
+    return ",\n    ".join(selected)
+
+
+def _typed(spec: DatasetSpec, raw_types: Mapping[str, str]) -> str:
+    selected = []
+    for name, column in spec.columns.items():
+        source = _source_name(name, column)
+        as_text = is_cleaned(column) or source not in raw_types
+        raw_type = TEXT if as_text else raw_types[source]
+        value = cast_expression(_text(name), raw_type, column)
+        selected.append(f"{value} AS {identifier(name)}")
+    return ",\n    ".join(selected)
+
+
+def _joined(spec: DatasetSpec, lookups: Mapping[str, LookupTable]) -> str:
+    selected = ["typed.*"]
+    joins = ["FROM typed"]
+    for number, lookup in enumerate(spec.enrich):
+        selected += taken_columns(number, lookup)
+        joins.append(join_clause(number, lookup, lookups[lookup.lookup]))
+    return ",\n    ".join(selected) + "\n  " + "\n  ".join(joins)
+
+
+def _judged(rules: Sequence[Rule]) -> str:
+    """Return SQL for the positions of the broken rules, NULL for a row that breaks none."""
+    if not rules:
+        return f"CAST(NULL AS {TEXT})"
+    broken = "\n      OR ".join(f"({rule.violated})" for rule in rules)
+    listed = ",\n      ".join(
+        f"CASE WHEN {rule.violated} THEN '{position}' END" for position, rule in enumerate(rules)
+    )
+    return f"CASE WHEN {broken}\n    THEN concat_ws(',',\n      {listed}) END"
+
+
+def _select_outcomes(
+    spec: DatasetSpec, raw_types: Mapping[str, str], columns: Sequence[str], parts: list[str]
+) -> str:
+    fields = ", ".join(f"{literal(name)}: {_raw_name(name)}" for name in raw_types)
+    original = f"CASE WHEN {FAILURES} IS NOT NULL THEN CAST(to_json({{{fields}}}) AS {TEXT}) END"
+    wanted = ", ".join([*PROVENANCE, FAILURES, *map(identifier, columns)])
+    refused = f"CASE WHEN {FAILURES} IS NULL THEN {RowOutcome.CLEAN} ELSE {RowOutcome.REFUSED} END"
+    if not spec.key:
+        return f"SELECT {refused} AS {OUTCOME}, {wanted}, {original} AS {RAW} FROM judged"
+    # Keys that occur once are told by their hash alone; only the few others are sorted.
+    keys = ", ".join(map(identifier, spec.key))
+    newest = f"{identifier(spec.cursor)} DESC NULLS LAST, " if spec.cursor else ""
+    parts += [
+        f"settled AS MATERIALIZED (\n  SELECT {wanted}, {original} AS {RAW}, "
+        f"hash({keys}) AS _key_hash FROM judged\n)",
+        f"repeated AS (\n  SELECT _key_hash FROM settled WHERE {FAILURES} IS NULL\n"
+        "  GROUP BY _key_hash HAVING count(*) > 1\n)",
+        f"ranked AS (\n  SELECT *, row_number() OVER (\n    PARTITION BY {keys}\n"
+        f"    ORDER BY {newest}_source_uri DESC, _source_row DESC) AS _rank\n"
+        f"  FROM settled WHERE {FAILURES} IS NULL AND _key_hash IN (SELECT _key_hash FROM repeated)\n)",
+    ]
+    return (
+        f"SELECT {refused} AS {OUTCOME}, {wanted}, {RAW} FROM settled\n"
+        f"WHERE {FAILURES} IS NOT NULL OR _key_hash NOT IN (SELECT _key_hash FROM repeated)\n"
+        "UNION ALL\n"
+        f"SELECT CASE WHEN _rank = 1 THEN {RowOutcome.CLEAN} ELSE {RowOutcome.DUPLICATE} END, "
+        f"{wanted}, {RAW} FROM ranked"
+    )
+
+
+def declared_types(spec: DatasetSpec) -> dict[str, str]:
+    """Return the source columns as a text source would have them, to show a query without data."""
+    typed = spec.source.kind == "database"
+    return {
+        _source_name(name, column): duckdb_type(column) if typed else TEXT
+        for name, column in spec.columns.items()
+    }

@@ -1,0 +1,93 @@
+"""A DuckDB session that keeps within its memory, its files and its time."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+from tasks.model.errors import CapacityExhausted, ContractBroken, StageTimeout
+from tasks.transformation.sql import literals
+
+
+@contextmanager
+def duckdb_session(
+    files: Sequence[str], scratch: Path, memory_bytes: int, deadline_seconds: float | None = None
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open a session that can read the given files and nothing else, and spills to scratch.
+
+    Args:
+        files: The only files that SQL of this session can open.
+        scratch: Folder for spilled data.
+        memory_bytes: Hard limit of the buffer manager.
+        deadline_seconds: After this many seconds a running query is interrupted.
+
+    Raises:
+        StageTimeout: The time is up.
+        CapacityExhausted: The memory limit cannot be kept, or the disk is full.
+        ContractBroken: A query fails on the data.
+    """
+    connection = duckdb.connect(
+        ":memory:",
+        config={
+            "memory_limit": f"{memory_bytes // 1000}KB",
+            "threads": 1,  # partitions run side by side; a second thread would only cost memory
+            "temp_directory": str(scratch / "spill"),
+            "preserve_insertion_order": False,
+            "autoinstall_known_extensions": False,
+            "autoload_known_extensions": False,
+        },
+    )
+    connection.execute("SET TimeZone = 'UTC'")
+    connection.execute(f"SET allowed_paths = [{literals(files)}]")
+    connection.execute("SET enable_external_access = false")
+    connection.execute("SET lock_configuration = true")
+    timer = None
+    if deadline_seconds is not None:
+        timer = threading.Timer(max(deadline_seconds, 0.001), connection.interrupt)
+        timer.daemon = True
+        timer.start()
+    try:
+        yield connection
+    except duckdb.InterruptException:
+        raise StageTimeout(
+            f"transformation did not end within {deadline_seconds:.0f} s",
+            "raise stage_timeout or lower partition_bytes",
+        ) from None
+    except duckdb.OutOfMemoryException:
+        raise CapacityExhausted(
+            f"transformation does not fit into {memory_bytes >> 20} MB",
+            "raise memory_budget or lower partition_bytes",
+        ) from None
+    except duckdb.IOException as error:
+        raise CapacityExhausted(f"transformation: {_kind(error)} in {scratch}") from None
+    except duckdb.Error as error:
+        # The text of a DuckDB error can quote a value of the data; its kind cannot.
+        raise ContractBroken(f"transformation failed on the data: {_kind(error)}") from None
+    finally:
+        if timer is not None:
+            timer.cancel()
+        connection.close()
+
+
+def _kind(error: duckdb.Error) -> str:
+    return type(error).__name__.removesuffix("Exception")
+
+
+def stream(
+    connection: duckdb.DuckDBPyConnection, sql: str, rows_per_batch: int
+) -> Iterator[pa.RecordBatch]:
+    """Run a query and yield its result in record batches, never whole."""
+    yield from connection.sql(sql).to_arrow_reader(rows_per_batch)
+
+
+def column_types(connection: duckdb.DuckDBPyConnection, files: Sequence[str]) -> dict[str, str]:
+    """Return the DuckDB type of each column of some Parquet files read together."""
+    described = connection.execute(
+        f"DESCRIBE SELECT * FROM read_parquet([{literals(files)}], union_by_name = true)"
+    ).fetchall()
+    return {str(row[0]): str(row[1]) for row in described}

@@ -1,0 +1,90 @@
+"""The stage as Prefect tasks: ``snapshot_lookups`` once a run, ``transform`` once a partition."""
+
+from __future__ import annotations
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from tasks.connections import Connections
+from tasks.lake import manifest_key
+from tasks.model.dataset import DatasetSpec
+from tasks.model.environment import Environment
+from tasks.model.run import LakeFile, Manifest
+from tasks.stages import RETRY, StageCache, Work, stage_context
+from tasks.transformation.execute import (
+    STAGE,
+    STAGE_VERSION,
+    transform_partition,
+    transformation_identity,
+)
+from tasks.transformation.snapshot import lookup_columns, snapshot_lookup
+
+
+def transformation_work(
+    environment: Environment,
+    spec: DatasetSpec,
+    raw: Manifest,
+    snapshots: dict[str, LakeFile],
+    run: str,
+) -> Work:
+    """Name the transformation of one partition."""
+    identity = transformation_identity(spec, raw, snapshots)
+    return Work(
+        environment=environment.name,
+        dataset=spec.name,
+        fingerprint=raw.fingerprint,
+        identity=identity,
+        manifest_key=manifest_key(STAGE, spec.name, raw.fingerprint, identity),
+        run=run,
+    )
+
+
+@task(
+    name="snapshot_lookups",
+    task_run_name="lookups of {spec.name}",
+    cache_policy=NO_CACHE,
+    **RETRY,
+)
+def snapshot_lookups(
+    environment: Environment, spec: DatasetSpec, lookups: dict[str, DatasetSpec], run: str
+) -> dict[str, LakeFile]:
+    """Take what the dataset looks up out of the warehouse, so that a run sees one state of it."""
+    if not lookups:
+        return {}
+    connections = Connections(environment)
+    engine, lake = connections.warehouse(), connections.lake()
+    work = Work(environment.name, spec.name, "", "", "", run)
+    with stage_context("lookups", work, environment) as scratch:
+        return {
+            name: snapshot_lookup(engine, lake, scratch, lookup, lookup_columns(lookup, [spec]))
+            for name, lookup in lookups.items()
+        }
+
+
+@task(
+    name="transform",
+    task_run_name="transform {work.dataset} {work.fingerprint}",
+    cache_policy=StageCache(stage=STAGE, version=STAGE_VERSION),
+    persist_result=True,
+    result_serializer="json",
+    **RETRY,
+)
+def transform(
+    work: Work,
+    environment: Environment,
+    spec: DatasetSpec,
+    raw: Manifest,
+    snapshots: dict[str, LakeFile],
+) -> Manifest:
+    """Clean, cast, enrich, check and deduplicate one partition."""
+    lake = Connections(environment).lake()
+    with stage_context(STAGE, work, environment) as scratch:
+        return transform_partition(
+            spec,
+            raw,
+            snapshots,
+            lake,
+            scratch,
+            memory_bytes=environment.memory_budget // environment.concurrency,
+            deadline_seconds=environment.stage_timeout,
+        )

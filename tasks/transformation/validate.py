@@ -1,0 +1,141 @@
+"""Validation: the rules of a dataset file, as SQL for every row and as a pandera schema behind it.
+
+The SQL finds the rows that break a rule and says which; the pandera schema, made from the same
+declarations by another way, checks what the SQL let through. If they ever disagree, the row goes
+to quarantine and the rule's name says ``pandera``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+import pandas as pd
+import pandera.pandas as pandera
+import pyarrow as pa
+
+from tasks.model.columns import Checks, ColumnSpec
+from tasks.model.dataset import DatasetSpec
+from tasks.transformation.sql import identifier, literal
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One reason for which a row is refused.
+
+    Attributes:
+        name: Rule, for counting: ``type``, ``required``, ``between``, a row rule's own name, ….
+        column: Column that breaks it, None for rules over the whole row.
+        message: What is wrong, for people; names no value.
+        violated: SQL that is true for the rows that break the rule.
+    """
+
+    name: str
+    column: str | None
+    message: str
+    violated: str
+
+
+def column_rules(name: str, column: ColumnSpec, *, required: bool, text: str) -> Iterator[Rule]:
+    """Yield the rules of one column, in the order in which they are reported.
+
+    Args:
+        name: The column.
+        column: What is declared for it.
+        required: Is NULL refused?
+        text: SQL of the value before the cast.
+    """
+    value = identifier(name)
+    shape = f" in the form {column.format}" if column.format else ""
+    yield Rule("type", name, f"not a {column.type}{shape}", f"{value} IS NULL AND {text} IS NOT NULL")
+    if required:
+        yield Rule("required", name, "is missing", f"{value} IS NULL AND {text} IS NULL")
+    if column.type in ("string", "json"):
+        nul = f"contains({value}, chr(0))"
+        if column.type == "json":
+            nul = f"({nul} OR contains({value}, '\\u0000'))"
+        yield Rule("nul_character", name, "has a NUL character, which PostgreSQL cannot store", nul)
+    yield from _check_rules(name, value, column.checks)
+
+
+def _check_rules(name: str, value: str, checks: Checks) -> Iterator[Rule]:
+    if checks.between:
+        low, high = (_number(bound) for bound in checks.between)
+        yield Rule(
+            "between", name, f"not between {low} and {high}", f"NOT ({value} BETWEEN {low} AND {high})"
+        )
+    if checks.one_of:
+        allowed = ", ".join(
+            literal(item) if isinstance(item, str) else _number(item) for item in checks.one_of
+        )
+        message = f"not one of {', '.join(str(item) for item in checks.one_of)}"
+        yield Rule("one_of", name, message, f"{value} NOT IN ({allowed})")
+    if checks.pattern:
+        matched = f"regexp_full_match({value}, {literal(checks.pattern)})"
+        yield Rule("pattern", name, f"does not match {checks.pattern}", f"NOT {matched}")
+    if checks.max_length:
+        message = f"longer than {checks.max_length} characters"
+        yield Rule("max_length", name, message, f"length({value}) > {checks.max_length}")
+
+
+def row_rules(spec: DatasetSpec) -> Iterator[Rule]:
+    """Yield the rules over whole rows; one that is NULL counts as broken."""
+    for rule in spec.rules:
+        message = rule.message or f"{rule.sql} does not hold"
+        yield Rule(rule.name, None, message, f"({rule.sql}) IS NOT TRUE")
+
+
+def _number(value: float) -> str:
+    return format(Decimal(str(value)).normalize(), "f")
+
+
+def pandera_schema(spec: DatasetSpec) -> pandera.DataFrameSchema | None:
+    """Return the schema that clean rows must satisfy, None if the dataset declares no rule."""
+    columns = {
+        name: pandera.Column(
+            checks=_pandera_checks(column.checks),
+            nullable=name not in spec.required_columns,
+        )
+        for name, column in spec.columns.items()
+        if name in spec.required_columns or column.checks != Checks()
+    }
+    return pandera.DataFrameSchema(columns, strict=False) if columns else None
+
+
+def _pandera_checks(checks: Checks) -> list[pandera.Check]:
+    made: list[pandera.Check] = []
+    if checks.between:
+        low, high = (Decimal(str(bound)) for bound in checks.between)
+        made.append(pandera.Check.in_range(low, high, name="between"))
+    if checks.one_of:
+        made.append(pandera.Check.isin(list(checks.one_of), name="one_of"))
+    if checks.pattern:
+        made.append(pandera.Check.str_matches(f"^(?:{checks.pattern})$", name="pattern"))
+    if checks.max_length:
+        made.append(pandera.Check.str_length(max_value=checks.max_length, name="max_length"))
+    return made
+
+
+def pandera_failures(
+    schema: pandera.DataFrameSchema, batch: pa.RecordBatch
+) -> dict[int, tuple[str, str]]:
+    """Return row number → (check, column) for the rows of a batch that the schema refuses."""
+    names = list(schema.columns)
+    frame = batch.select(names).to_pandas(types_mapper=pd.ArrowDtype)
+    try:
+        schema.validate(frame, lazy=True)
+    except pandera.errors.SchemaErrors as error:
+        cases: Any = error.failure_cases
+        return {
+            int(case.index): (str(case.check), str(case.column))
+            for case in cases.itertuples(index=False)
+            if pd.notna(case[cases.columns.get_loc("index")])
+        } or _refuse_whole(cases)
+    return {}
+
+
+def _refuse_whole(cases: Any) -> dict[int, tuple[str, str]]:
+    first = cases.iloc[0]
+    raise AssertionError(f"pandera refused the frame itself: {first['check']} {first['column']}")
