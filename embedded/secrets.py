@@ -1,0 +1,43 @@
+"""Passwords of the embedded servers: made once, kept in a file that only its owner can read."""
+
+from __future__ import annotations
+
+import base64
+import fcntl
+import json
+import os
+import secrets
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+
+@dataclass(frozen=True, repr=False)
+class EmbeddedSecrets:
+    """The secrets of one ``.local`` folder."""
+
+    warehouse_password: str
+    s3_secret_key: str
+    prefect_encryption_key: str
+    api_key: str
+
+
+def load_secrets(local: Path) -> EmbeddedSecrets:
+    """Return the secrets of a folder, made at the first call."""
+    local.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path = local / "secrets.json"
+    with (local / "secrets.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if path.exists():
+            return EmbeddedSecrets(**json.loads(path.read_text()))
+        made = EmbeddedSecrets(
+            warehouse_password=secrets.token_urlsafe(24),
+            s3_secret_key=secrets.token_urlsafe(24),
+            prefect_encryption_key=base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
+            api_key=secrets.token_urlsafe(24),
+        )
+        partial = path.with_suffix(".partial")
+        partial.unlink(missing_ok=True)
+        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            json.dump({field.name: getattr(made, field.name) for field in fields(made)}, file)
+        partial.replace(path)
+        return made
