@@ -1,0 +1,78 @@
+"""The stage as Prefect tasks: ``plan`` once a run, ``ingest`` once a partition."""
+
+from __future__ import annotations
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from tasks.connections import Connections
+from tasks.ingestion.connector import PlanLimits
+from tasks.ingestion.read import STAGE, STAGE_VERSION, ingest_partition, ingestion_identity
+from tasks.ingestion.registry import connector_for
+from tasks.lake import manifest_key
+from tasks.model.dataset import DatasetSpec
+from tasks.model.environment import Environment
+from tasks.model.run import Manifest, Partition, SourceState
+from tasks.stages import RETRY, StageCache, Work, scratch_root, stage_context
+
+
+def limits_of(environment: Environment) -> PlanLimits:
+    """Return how an environment cuts sources into partitions."""
+    return PlanLimits(partition_bytes=environment.partition_bytes)
+
+
+def ingestion_work(
+    environment: Environment, spec: DatasetSpec, partition: Partition, run: str
+) -> Work:
+    """Name the ingestion of one partition."""
+    identity = ingestion_identity(spec)
+    fingerprint = partition.fingerprint
+    return Work(
+        environment=environment.name,
+        dataset=spec.name,
+        fingerprint=fingerprint,
+        identity=identity,
+        manifest_key=manifest_key(STAGE, spec.name, fingerprint, identity),
+        run=run,
+    )
+
+
+@task(name="plan", task_run_name="plan {spec.name}", cache_policy=NO_CACHE, **RETRY)
+def plan(environment: Environment, spec: DatasetSpec, state: SourceState) -> list[Partition]:
+    """List the source, compare with the ledger, and cut what is new into partitions."""
+    return plan_partitions(environment, spec, state, Connections(environment))
+
+
+def plan_partitions(
+    environment: Environment, spec: DatasetSpec, state: SourceState, connections: Connections
+) -> list[Partition]:
+    """Return the partitions of a dataset that the ledger does not have."""
+    connector = connector_for(
+        spec, connections, limits_of(environment), scratch_root(environment)
+    )
+    return connector.plan(state)
+
+
+@task(
+    name="ingest",
+    task_run_name="ingest {work.dataset} {work.fingerprint}",
+    cache_policy=StageCache(stage=STAGE, version=STAGE_VERSION),
+    persist_result=True,
+    result_serializer="json",
+    **RETRY,
+)
+def ingest(
+    work: Work, environment: Environment, spec: DatasetSpec, partition: Partition
+) -> Manifest:
+    """Copy one partition into the raw zone as the source says it."""
+    connections = Connections(environment)
+    with stage_context(STAGE, work, environment) as scratch:
+        connector = connector_for(spec, connections, limits_of(environment), scratch)
+        return ingest_partition(
+            connector,
+            partition,
+            spec,
+            connections.lake(),
+            scratch,
+            deadline_seconds=environment.stage_timeout,
+        )

@@ -1,0 +1,173 @@
+"""Streams one partition out of its source into the raw zone of the lake."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import structlog
+
+from blocks.lake import Lake
+from tasks.ingestion.connector import Connector, RawBatch
+from tasks.lake import intact_manifest, manifest_key, publish_manifest, store_file
+from tasks.model.dataset import DatasetSpec, canonical_json
+from tasks.model.errors import StageTimeout
+from tasks.model.run import LakeFile, Manifest, Partition
+from tasks.quarantine import QuarantineWriter, RefusedRow
+
+STAGE = "ingestion"
+STAGE_VERSION = "1"
+"""Raised whenever this code would make other raw files of the same source."""
+GROUP_BYTES = 8 << 20
+GROUP_ROWS = 100_000
+
+log = structlog.get_logger("dpp.ingestion")
+
+
+def ingestion_identity(spec: DatasetSpec) -> str:
+    """Return a hash of all that decides the raw files, beside the source's content."""
+    source = spec.source.model_dump(mode="json")
+    return hashlib.sha256(
+        canonical_json({"version": STAGE_VERSION, "source": source})
+    ).hexdigest()
+
+
+def ingest_partition(
+    connector: Connector,
+    partition: Partition,
+    spec: DatasetSpec,
+    lake: Lake,
+    scratch: Path,
+    *,
+    deadline_seconds: float | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Manifest:
+    """Copy a partition into the raw zone as the source says it; what cannot be read, to quarantine.
+
+    Args:
+        connector: Reads the source.
+        partition: What to read.
+        spec: The dataset.
+        lake: Where the raw files go.
+        scratch: Folder for unfinished files.
+        deadline_seconds: Seconds after which the work is given up.
+        clock: Gives seconds; an argument so that tests can set it.
+
+    Returns:
+        The manifest of the raw files; it accounts for every record.
+
+    Raises:
+        StageTimeout: It took too long.
+        PipelineError: What the connector raises.
+    """
+    started = clock()
+    key = manifest_key(STAGE, spec.name, partition.fingerprint, ingestion_identity(spec))
+    if done := intact_manifest(lake, key):
+        log.info("ingestion.reused", rows=done.rows)
+        return done
+    writer = _RawWriter(scratch)
+    quarantine = QuarantineWriter(scratch / "rejected.parquet", STAGE)
+    with closing(writer), closing(quarantine):
+        for raw in connector.read(partition):
+            _check_deadline(clock() - started, deadline_seconds)
+            if raw.batch is not None and raw.batch.num_rows:
+                writer.write(raw.batch)
+            if raw.rejects:
+                quarantine.append(list(_refused(raw)))
+    files = writer.store(lake, spec.name)
+    manifest = Manifest(
+        stage="ingestion",
+        dataset=spec.name,
+        fingerprint=partition.fingerprint,
+        config_hash=spec.config_hash,
+        files=files,
+        quarantine=quarantine.store(lake, spec.name),
+        rows_read=sum(file.rows for file in files) + quarantine.rows,
+        rows_deduplicated=0,
+        rows_quarantined=quarantine.rows,
+        reasons=quarantine.reasons,
+        created_at=datetime.now(UTC),
+        seconds=clock() - started,
+    )
+    log.info(
+        "ingestion.done",
+        rows=manifest.rows_read,
+        quarantined=manifest.rows_quarantined,
+        bytes=sum(file.bytes for file in files),
+        seconds=manifest.seconds,
+    )
+    return publish_manifest(lake, key, manifest)
+
+
+def _check_deadline(elapsed: float, deadline_seconds: float | None) -> None:
+    if deadline_seconds is not None and elapsed > deadline_seconds:
+        raise StageTimeout(
+            f"ingestion did not end within {deadline_seconds:.0f} s",
+            "raise stage_timeout or lower partition_bytes",
+        )
+
+
+def _refused(raw: RawBatch) -> Iterator[RefusedRow]:
+    for reject in raw.rejects:
+        yield RefusedRow(
+            source_uri=reject.source_uri,
+            source_row=reject.source_row,
+            rule=reject.rule,
+            column=None,
+            message=reject.message,
+            failures=reject.message,
+            raw=reject.raw,
+        )
+
+
+class _RawWriter:
+    """Writes batches as Parquet, gathered into larger row groups; a new file for new columns."""
+
+    def __init__(self, scratch: Path) -> None:
+        self._scratch = scratch
+        self._pending: list[pa.RecordBatch] = []
+        self._pending_bytes = 0
+        self._pending_rows = 0
+        self._writer: pq.ParquetWriter | None = None
+        self._schema: pa.Schema | None = None
+        self._files: list[tuple[Path, int]] = []
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        if self._schema is None or not batch.schema.equals(self._schema):
+            self.close()
+            path = self._scratch / f"raw-{len(self._files)}.parquet"
+            self._schema = batch.schema
+            self._writer = pq.ParquetWriter(
+                path, batch.schema, compression="zstd", compression_level=1
+            )
+            self._files.append((path, 0))
+        self._pending.append(batch)
+        self._pending_bytes += batch.nbytes
+        self._pending_rows += batch.num_rows
+        if self._pending_bytes >= GROUP_BYTES or self._pending_rows >= GROUP_ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._writer is None or not self._pending:
+            return
+        self._writer.write_table(pa.Table.from_batches(self._pending))
+        path, rows = self._files[-1]
+        self._files[-1] = (path, rows + self._pending_rows)
+        self._pending, self._pending_bytes, self._pending_rows = [], 0, 0
+
+    def close(self) -> None:
+        """Finish the open file."""
+        self._flush()
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def store(self, lake: Lake, dataset: str) -> tuple[LakeFile, ...]:
+        """Move the finished files into the lake."""
+        return tuple(store_file(lake, "raw", dataset, path, rows) for path, rows in self._files)

@@ -1,0 +1,30 @@
+"""Finds the connector for a source, and hands it the clients that its block opens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tasks.connections import Connections
+from tasks.environments import project_root
+from tasks.ingestion.connector import Connector, PlanLimits
+from tasks.ingestion.connectors.database import DatabaseConnector
+from tasks.ingestion.connectors.files import FilesConnector
+from tasks.ingestion.connectors.rest import RestConnector
+from tasks.ingestion.connectors.s3 import S3Connector
+from tasks.model.dataset import DatasetSpec
+from tasks.model.source import DatabaseSource, FilesSource, RestSource
+
+
+def connector_for(
+    spec: DatasetSpec, connections: Connections, limits: PlanLimits, scratch: Path
+) -> Connector:
+    """Return the connector of a dataset's source, connected."""
+    source, columns = spec.source, len(spec.columns)
+    if isinstance(source, FilesSource):
+        return FilesConnector(spec.name, source, project_root(), limits, columns)
+    if isinstance(source, RestSource):
+        return RestConnector(spec.name, source, connections.rest_client(source.block), limits)
+    if isinstance(source, DatabaseSource):
+        return DatabaseConnector(spec.name, source, connections.database(source.block), limits)
+    store = connections.object_store(source.block)
+    return S3Connector(spec.name, source, store, scratch, limits, columns)
