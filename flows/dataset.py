@@ -82,8 +82,8 @@ def run_dataset(environment: Environment, catalog: Catalog, spec: DatasetSpec) -
     partitions: list[Partition] = []
     table_rows: int | None = None
     try:
-        fence = open_run(environment, spec, _run_name())
-        partitions = plan(environment, spec)
+        fence, state = open_run(environment, spec, _run_name())
+        partitions = plan(environment, spec, state)
         progress.planned(spec.name, len(partitions))
         if partitions:
             run = DatasetRun(
@@ -97,9 +97,9 @@ def run_dataset(environment: Environment, catalog: Catalog, spec: DatasetSpec) -
                 fence=fence,
             )
             results = _run_partitions(run, partitions)
-        if spec.load.index:
-            build_index(environment, spec)
         table_rows = count_rows(environment, spec)
+        if spec.load.index and table_rows is not None:
+            build_index(environment, spec)
     except Exception as error:  # becomes the dataset's failure, for the report and the exit code
         results.append(_dataset_failure(spec, error))
     return _report(spec, partitions, results, table_rows, time.monotonic() - started)

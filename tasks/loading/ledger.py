@@ -1,0 +1,248 @@
+"""The ledger: what was loaded, and who may load. It answers whether a partition is in the warehouse."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
+
+import psycopg2.extras
+from psycopg2.extensions import connection as Connection  # noqa: N812 - a class in lower case
+from psycopg2.extensions import cursor as Cursor  # noqa: N812
+from sqlalchemy import Engine
+
+from tasks.loading.queries import ledger_schema, query
+from tasks.model.classify import classify
+from tasks.model.errors import PipelineError
+from tasks.model.run import (
+    LoadReceipt,
+    LoadStatus,
+    Manifest,
+    Partition,
+    RowCounts,
+    SourceState,
+    Value,
+)
+
+LEDGER_LOCK = 0x6574_6C5F_6C65_6467  # "etl_ledg"
+
+
+@contextmanager
+def session(engine: Engine, *, read_only: bool = False) -> Iterator[Connection]:
+    """Borrow a connection for one transaction: committed at the end, rolled back on an error.
+
+    Raises:
+        PipelineError: What any database error means, without a value of a row in its text.
+    """
+    try:
+        pooled = engine.raw_connection()
+    except Exception as error:
+        raise classify(error) from None
+    raw: Connection = pooled.dbapi_connection  # type: ignore[assignment]
+    try:
+        if read_only:
+            raw.set_session(isolation_level="REPEATABLE READ", readonly=True)
+        yield raw
+        raw.commit()
+    except PipelineError:
+        _rollback(raw)
+        raise
+    except Exception as error:
+        _rollback(raw)
+        raise classify(error) from None
+    finally:
+        if raw.closed:
+            pooled.invalidate()
+        elif read_only:
+            raw.set_session(isolation_level="DEFAULT", readonly=False)
+        pooled.close()
+
+
+def _rollback(raw: Connection) -> None:
+    try:
+        if not raw.closed:
+            raw.rollback()
+    except psycopg2.Error:
+        return  # the connection is gone, and the transaction with it
+
+
+def ensure_ledger(engine: Engine) -> None:
+    """Create the schema ``etl`` and its tables, unless they are there."""
+    with session(engine) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(%s)", (LEDGER_LOCK,))
+        cursor.execute(ledger_schema())
+
+
+def ledger_exists(engine: Engine) -> bool:
+    """Tell whether anything was ever loaded into this warehouse."""
+    with session(engine, read_only=True) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT to_regclass('etl.loads') IS NOT NULL")
+        return bool(_one(cursor)[0])
+
+
+def open_dataset(engine: Engine, dataset: str, run: str) -> int:
+    """Make a run the owner of a dataset; return the fence under which it may publish."""
+    with session(engine) as connection, connection.cursor() as cursor:
+        cursor.execute(query("open_dataset"), {"dataset": dataset, "run": run})
+        return int(_one(cursor)[0])
+
+
+def source_state(engine: Engine, dataset: str) -> SourceState:
+    """Return what the ledger knows of a dataset's source."""
+    key = {"dataset": dataset}
+    with session(engine, read_only=True) as connection, connection.cursor() as cursor:
+        cursor.execute(query("committed_items"), key)
+        items = frozenset((str(uri), str(version)) for uri, version in cursor)
+        cursor.execute(query("committed_fingerprints"), key)
+        fingerprints = frozenset(str(row[0]) for row in cursor)
+        cursor.execute(query("latest_state"), key)
+        latest = cursor.fetchone()
+    return SourceState(items=items, fingerprints=fingerprints, latest=latest[0] if latest else {})
+
+
+def find_load(cursor: Cursor, partition: Partition) -> LoadReceipt | None:
+    """Return the receipt of a partition that is in the ledger, None if it is not."""
+    cursor.execute(
+        query("find_load"),
+        {"dataset": partition.dataset, "fingerprint": partition.fingerprint},
+    )
+    row = cursor.fetchone()
+    if row is None:
+        return None
+    return LoadReceipt(
+        dataset=partition.dataset,
+        fingerprint=partition.fingerprint,
+        load_id=row[0],
+        status=LoadStatus.ALREADY_LOADED,
+        counts=RowCounts(
+            read=row[1],
+            inserted=row[2],
+            updated=row[3],
+            unchanged=row[4],
+            deduplicated=row[5],
+            quarantined=row[6],
+        ),
+        seconds=row[7],
+    )
+
+
+def next_load_id(cursor: Cursor) -> int:
+    """Reserve the id of a load."""
+    cursor.execute(query("next_load_id"))
+    return int(_one(cursor)[0])
+
+
+def insert_quarantine(cursor: Cursor, load_id: int, manifest: Manifest) -> None:
+    """Write the refused rows of a partition, by reason."""
+    if manifest.reasons:
+        psycopg2.extras.execute_values(
+            cursor,
+            query("insert_quarantine"),
+            [
+                (
+                    load_id,
+                    reason.stage,
+                    reason.rule,
+                    reason.column,
+                    reason.rows,
+                    reason.message,
+                    reason.source_uri,
+                    reason.source_row,
+                )
+                for reason in manifest.reasons
+            ],
+        )
+
+
+def insert_load(cursor: Cursor, row: dict[str, Any], partition: Partition) -> None:
+    """Write the ledger row of a load, and the objects it stands for."""
+    state = psycopg2.extras.Json(partition.state)
+    cursor.execute(query("insert_load"), {**row, "source_state": state})
+    if partition.items:
+        psycopg2.extras.execute_values(
+            cursor,
+            query("insert_source_items"),
+            [
+                (partition.dataset, item.uri, item.version, row["load_id"])
+                for item in partition.items
+            ],
+        )
+
+
+class DatasetStatus(Value):
+    """What one dataset holds according to the ledger."""
+
+    dataset: str
+    target: str
+    loads: int
+    counts: RowCounts
+    loaded_at: datetime
+    run: str
+    configurations: int
+    """Number of different dataset files that its loads were made with."""
+    config_hash: str
+    """The one of the last load."""
+
+
+def status(engine: Engine) -> list[DatasetStatus]:
+    """Return what each dataset holds."""
+    with session(engine, read_only=True) as connection, connection.cursor() as cursor:
+        cursor.execute(query("status"))
+        return [
+            DatasetStatus(
+                dataset=row[0],
+                target=row[1],
+                loads=row[2],
+                counts=RowCounts(
+                    read=row[3],
+                    inserted=row[4],
+                    updated=row[5],
+                    unchanged=row[6],
+                    deduplicated=row[7],
+                    quarantined=row[8],
+                ),
+                loaded_at=row[9],
+                run=row[10],
+                configurations=row[11],
+                config_hash=row[12],
+            )
+            for row in cursor
+        ]
+
+
+class QuarantineSummary(Value):
+    """Refused rows of one dataset and reason."""
+
+    dataset: str
+    stage: str
+    rule: str
+    column: str | None
+    rows: int
+    message: str
+    source_uri: str
+    source_row: int
+    first_seen: datetime
+
+
+def quarantine_summary(engine: Engine, dataset: str | None = None) -> list[QuarantineSummary]:
+    """Return the refused rows by reason, of one dataset or of all."""
+    with session(engine, read_only=True) as connection, connection.cursor() as cursor:
+        cursor.execute(query("quarantine_summary"), {"dataset": dataset})
+        names = list(QuarantineSummary.model_fields)
+        return [
+            QuarantineSummary(**dict(zip(names, row, strict=True))) for row in cursor.fetchall()
+        ]
+
+
+def quarantine_manifests(engine: Engine, dataset: str) -> list[str]:
+    """Return the manifests that name the quarantine files of a dataset."""
+    with session(engine, read_only=True) as connection, connection.cursor() as cursor:
+        cursor.execute(query("quarantine_manifests"), {"dataset": dataset})
+        return [str(row[0]) for row in cursor]
+
+
+def _one(cursor: Cursor) -> tuple[Any, ...]:
+    row = cursor.fetchone()
+    assert row is not None, "the query always gives a row"
+    return row

@@ -1,0 +1,83 @@
+"""The stage as Prefect tasks: ``open_run`` once a run, ``load`` once a partition, then the index."""
+
+from __future__ import annotations
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from psycopg2 import sql
+
+from tasks.connections import Connections
+from tasks.loading.index import build_search_index
+from tasks.loading.ledger import ensure_ledger, open_dataset, session, source_state
+from tasks.loading.publish import Load, load_partition
+from tasks.loading.schema import existing_columns, target
+from tasks.model.dataset import DatasetSpec
+from tasks.model.environment import Environment
+from tasks.model.run import LoadReceipt, Manifest, Partition, SourceState
+from tasks.stages import RETRY, Work, code_version, stage_context
+
+STAGE = "loading"
+
+
+@task(name="open_run", task_run_name="open {spec.name}", cache_policy=NO_CACHE, **RETRY)
+def open_run(environment: Environment, spec: DatasetSpec, run: str) -> tuple[int, SourceState]:
+    """Make this run the owner of the dataset.
+
+    Returns:
+        The fence under which the run may publish, and what the ledger knows of the source.
+    """
+    engine = Connections(environment).warehouse()
+    ensure_ledger(engine)
+    return open_dataset(engine, spec.name, run), source_state(engine, spec.name)
+
+
+@task(
+    name="load",
+    task_run_name="load {work.dataset} {work.fingerprint}",
+    cache_policy=NO_CACHE,  # the ledger knows what was loaded
+    **RETRY,
+)
+def load(
+    work: Work,
+    environment: Environment,
+    spec: DatasetSpec,
+    lookups: dict[str, DatasetSpec],
+    partition: Partition,
+    manifest: Manifest,
+    fence: int,
+) -> LoadReceipt:
+    """Publish one partition in one transaction, together with its ledger row."""
+    connections = Connections(environment)
+    with stage_context(STAGE, work, environment) as scratch:
+        return load_partition(
+            connections.warehouse(),
+            connections.lake(),
+            scratch,
+            Load(
+                spec=spec,
+                lookups=lookups,
+                partition=partition,
+                manifest=manifest,
+                manifest_key=work.manifest_key,
+                run=work.run,
+                fence=fence,
+                code_version=code_version(),
+            ),
+        )
+
+
+@task(name="index", task_run_name="index {spec.name}", cache_policy=NO_CACHE, **RETRY)
+def build_index(environment: Environment, spec: DatasetSpec) -> list[str]:
+    """Build the search index of the dataset's table, unless it is there."""
+    return build_search_index(Connections(environment).warehouse(), spec)
+
+
+def count_rows(environment: Environment, spec: DatasetSpec) -> int | None:
+    """Return the number of rows in the dataset's table, None if there is no table."""
+    engine = Connections(environment).warehouse()
+    with session(engine, read_only=True) as connection, connection.cursor() as cursor:
+        if not existing_columns(cursor, spec):
+            return None
+        cursor.execute(sql.SQL("SELECT count(*) FROM {}").format(target(spec)))
+        row = cursor.fetchone()
+        return int(row[0]) if row else None

@@ -1,0 +1,173 @@
+"""The target table: which columns a dataset asks for, and whether the table that is there has them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from psycopg2 import sql
+from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class in lower case
+
+from tasks.loading.queries import query
+from tasks.model.columns import ColumnSpec, decimal_digits
+from tasks.model.dataset import DatasetSpec
+from tasks.model.errors import ContractBroken
+
+LOAD_ID = "_load_id"
+SEARCH = "_search"
+_TYPES = {
+    "boolean": "boolean",
+    "int16": "smallint",
+    "int32": "integer",
+    "int64": "bigint",
+    "float": "double precision",
+    "string": "text",
+    "bytes": "bytea",
+    "date": "date",
+    "time": "time without time zone",
+    "timestamp": "timestamp without time zone",
+    "uuid": "uuid",
+    "json": "jsonb",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TargetColumn:
+    """One column of a target table.
+
+    Attributes:
+        name: Its name.
+        type: Its type, as PostgreSQL writes it.
+        required: Is it NOT NULL?
+        description: Its comment.
+    """
+
+    name: str
+    type: str
+    required: bool = False
+    description: str | None = None
+
+
+def postgres_type(column: ColumnSpec) -> str:
+    """Return the PostgreSQL type of a declared column."""
+    if digits := decimal_digits(column.type):
+        return f"numeric({digits[0]},{digits[1]})"
+    if column.timezone:
+        return "timestamp with time zone"
+    return _TYPES[column.type]
+
+
+def target_columns(
+    spec: DatasetSpec, lookups: Mapping[str, DatasetSpec], added: Sequence[str]
+) -> list[TargetColumn]:
+    """Return the columns of a dataset's table: declared, let in by its contract, looked up."""
+    columns = [
+        TargetColumn(name, postgres_type(column), name in spec.required_columns, column.description)
+        for name, column in spec.columns.items()
+    ]
+    columns += [TargetColumn(name, "text") for name in added]
+    for lookup in spec.enrich:
+        columns += [
+            TargetColumn(mine, postgres_type(lookups[lookup.lookup].columns[theirs]))
+            for mine, theirs in lookup.take.items()
+        ]
+    return columns
+
+
+def target(spec: DatasetSpec) -> sql.Identifier:
+    """Return the quoted name of a dataset's table."""
+    return sql.Identifier(spec.schema_name, spec.table_name)
+
+
+def create_statements(spec: DatasetSpec, columns: Sequence[TargetColumn]) -> list[sql.Composed]:
+    """Return the DDL of a table that is not there yet."""
+    definitions: list[sql.Composable] = [_definition(column) for column in columns]
+    definitions.append(sql.SQL("{} bigint NOT NULL").format(sql.Identifier(LOAD_ID)))
+    if spec.load.index:
+        definitions.append(_search_definition(spec.load.index.language, spec.load.index.search))
+    if spec.load.mode == "merge":
+        keys = sql.SQL(", ").join(map(sql.Identifier, spec.key))
+        definitions.append(sql.SQL("PRIMARY KEY ({})").format(keys))
+    statements = [
+        sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(spec.schema_name)),
+        sql.SQL("CREATE TABLE {} ({})").format(target(spec), sql.SQL(", ").join(definitions)),
+        sql.SQL("COMMENT ON TABLE {} IS {}").format(target(spec), sql.Literal(spec.description)),
+    ]
+    statements += [
+        sql.SQL("COMMENT ON COLUMN {} IS {}").format(
+            sql.Identifier(spec.schema_name, spec.table_name, column.name),
+            sql.Literal(column.description),
+        )
+        for column in columns
+        if column.description
+    ]
+    return statements
+
+
+def _definition(column: TargetColumn) -> sql.Composed:
+    required = sql.SQL(" NOT NULL") if column.required else sql.SQL("")
+    return sql.SQL("{} {}{}").format(
+        sql.Identifier(column.name), sql.SQL(column.type), required
+    )
+
+
+def _search_definition(language: str, names: Sequence[str]) -> sql.Composed:
+    return sql.SQL("{} tsvector GENERATED ALWAYS AS (to_tsvector({}::regconfig, {})) STORED").format(
+        sql.Identifier(SEARCH), sql.Literal(f"pg_catalog.{language}"), searched_text(names)
+    )
+
+
+def searched_text(names: Sequence[str]) -> sql.Composed:
+    """Return SQL for the text that is searched: the columns, separated by spaces."""
+    return sql.SQL(" || ' ' || ").join(
+        sql.SQL("coalesce({}, '')").format(sql.Identifier(name)) for name in names
+    )
+
+
+def existing_columns(cursor: Cursor, spec: DatasetSpec) -> dict[str, TargetColumn]:
+    """Return the columns of the dataset's table; none if there is no table."""
+    cursor.execute(query("existing_columns"), {"table": spec.load.table})
+    return {row[0]: TargetColumn(row[0], row[1], row[2]) for row in cursor.fetchall()}
+
+
+def prepare_target(cursor: Cursor, spec: DatasetSpec, columns: Sequence[TargetColumn]) -> None:
+    """Create the table, or make sure that the one that is there takes these columns.
+
+    Under ``contract: evolve`` columns that are missing are added; they must be nullable.
+
+    Raises:
+        ContractBroken: The table is another than the dataset file says; every difference is named.
+    """
+    there = existing_columns(cursor, spec)
+    if not there:
+        for statement in create_statements(spec, columns):
+            cursor.execute(statement)
+        return
+    missing = [column for column in columns if column.name not in there]
+    differences = [
+        f"column {column.name} is {there[column.name].type}, the dataset says {column.type}"
+        for column in columns
+        if column.name in there and there[column.name].type != column.type
+    ]
+    if LOAD_ID not in there:
+        differences.append(f"column {LOAD_ID} is missing: the table was not made by this product")
+    if spec.load.index and SEARCH not in there:
+        differences.append(f"column {SEARCH} of the search index is missing")
+    wanted = {column.name for column in columns}
+    differences += [
+        f"column {name} is NOT NULL, and the dataset does not fill it"
+        for name, column in there.items()
+        if column.required and name not in wanted and name != LOAD_ID
+    ]
+    for column in missing:
+        if spec.contract != "evolve" or column.required:
+            differences.append(f"column {column.name} is missing")
+    if differences:
+        raise ContractBroken(
+            f"{spec.load.table} is not as the dataset file says: {'; '.join(differences)}",
+            "alter the table or the dataset file; contract: evolve adds nullable columns by itself",
+        )
+    for column in missing:
+        cursor.execute(
+            sql.SQL("ALTER TABLE {} ADD COLUMN {}").format(target(spec), _definition(column))
+        )

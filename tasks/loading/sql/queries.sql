@@ -1,0 +1,101 @@
+-- name: open_dataset
+-- Take over a dataset: the run that raised the fence last is the only one that may publish.
+INSERT INTO etl.datasets AS d (dataset, fence, run) VALUES (%(dataset)s, 1, %(run)s)
+ON CONFLICT (dataset) DO UPDATE SET fence = d.fence + 1, run = excluded.run, opened_at = now()
+RETURNING fence;
+
+-- name: read_fence
+-- Read the fence and keep it from being raised until the transaction ends.
+SELECT fence, run FROM etl.datasets WHERE dataset = %(dataset)s FOR SHARE;
+
+-- name: find_load
+-- The ledger row of a partition, if it was loaded.
+SELECT load_id, rows_read, rows_inserted, rows_updated, rows_unchanged, rows_deduplicated,
+       rows_quarantined, seconds
+FROM etl.loads WHERE dataset = %(dataset)s AND fingerprint = %(fingerprint)s;
+
+-- name: next_load_id
+-- The id that the rows of this load carry.
+SELECT nextval(pg_get_serial_sequence('etl.loads', 'load_id'));
+
+-- name: insert_load
+-- The ledger row; it commits with the rows it stands for.
+INSERT INTO etl.loads (
+    load_id, dataset, fingerprint, label, run, target, rows_read, rows_inserted, rows_updated,
+    rows_unchanged, rows_deduplicated, rows_quarantined, manifest_key, manifest_digest, config_hash,
+    code_version, source_state, seconds)
+OVERRIDING SYSTEM VALUE VALUES (
+    %(load_id)s, %(dataset)s, %(fingerprint)s, %(label)s, %(run)s, %(target)s, %(read)s,
+    %(inserted)s, %(updated)s, %(unchanged)s, %(deduplicated)s, %(quarantined)s, %(manifest_key)s,
+    %(manifest_digest)s, %(config_hash)s, %(code_version)s, %(source_state)s, %(seconds)s);
+
+-- name: insert_source_items
+-- The objects of the partition, so that they are not planned again.
+INSERT INTO etl.source_items (dataset, uri, version, load_id) VALUES %s;
+
+-- name: insert_quarantine
+-- The refused rows of the partition, by reason.
+INSERT INTO etl.quarantine (
+    load_id, stage, rule, column_name, rows, message, source_uri, source_row) VALUES %s;
+
+-- name: committed_items
+-- Every object that a dataset has loaded.
+SELECT uri, version FROM etl.source_items WHERE dataset = %(dataset)s;
+
+-- name: committed_fingerprints
+-- Every partition that a dataset has loaded.
+SELECT fingerprint FROM etl.loads WHERE dataset = %(dataset)s;
+
+-- name: latest_state
+-- Where the next plan of a dataset goes on.
+SELECT source_state FROM etl.loads
+WHERE dataset = %(dataset)s AND source_state <> '{}' ORDER BY load_id DESC LIMIT 1;
+
+-- name: status
+-- What each dataset holds, and when it was loaded last.
+SELECT dataset, target, count(*) AS loads, sum(rows_read)::bigint AS read,
+       sum(rows_inserted)::bigint AS inserted, sum(rows_updated)::bigint AS updated,
+       sum(rows_unchanged)::bigint AS unchanged, sum(rows_deduplicated)::bigint AS deduplicated,
+       sum(rows_quarantined)::bigint AS quarantined, max(loaded_at) AS loaded_at,
+       (array_agg(run ORDER BY load_id DESC))[1] AS run,
+       count(DISTINCT config_hash) AS configurations,
+       (array_agg(config_hash ORDER BY load_id DESC))[1] AS config_hash
+FROM etl.loads GROUP BY dataset, target ORDER BY dataset;
+
+-- name: quarantine_summary
+-- Refused rows by dataset and reason.
+SELECT l.dataset, q.stage, q.rule, q.column_name, sum(q.rows)::bigint AS rows,
+       min(q.message) AS message,
+       (array_agg(q.source_uri ORDER BY q.load_id))[1] AS source_uri,
+       (array_agg(q.source_row ORDER BY q.load_id))[1] AS source_row,
+       min(l.loaded_at) AS first_seen
+FROM etl.quarantine q JOIN etl.loads l USING (load_id)
+WHERE %(dataset)s::text IS NULL OR l.dataset = %(dataset)s
+GROUP BY l.dataset, q.stage, q.rule, q.column_name ORDER BY l.dataset, rows DESC;
+
+-- name: quarantine_manifests
+-- Manifests of the loads of a dataset that refused rows.
+SELECT manifest_key FROM etl.loads
+WHERE dataset = %(dataset)s AND rows_quarantined > 0 ORDER BY load_id;
+
+-- name: ledger_rows
+-- The ledger of one dataset.
+SELECT load_id, fingerprint, label, target, rows_read, rows_inserted, rows_updated, rows_unchanged,
+       rows_deduplicated, rows_quarantined, manifest_key, manifest_digest, config_hash, loaded_at
+FROM etl.loads WHERE dataset = %(dataset)s ORDER BY load_id;
+
+-- name: quarantine_per_load
+-- Refused rows of each load, as the quarantine table has them.
+SELECT q.load_id, sum(q.rows)::bigint FROM etl.quarantine q JOIN etl.loads l USING (load_id)
+WHERE l.dataset = %(dataset)s GROUP BY q.load_id;
+
+-- name: existing_columns
+-- The columns of a table, with their types as PostgreSQL writes them.
+SELECT a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull
+FROM pg_attribute a
+WHERE a.attrelid = to_regclass(%(table)s) AND a.attnum > 0 AND NOT a.attisdropped
+ORDER BY a.attnum;
+
+-- name: index_is_valid
+-- Is an index there, and did its building end?
+SELECT i.indisvalid FROM pg_index i WHERE i.indexrelid = to_regclass(%(index)s);

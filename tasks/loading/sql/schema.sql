@@ -1,0 +1,60 @@
+-- The schema of the ledger. Safe to run again, and by several processes at once: it is run under an
+-- advisory lock.
+CREATE SCHEMA IF NOT EXISTS etl;
+
+CREATE TABLE IF NOT EXISTS etl.datasets (
+    dataset   text PRIMARY KEY,
+    fence     bigint NOT NULL,
+    run       text NOT NULL,
+    opened_at timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE etl.datasets IS 'One row per dataset; only the run that holds the current fence may publish.';
+
+CREATE TABLE IF NOT EXISTS etl.loads (
+    load_id           bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    dataset           text NOT NULL,
+    fingerprint       text NOT NULL,
+    label             text NOT NULL,
+    run               text NOT NULL,
+    target            text NOT NULL,
+    rows_read         bigint NOT NULL,
+    rows_inserted     bigint NOT NULL,
+    rows_updated      bigint NOT NULL,
+    rows_unchanged    bigint NOT NULL,
+    rows_deduplicated bigint NOT NULL,
+    rows_quarantined  bigint NOT NULL,
+    manifest_key      text NOT NULL,
+    manifest_digest   text NOT NULL,
+    config_hash       text NOT NULL,
+    code_version      text NOT NULL,
+    source_state      jsonb NOT NULL,
+    loaded_at         timestamptz NOT NULL DEFAULT now(),
+    seconds           double precision NOT NULL,
+    UNIQUE (dataset, fingerprint),
+    CONSTRAINT every_row_is_accounted_for CHECK (
+        rows_read = rows_inserted + rows_updated + rows_unchanged + rows_deduplicated
+                    + rows_quarantined)
+);
+COMMENT ON TABLE etl.loads IS 'The ledger: one row per committed partition, written with its rows.';
+
+CREATE TABLE IF NOT EXISTS etl.source_items (
+    dataset text NOT NULL,
+    uri     text NOT NULL,
+    version text NOT NULL,
+    load_id bigint NOT NULL REFERENCES etl.loads,
+    PRIMARY KEY (dataset, uri, version)
+);
+COMMENT ON TABLE etl.source_items IS 'The objects and files that were loaded, in the version that was loaded.';
+
+CREATE TABLE IF NOT EXISTS etl.quarantine (
+    load_id     bigint NOT NULL REFERENCES etl.loads,
+    stage       text NOT NULL,
+    rule        text NOT NULL,
+    column_name text,
+    rows        bigint NOT NULL,
+    message     text NOT NULL,
+    source_uri  text NOT NULL,
+    source_row  bigint NOT NULL
+);
+CREATE INDEX IF NOT EXISTS quarantine_load_id ON etl.quarantine (load_id);
+COMMENT ON TABLE etl.quarantine IS 'Refused rows by reason, with the first of each; the rows are in the lake.';
