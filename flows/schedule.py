@@ -15,6 +15,7 @@ from tasks.environments import environment_catalog, load_environment
 from tasks.model.dataset import DatasetSpec
 from tasks.model.run import DatasetReport, Outcome, RunReport
 from tasks.reporting.alerts import send_alerts
+from tasks.reporting.logs import ensure_logs
 from tasks.reporting.report import publish_report
 
 
@@ -34,6 +35,7 @@ def run_schedule(schedule: str, parameters: ScheduleParameters) -> State[RunRepo
     A dataset that fails does not stop the others; only those that look it up are skipped, because
     they would be loaded with holes. The run then ends failed, and says which.
     """
+    ensure_logs()
     environment = load_environment()
     catalog = environment_catalog(environment)
     started, clock = datetime.now(UTC), time.monotonic()

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from blocks.lake import Lake
-from tasks.lake import store_file
+from tasks.lake import read_manifest, store_file
 from tasks.model.run import LakeFile, QuarantineReason
 
 QUARANTINE_SCHEMA = pa.schema(
@@ -119,3 +120,30 @@ class QuarantineWriter:
     def reasons(self) -> tuple[QuarantineReason, ...]:
         """How many rows each rule refused, with the first of them, most rows first."""
         return tuple(sorted(self._reasons.values(), key=lambda reason: -reason.rows))
+
+
+def read_refused(
+    lake: Lake, manifest_keys: Sequence[str], rule: str | None, limit: int
+) -> Iterator[dict[str, Any]]:
+    """Yield refused rows, as dictionaries with the fields of ``QUARANTINE_SCHEMA``.
+
+    Args:
+        lake: Where the files are.
+        manifest_keys: Manifests that name the files.
+        rule: Only rows whose first broken rule is this one.
+        limit: Most rows to yield.
+    """
+    left = limit
+    with tempfile.TemporaryDirectory(prefix="dpp-quarantine-") as scratch:
+        for key in manifest_keys:
+            manifest = read_manifest(lake, key)
+            for file in manifest.quarantine if manifest else ():
+                path = lake.local_path(file.key, Path(scratch))
+                for batch in pq.ParquetFile(path).iter_batches(batch_size=1000):
+                    for row in batch.to_pylist():
+                        if rule is not None and row["rule"] != rule:
+                            continue
+                        if left == 0:
+                            return
+                        left -= 1
+                        yield row

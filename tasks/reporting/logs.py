@@ -19,6 +19,8 @@ import structlog
 LOGGER = "dpp"
 CONTEXT_FIRST = ("run", "dataset", "partition", "stage")
 _LEVEL_COLOURS = {"DEBUG": "\033[2m", "WARNING": "\033[33m", "ERROR": "\033[31m"}
+_handlers: list[logging.Handler] = []
+"""The handler of this process, so that setting up again replaces it; Prefect adds its own."""
 _QUIET = ("httpx", "httpcore", "urllib3", "botocore", "boto3")
 
 
@@ -73,26 +75,31 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure_logs(
-    level: str | None = None, *, stream: TextIO | None = None, handler: logging.Handler | None = None
+    *,
+    stream: TextIO | None = None,
+    handler: logging.Handler | None = None,
+    quiet: bool = False,
 ) -> None:
-    """Set up logging for this process.
+    """Set up logging for this process; ``DPP_LOG_LEVEL`` sets the level, INFO without it.
 
     Args:
-        level: Level of our own events; ``DPP_LOG_LEVEL`` or INFO without it.
         stream: Where lines go; standard error without it. JSON unless it is a terminal.
         handler: Takes the place of the stream, e.g. one that draws above a progress bar.
+        quiet: Show only warnings here, unless ``DPP_LOG_LEVEL`` says more; the UI has all lines.
     """
     out = stream or sys.stderr
     if handler is None:
         handler = logging.StreamHandler(out)
-    terminal = out.isatty()
-    handler.setFormatter(TerminalFormatter(colours=True) if terminal else JsonFormatter())
-    chosen = (level or os.environ.get("DPP_LOG_LEVEL") or "INFO").upper()
+    handler.setFormatter(
+        TerminalFormatter(colours=stream is not None) if out.isatty() else JsonFormatter()
+    )
+    chosen = os.environ.get("DPP_LOG_LEVEL", "INFO").upper()
+    if quiet and "DPP_LOG_LEVEL" not in os.environ:
+        handler.setLevel(logging.WARNING)
     logger = logging.getLogger(LOGGER)
-    for old in logger.handlers[:]:
-        if getattr(old, "of_dpp", False):
-            logger.removeHandler(old)
-    handler.of_dpp = True  # type: ignore[attr-defined]
+    for old in _handlers:
+        logger.removeHandler(old)
+    _handlers[:] = [handler]
     logger.addHandler(handler)
     logger.setLevel(chosen if chosen in logging.getLevelNamesMapping() else logging.INFO)
     logger.propagate = False
@@ -100,6 +107,12 @@ def configure_logs(
         # At INFO httpx logs whole URLs, and a key can be in the query.
         logging.getLogger(name).setLevel(logging.WARNING)
     configure_events()
+
+
+def ensure_logs() -> None:
+    """Set up logging, unless this process has done so."""
+    if not _handlers:
+        configure_logs()
 
 
 def configure_events() -> None:

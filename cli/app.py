@@ -1,0 +1,207 @@
+"""The command line ``dpp``: the same verbs as the flows, for people and for scripts.
+
+Exit codes: 0 done, 1 the run failed, 2 the user's mistake, 3 a dependency is unreachable.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from cli.console import console, reporting_errors, stderr
+from cli.context import chosen, connections, open_project, prefect_ready
+from cli.quarantine import quarantine_app
+
+app = typer.Typer(
+    name="dpp",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Declare a dataset in one YAML file; get an exact, restartable run into PostgreSQL.",
+    epilog="Exit codes: 0 done · 1 the run failed · 2 your mistake · 3 a dependency is unreachable. "
+    "DPP_ENV chooses the environment (dev, staging, prod), DPP_LOG_LEVEL=INFO shows every step.",
+)
+app.add_typer(quarantine_app, name="quarantine")
+
+Names = Annotated[list[str] | None, typer.Argument(help="Datasets; all without a name.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+@app.command()
+def demo() -> None:
+    """Run the main job on real data: a year of flights from New York."""
+    with reporting_errors():
+        from cli.demo import run_demo
+
+        raise typer.Exit(run_demo())
+
+
+@app.command()
+def check(
+    names: Names = None,
+    offline: Annotated[
+        bool, typer.Option(help="Check the files only; open no connection.")
+    ] = False,
+    preview: Annotated[int, typer.Option(help="Rows of each source to show.")] = 10,
+) -> None:
+    """Check dataset files, connections and what the sources give, before anything runs."""
+    with reporting_errors():
+        environment, catalog = open_project()
+        from tasks.transformation.check import check_query
+
+        picked = chosen(catalog, names or [])
+        with tempfile.TemporaryDirectory(prefix="dpp-check-") as folder:
+            for name in picked:
+                check_query(catalog[name], catalog.lookups_of(catalog[name]), Path(folder))
+                console.print(f"[green]✓[/] {catalog.paths[name]}", highlight=False)
+        if offline:
+            return
+        from cli.check import check_connections
+
+        with connections(environment, catalog, picked, sources=True) as opened:
+            check_connections(environment, catalog, picked, opened, preview)
+
+
+@app.command()
+def plan(names: Names = None, as_json: AsJson = False) -> None:
+    """Show what would run: the partitions that the ledger does not have."""
+    with reporting_errors():
+        environment, catalog = open_project()
+        picked = chosen(catalog, names or [])
+        with connections(environment, catalog, picked, sources=True) as opened:
+            from cli.render import plan_table
+            from tasks.ingestion.ingest import plan_partitions
+            from tasks.loading.ledger import ensure_ledger, source_state
+
+            engine = opened.warehouse()
+            ensure_ledger(engine)
+            for name in picked:
+                state = source_state(engine, name)
+                partitions = plan_partitions(environment, catalog[name], state, opened)
+                if as_json:
+                    for partition in partitions:
+                        typer.echo(partition.model_dump_json())
+                    continue
+                total = sum(partition.bytes for partition in partitions)
+                console.print(
+                    f"[bold]{name}[/] {len(partitions)} new partitions, {total:,} bytes; "
+                    f"{len(state.fingerprints)} are loaded",
+                    highlight=False,
+                )
+                if partitions:
+                    console.print(plan_table(partitions))
+
+
+@app.command()
+def run(
+    names: Names = None,
+    schedule: Annotated[
+        str | None, typer.Option(help="Run a schedule instead: daily or hourly.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Load what is new. In dev whatever it needs is started, and stopped again at the end."""
+    with reporting_errors():
+        environment, catalog = open_project()
+        if schedule not in (None, "daily", "hourly") or (schedule and names):
+            raise typer.BadParameter("--schedule takes daily or hourly, and no names beside it")
+        picked = (
+            [spec.name for spec in catalog.scheduled(schedule)]
+            if schedule
+            else [spec.name for spec in catalog.in_order(chosen(catalog, names or []))]
+        )
+        with prefect_ready(environment, catalog, picked):
+            from cli.run import exit_code, run_datasets, run_schedule, show_report, with_progress
+
+            report = with_progress(
+                lambda: run_schedule(schedule)
+                if schedule
+                else run_datasets(picked, environment.name)
+            )
+        if as_json:
+            typer.echo(report.model_dump_json(indent=2))
+        else:
+            show_report(report)
+        raise typer.Exit(exit_code(report))
+
+
+@app.command()
+def explain(
+    name: Annotated[str, typer.Argument(help="The dataset.")],
+) -> None:
+    """Print the query that transforms the dataset, and the rules that it checks."""
+    with reporting_errors():
+        _, catalog = open_project()
+        from tasks.transformation.check import explain_query
+
+        query = explain_query(catalog[name], catalog.lookups_of(catalog[name]))
+        typer.echo(query.sql)
+        stderr.print(f"\n[bold]{len(query.rules)} rules[/], by the number in _failures")
+        for position, rule in enumerate(query.rules):
+            where = rule.column or rule.name
+            stderr.print(f"{position:>4}  {where}: {escape(rule.message)}", highlight=False)
+
+
+@app.command()
+def status(as_json: AsJson = False) -> None:
+    """Show what each dataset holds, and when it was loaded last."""
+    with reporting_errors():
+        environment, catalog = open_project()
+        with connections(environment, catalog, [], sources=False) as opened:
+            from cli.render import status_table
+            from tasks.loading.ledger import ledger_exists
+            from tasks.loading.ledger import status as read_status
+
+            engine = opened.warehouse()
+            entries = read_status(engine) if ledger_exists(engine) else []
+        if as_json:
+            typer.echo(json.dumps([entry.model_dump(mode="json") for entry in entries], indent=2))
+        elif not entries:
+            console.print("nothing is loaded yet: dpp run")
+        else:
+            older = {
+                entry.dataset
+                for entry in entries
+                if entry.dataset in catalog.datasets
+                and (entry.configurations, entry.config_hash)
+                != (1, catalog[entry.dataset].config_hash)
+            }
+            console.print(status_table(entries, older))
+
+
+@app.command()
+def reconcile(names: Names = None, as_json: AsJson = False) -> None:
+    """Prove that every row is accounted for: ledger, lake and warehouse in one snapshot."""
+    with reporting_errors():
+        environment, catalog = open_project()
+        picked = chosen(catalog, names or [])
+        with connections(environment, catalog, picked, sources=False) as opened:
+            from cli.reconcile import reconcile_datasets, show_checks
+
+            checks = reconcile_datasets(environment, catalog, picked, opened)
+        if as_json:
+            typer.echo(json.dumps([check.model_dump(mode="json") for check in checks], indent=2))
+        else:
+            show_checks(checks)
+        if not all(check.holds for check in checks):
+            raise typer.Exit(1)
+
+
+@app.command()
+def up() -> None:
+    """Open the Prefect UI with a worker for the dev deployments, until Ctrl-C."""
+    with reporting_errors():
+        from cli.up import serve
+
+        serve()
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

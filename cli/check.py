@@ -1,0 +1,70 @@
+"""``dpp check``: do the connections work, and what do the sources give?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from cli.console import console
+from tasks.connections import Connections
+from tasks.datasets import Catalog
+from tasks.stages import scratch_root
+from tasks.ingestion.connector import RawBatch
+from tasks.ingestion.ingest import limits_of
+from tasks.ingestion.registry import connector_for
+from tasks.loading.ledger import ledger_exists
+from tasks.model.environment import Environment
+from tasks.model.run import SourceState
+
+SHOWN_COLUMNS = 8
+
+
+def check_connections(
+    environment: Environment,
+    catalog: Catalog,
+    names: Sequence[str],
+    connections: Connections,
+    preview: int,
+) -> None:
+    """Open the warehouse, the lake and each source, and show the first rows of each."""
+    ledger_exists(connections.warehouse())
+    console.print("[green]✓[/] warehouse answers")
+    connections.lake().size("manifests")
+    console.print("[green]✓[/] lake answers")
+    scratch = scratch_root(environment)
+    scratch.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        connector = connector_for(
+            catalog[name], connections, limits_of(environment), scratch
+        )
+        partitions = connector.plan(SourceState())
+        console.print(
+            f"[green]✓[/] {name}: the source answers, {len(partitions)} partitions in all",
+            highlight=False,
+        )
+        if partitions and preview:
+            first = next(iter(connector.read(partitions[0])), None)
+            if first is not None:
+                _show(first, preview)
+
+
+def _show(raw: RawBatch, rows: int) -> None:
+    for reject in raw.rejects[:rows]:
+        console.print(f"  [yellow]row {reject.source_row}: {escape(reject.message)}[/]")
+    if raw.batch is None:
+        return
+    names = [name for name in raw.batch.schema.names if not name.startswith("_")]
+    shown = names[:SHOWN_COLUMNS]
+    table = Table(box=box.SIMPLE, padding=(0, 1))
+    for name in shown:
+        table.add_column(name)
+    for row in raw.batch.slice(0, rows).select(shown).to_pylist():
+        table.add_row(
+            *("[dim]NULL[/]" if row[name] is None else escape(str(row[name])) for name in shown)
+        )
+    console.print(table)
+    if len(names) > len(shown):
+        console.print(f"  [dim]and {len(names) - len(shown)} columns more[/]")

@@ -1,0 +1,141 @@
+"""The dev environment at work: servers up, blocks saved, Prefect addressed; all undone at the end."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pydantic import SecretStr
+
+from embedded.postgres import ensure_database
+from embedded.stack import EmbeddedStack
+from embedded.supervision import EmbeddedServerError
+from tasks.datasets import Catalog
+from tasks.environments import project_root
+from tasks.model.dataset import DatasetSpec
+from tasks.model.environment import Environment
+from tasks.model.errors import ConfigError, SourceUnavailable
+
+WAREHOUSE_DATABASE = "warehouse"
+PREFECT_SETTINGS = {
+    "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "1",
+    "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
+    "PREFECT_LOGGING_EXTRA_LOGGERS": "dpp",
+}
+"""Settings of every process of ours that runs flows."""
+
+OnEvent = Callable[[str, str], None]
+
+
+class LocalServers:
+    """The embedded servers, as far as some datasets need them.
+
+    Args:
+        stack: The servers.
+        environment: The dev environment.
+        specs: The datasets that are worked on.
+    """
+
+    def __init__(
+        self, stack: EmbeddedStack, environment: Environment, specs: Iterable[DatasetSpec]
+    ) -> None:
+        from demo.servers import SERVERS
+
+        self.stack = stack
+        self._environment = environment
+        named = {getattr(spec.source, "block", None) for spec in specs}
+        self.source_blocks = {name for name in named if name in SERVERS}
+        self._servers = {server for name in self.source_blocks for server in SERVERS[name]}
+
+    def start(self, *, prefect: bool, sources: bool) -> None:
+        """Start the servers and fill the demo's sources, unless they are up and filled."""
+        wanted = {"postgres", *(self._servers if sources else ())}
+        if prefect:
+            wanted.add("prefect_server")
+        try:
+            self.stack.start(*sorted(wanted))
+            address = self.stack.postgres
+            ensure_database(address.port, address.password, WAREHOUSE_DATABASE)
+        except EmbeddedServerError as error:
+            raise SourceUnavailable(str(error)) from None
+        if prefect:
+            address_prefect(self.stack.prefect_api_url, self.stack.local / "prefect")
+        if sources and self.source_blocks:
+            from demo.sources import fill
+
+            fill(self.stack, self.source_blocks)
+
+    def blocks(self, *, sources: bool) -> dict[str, Any]:
+        """Return the blocks of the environment by name, with today's addresses."""
+        from blocks.object_store import LakeStorage
+        from blocks.warehouse import WarehouseCredentials
+
+        address = self.stack.postgres
+        blocks: dict[str, Any] = {
+            self._environment.warehouse_block: WarehouseCredentials(
+                host=address.host,
+                port=address.port,
+                database=WAREHOUSE_DATABASE,
+                username=address.user,
+                password=SecretStr(address.password),
+                pool_size=2 * self._environment.concurrency + 2,
+            ),
+            self._environment.lake_block: LakeStorage(uri=f"file://{self.stack.local / 'lake'}"),
+        }
+        if sources:
+            from demo.sources import source_blocks
+
+            blocks |= source_blocks(self.stack, self.source_blocks)
+        return blocks
+
+    def load_block(self, block_class: type[Any], name: str) -> Any:
+        """Give a block without asking the Prefect server; for commands that need none."""
+        block = self.blocks(sources=name in self.source_blocks).get(name)
+        if isinstance(block, block_class):
+            return block
+        raise ConfigError(
+            f"no block {name!r} of type {block_class.get_block_type_slug()!r} in the dev environment",
+            "start 'dpp up', create the block in the UI, and set DPP_EMBEDDED=false",
+        )
+
+
+@contextmanager
+def local_servers(
+    environment: Environment, catalog: Catalog, names: Iterable[str], on_event: OnEvent
+) -> Iterator[LocalServers]:
+    """Become a user of the embedded servers; the last user's end stops them."""
+    from demo.servers import weather_component
+    from embedded.secrets import load_secrets
+
+    root = project_root()
+    chosen = {*names}
+    for name in list(chosen):
+        chosen.update(catalog[name].dependencies)
+    specs = [catalog[name] for name in sorted(chosen)]
+    weather = weather_component(load_secrets(root / ".local").api_key)
+    with EmbeddedStack(root, on_event, extra=[weather]) as stack:
+        yield LocalServers(stack, environment, specs)
+
+
+def address_prefect(api_url: str, home: Path) -> None:
+    """Point this process at a Prefect server; must happen before Prefect is imported."""
+    os.environ.update(
+        PREFECT_SETTINGS, PREFECT_API_URL=api_url, PREFECT_HOME=str(home), DPP_HOME=str(project_root())
+    )
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+
+
+def save_blocks(blocks: dict[str, Any]) -> None:
+    """Save blocks on the Prefect server, in place of those of the same name."""
+    for name, block in blocks.items():
+        block.save(name, overwrite=True)
+
+
+def ui_url(api_url: str) -> str:
+    """Return the address of the UI that belongs to an API."""
+    return api_url.removesuffix("/api")

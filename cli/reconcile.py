@@ -1,0 +1,41 @@
+"""``dpp reconcile``: the invariants of every dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cli.console import console
+from cli.render import reconcile_table
+from tasks.connections import Connections
+from tasks.datasets import Catalog
+from tasks.loading.ledger import ledger_exists
+from tasks.loading.reconcile import Check, reconcile
+from tasks.model.environment import Environment
+
+
+def reconcile_datasets(
+    environment: Environment, catalog: Catalog, names: Sequence[str], connections: Connections
+) -> list[Check]:
+    """Check the invariants of some datasets; none if nothing was ever loaded."""
+    engine, lake = connections.warehouse(), connections.lake()
+    if not ledger_exists(engine):
+        return []
+    return [
+        check
+        for name in names
+        for check in reconcile(engine, lake, catalog[name], environment.retention_days)
+    ]
+
+
+def show_checks(checks: Sequence[Check]) -> None:
+    """Print every invariant with its verdict, and the verdict over all."""
+    if not checks:
+        console.print("nothing is loaded yet: dpp run")
+        return
+    console.print(reconcile_table(checks))
+    broken = [check for check in checks if not check.holds]
+    if broken:
+        console.print(f"[bold red]{len(broken)} of {len(checks)} invariants do not hold[/]")
+    else:
+        datasets = len({check.dataset for check in checks})
+        console.print(f"[green]all {len(checks)} invariants hold[/] for {datasets} datasets")

@@ -1,0 +1,154 @@
+"""Reports, plans and summaries as tables for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from tasks.loading.ledger import DatasetStatus, QuarantineSummary
+from tasks.loading.reconcile import Check
+from tasks.model.run import DatasetReport, Outcome, Partition, RunReport
+
+_OUTCOMES = {
+    Outcome.SUCCEEDED: "[green]✓[/]",
+    Outcome.FAILED: "[red]✗[/]",
+    Outcome.SKIPPED: "[yellow]–[/]",
+}
+
+
+def report_table(report: RunReport) -> Table:
+    """Return the report of a run: a line per dataset, and a line for all of them."""
+    table = Table(box=box.SIMPLE_HEAD, title=f"{report.run} · {report.environment}", title_style="bold")
+    table.add_column("")
+    table.add_column("dataset")
+    for name in (
+        "read", "inserted", "updated", "unchanged", "deduplicated", "quarantined", "seconds", "rows/s",
+    ):
+        table.add_column(name, justify="right")
+    for entry in report.datasets:
+        table.add_row(_OUTCOMES[entry.outcome], entry.dataset, *_counts(entry))
+    return table
+
+
+def _counts(entry: DatasetReport) -> list[str]:
+    counts = entry.counts
+    numbers = (
+        counts.read,
+        counts.inserted,
+        counts.updated,
+        counts.unchanged,
+        counts.deduplicated,
+        counts.quarantined,
+    )
+    speed = f"{entry.rows_per_second:,}" if counts.read else "–"
+    return [*(f"{number:,}" for number in numbers), f"{entry.seconds:.1f}", speed]
+
+
+def equation_lines(report: RunReport) -> Iterable[Text]:
+    """Yield the row equation of each dataset, with a tick where it holds."""
+    for entry in report.datasets:
+        counts = entry.counts
+        tick = ("✓", "green") if counts.balanced else ("✗", "bold red")
+        yield Text.assemble(
+            tick,
+            f" {entry.dataset:<10} {counts.read:>9,} read = {counts.loaded:>9,} loaded + "
+            f"{counts.deduplicated:,} deduplicated + {counts.quarantined:,} quarantined",
+        )
+
+
+def failure_lines(report: RunReport) -> Iterable[str]:
+    """Yield what went wrong, in words."""
+    for entry in report.datasets:
+        if entry.skipped_because:
+            yield f"[yellow]skipped[/] {entry.dataset}: {escape(entry.skipped_because)}"
+        for failure in entry.failures:
+            yield f"[bold red]failed[/]  {escape(failure.label)} in {failure.stage}: {escape(failure.message)}"
+
+
+def plan_table(partitions: Sequence[Partition]) -> Table:
+    """Return what would run."""
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("partition")
+    table.add_column("objects", justify="right")
+    table.add_column("bytes", justify="right")
+    table.add_column("fingerprint")
+    for partition in partitions:
+        objects = str(len(partition.items)) if partition.items else "–"
+        size = f"{partition.bytes:,}" if partition.items else "–"
+        table.add_row(escape(partition.label), objects, size, partition.fingerprint[:12])
+    return table
+
+
+def status_table(statuses: Sequence[DatasetStatus], older: set[str]) -> Table:
+    """Return what each dataset holds.
+
+    Args:
+        statuses: What the ledger says.
+        older: Datasets of which something was loaded under an older dataset file.
+    """
+    table = Table(box=box.SIMPLE_HEAD)
+    for name, justify in (
+        ("dataset", "left"), ("table", "left"), ("loads", "right"), ("read", "right"),
+        ("loaded", "right"), ("deduplicated", "right"), ("quarantined", "right"),
+        ("last loaded", "left"), ("by run", "left"), ("", "left"),
+    ):  # fmt: skip
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    for entry in statuses:
+        table.add_row(
+            entry.dataset,
+            entry.target,
+            f"{entry.loads:,}",
+            f"{entry.counts.read:,}",
+            f"{entry.counts.loaded:,}",
+            f"{entry.counts.deduplicated:,}",
+            f"{entry.counts.quarantined:,}",
+            f"{entry.loaded_at.astimezone():%Y-%m-%d %H:%M:%S}",
+            entry.run,
+            "[yellow]dataset file changed since[/]" if entry.dataset in older else "",
+        )
+    return table
+
+
+def quarantine_table(entries: Sequence[QuarantineSummary]) -> Table:
+    """Return the refused rows by reason."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for name in ("dataset", "rule", "column", "rows", "why", "first at"):
+        table.add_column(name, justify="right" if name == "rows" else "left")
+    for entry in entries:
+        table.add_row(
+            entry.dataset,
+            entry.rule,
+            entry.column or "–",
+            f"{entry.rows:,}",
+            escape(entry.message),
+            escape(f"{entry.source_uri} row {entry.source_row}"),
+        )
+    return table
+
+
+def reconcile_table(checks: Sequence[Check]) -> Table:
+    """Return every invariant with its verdict."""
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("")
+    for name in ("dataset", "invariant", "statement"):
+        table.add_column(name)
+    for name in ("expected", "found"):
+        table.add_column(name, justify="right")
+    for check in checks:
+        table.add_row(
+            "[green]✓[/]" if check.holds else "[bold red]✗[/]",
+            check.dataset,
+            check.invariant,
+            check.statement,
+            escape(_grouped(check.expected)),
+            escape(_grouped(check.found)),
+        )
+    return table
+
+
+def _grouped(text: str) -> str:
+    return f"{int(text):,}" if text.isdigit() else text

@@ -1,0 +1,84 @@
+"""Runs flows from the terminal: the progress bar, the report, the exit code."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from cli.console import ConsoleHandler, console, is_interactive, stderr
+from cli.render import equation_lines, failure_lines, report_table
+from tasks.model.errors import ExitCode
+from tasks.model.run import DatasetReport, RunReport
+
+ReportT = TypeVar("ReportT", DatasetReport, RunReport)
+
+
+def run_datasets(names: Sequence[str], environment: str) -> RunReport:
+    """Run some datasets one after the other, each as a flow run of its own."""
+    from flows.dataset import DatasetParameters, dataset
+
+    started, clock = datetime.now(UTC), time.monotonic()
+    reports: list[DatasetReport] = []
+    for name in names:
+        state = dataset(DatasetParameters(dataset=name), return_state=True)
+        reports.append(_result(state, DatasetReport))
+    return RunReport(
+        environment=environment,
+        run=f"run of {', '.join(names)}",
+        datasets=tuple(reports),
+        started_at=started,
+        seconds=time.monotonic() - clock,
+    )
+
+
+def run_schedule(schedule: str) -> RunReport:
+    """Run a schedule as the deployments do."""
+    from flows.daily import daily
+    from flows.hourly import hourly
+
+    flow: Callable[..., Any] = {"daily": daily, "hourly": hourly}[schedule]
+    return _result(flow(return_state=True), RunReport)
+
+
+def _result(state: Any, kind: type[ReportT]) -> ReportT:
+    result = state.result(raise_on_failure=False)
+    if isinstance(result, kind):
+        return result
+    if isinstance(result, BaseException):
+        raise result
+    raise RuntimeError(state.message)
+
+
+def with_progress(work: Callable[[], RunReport]) -> RunReport:
+    """Do some work under progress bars, if a person watches."""
+    from cli.progress import ProgressBars
+    from tasks.reporting.logs import configure_logs
+    from tasks.reporting.progress import listening
+
+    with ExitStack() as stack:
+        if is_interactive():
+            configure_logs(handler=ConsoleHandler(), quiet=True)
+            stack.enter_context(listening(stack.enter_context(ProgressBars())))
+        else:
+            configure_logs()
+        return work()
+
+
+def show_report(report: RunReport) -> None:
+    """Print a run's report."""
+    console.print(report_table(report))
+    for line in equation_lines(report):
+        console.print(line)
+    for words in failure_lines(report):
+        stderr.print(words, highlight=False, soft_wrap=True)
+
+
+def exit_code(report: RunReport) -> int:
+    """Return 0 if all succeeded; else the failures' own code if they agree, else 1."""
+    if report.succeeded:
+        return ExitCode.DONE
+    codes = {failure.exit_code for failure in report.failures}
+    return codes.pop() if len(codes) == 1 else ExitCode.RUN_FAILED
