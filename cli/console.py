@@ -13,7 +13,8 @@ from rich.markup import escape
 
 from tasks.model.errors import PipelineError
 
-console = Console()
+WIDTH_WITHOUT_TERMINAL = 140
+console = Console(width=None if sys.stdout.isatty() else WIDTH_WITHOUT_TERMINAL)
 """For results: tables and reports."""
 stderr = Console(stderr=True)
 """For everything else: progress, warnings, errors."""

@@ -61,13 +61,16 @@ def prefect_ready(environment: Environment, catalog: Catalog, names: Iterable[st
     if not environment.embedded:
         yield _require_prefect_url()
         return
-    from cli.local import local_servers, save_blocks
+    from cli.local import drain_prefect, local_servers, save_blocks
 
     with local_servers(environment, catalog, names, starting) as local:
         with stderr.status("starting PostgreSQL, Prefect and the sources …"):
             local.start(prefect=True, sources=True)
             save_blocks(local.blocks(sources=True))
-        yield local.stack.prefect_api_url
+        try:
+            yield local.stack.prefect_api_url
+        finally:
+            drain_prefect()
 
 
 def _require_prefect_url() -> str:

@@ -29,6 +29,8 @@ PREFECT_SETTINGS = {
 }
 """Settings of every process of ours that runs flows."""
 
+DRAIN_SECONDS = 10
+
 OnEvent = Callable[[str, str], None]
 
 
@@ -128,6 +130,15 @@ def address_prefect(api_url: str, home: Path) -> None:
         PREFECT_SETTINGS, PREFECT_API_URL=api_url, PREFECT_HOME=str(home), DPP_HOME=str(project_root())
     )
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+
+
+def drain_prefect() -> None:
+    """Send what Prefect still has to tell its server; it would wait for a server that is gone."""
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    for worker in (APILogWorker, EventsWorker):
+        worker.drain_all(timeout=DRAIN_SECONDS)
 
 
 def save_blocks(blocks: dict[str, Any]) -> None:

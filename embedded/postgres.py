@@ -6,12 +6,14 @@ the server runs inside a user namespace in which it is not root, while its files
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import shutil
 import signal
 import subprocess
 import tempfile
+import time
 from functools import cache
 from pathlib import Path
 
@@ -20,9 +22,11 @@ from psycopg2 import sql
 
 from embedded.component import Component, EmbeddedServerError, Ports
 from embedded.ports import LOCALHOST, port_answers
+from embedded.watchdog import process_start
 
 SUPERUSER = "etl"
 NOBODY = 65534
+ORPHAN_SECONDS = 5
 SETTINGS = {
     "listen_addresses": LOCALHOST,
     "unix_socket_directories": "",
@@ -101,9 +105,49 @@ def initialise(data: Path, password: str) -> None:
     partial.replace(data)
 
 
+def clear_after_kill(data: Path) -> None:
+    """Make a data folder startable whose server was killed.
+
+    PostgreSQL does so itself, but not while the pid in its lock file is taken: by a process that
+    nobody has reaped yet, or after a reboot by anything. A lock file must not go while sessions
+    of the killed server still write, so these are ended first. Elsewhere than on Linux it is left
+    to PostgreSQL.
+    """
+    lock = data / "postmaster.pid"
+    if not lock.exists() or not Path("/proc/self").exists():
+        return
+    servers = processes_in(data)
+    if int(lock.read_text().split("\n", 1)[0]) in servers:
+        return  # it runs: PostgreSQL will say so
+    end = time.monotonic() + ORPHAN_SECONDS
+    while servers and time.monotonic() < end:
+        for pid in servers:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.02)
+        servers = processes_in(data)
+    if not servers:
+        lock.unlink(missing_ok=True)
+
+
+def processes_in(folder: Path) -> list[int]:
+    """Return the living processes whose working directory is a folder: PostgreSQL's own."""
+    found = []
+    for link in Path("/proc").glob("[0-9]*/cwd"):
+        pid = int(link.parent.name)
+        with contextlib.suppress(OSError):
+            if os.readlink(link) == str(folder.resolve()) and process_start(pid):  # noqa: PTH115
+                found.append(pid)
+    return found
+
+
 def postgres_component(local: Path, password: str) -> Component:
     """Describe the server whose data are in ``<local>/postgres``."""
     data = local / "postgres"
+
+    def prepare() -> None:
+        initialise(data, password)
+        clear_after_kill(data)
 
     def command(ports: Ports) -> list[str]:
         settings = [part for name, value in SETTINGS.items() for part in ("-c", f"{name}={value}")]
@@ -137,7 +181,7 @@ def postgres_component(local: Path, password: str) -> Component:
         command=command,
         drop_variables=("PG",),
         ready=ready,
-        prepare=lambda: initialise(data, password),
+        prepare=prepare,
         stop_signal=signal.SIGINT,  # "fast": ends sessions, writes a checkpoint
         stop_seconds=10,
     )

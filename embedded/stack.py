@@ -106,7 +106,7 @@ class EmbeddedStack:
         futures: dict[str, Future[None]] = {}
         try:
             for name in self._in_order(names):
-                needs = [futures[need] for need in self._needs(name)]
+                needs = [futures[need] for need in self._needs(name) if need in futures]
                 futures[name] = pool.submit(self._ensure, name, needs)
             for future in as_completed(futures.values()):
                 future.result()
@@ -135,7 +135,8 @@ class EmbeddedStack:
     def _in_order(self, names: Iterable[str]) -> list[str]:
         ordered: list[str] = []
         for name in names:
-            for each in (*self._in_order(self._needs(name)), name):
+            needs = [need for need in self._needs(name) if need not in self._ports]
+            for each in (*self._in_order(needs), name):
                 if each not in ordered:
                     ordered.append(each)
         return ordered

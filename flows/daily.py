@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from prefect import flow
 from prefect.states import State
 
 from flows.schedule import ScheduleParameters, run_schedule
 from tasks.model.run import RunReport
+from tasks.stages import run_name
 
 
-@flow(name="daily", persist_result=False)
+@flow(name="daily", flow_run_name=partial(run_name, "daily"), persist_result=False)
 def daily(parameters: ScheduleParameters | None = None) -> State[RunReport]:
     """Load what is new in every dataset of the daily schedule, in the order of their dependencies."""
     return run_schedule("daily", parameters or ScheduleParameters())

@@ -36,7 +36,7 @@ from tasks.reporting import progress
 from tasks.reporting.alerts import send_alerts
 from tasks.reporting.logs import ensure_logs
 from tasks.reporting.report import ProgressArtifact, publish_report
-from tasks.stages import sweep_scratch
+from tasks.stages import run_name, sweep_scratch
 from tasks.transformation.transform import snapshot_lookups
 
 
@@ -48,7 +48,12 @@ class DatasetParameters(BaseModel):
     dataset: str = Field(description="Name of the dataset, as in its file.")
 
 
-@flow(name="dataset", flow_run_name="{parameters.dataset}", persist_result=False)
+def _name_run() -> str:
+    given = flow_run.get_parameters()["parameters"]
+    return run_name(DatasetParameters.model_validate(given).dataset)
+
+
+@flow(name="dataset", flow_run_name=_name_run, persist_result=False)
 def dataset(parameters: DatasetParameters) -> State[DatasetReport]:
     """Load what is new in one dataset's source into its table.
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -151,6 +152,11 @@ def sweep_scratch(environment: Environment, older_than_seconds: float = 86_400) 
                 shutil.rmtree(folder, ignore_errors=True)
         except FileNotFoundError:
             continue
+
+
+def run_name(what: str) -> str:
+    """Return the name of a run that starts now, e.g. ``flights 2013-01-31 02:30:00``."""
+    return f"{what} {datetime.now().astimezone():%Y-%m-%d %H:%M:%S}"
 
 
 def code_version() -> str:

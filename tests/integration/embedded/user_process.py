@@ -1,0 +1,31 @@
+"""A user of the embedded servers in a process of its own. It says what it got, and waits to be told.
+
+Arguments: root folder, names of components, and optionally ``fork``: leave a forked child alone.
+"""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[3]))
+
+from embedded.stack import EmbeddedStack
+
+root, names = Path(sys.argv[1]), sys.argv[2].split(",")
+events: list[tuple[str, str]] = []
+stack = EmbeddedStack(root, on_event=lambda *event: events.append(event))
+with stack:
+    print("joined", flush=True)
+    stack.start(*names)
+    child = 0
+    if "fork" in sys.argv[3:]:
+        child = os.fork()
+        if child == 0:
+            time.sleep(60)
+            os._exit(0)
+    ports = {name: stack.ports(name) for name in names}
+    print(json.dumps({"ports": ports, "events": events, "child": child}), flush=True)
+    sys.stdin.readline()
+print(json.dumps({"events": events}), flush=True)
