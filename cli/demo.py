@@ -51,7 +51,10 @@ def run_demo() -> int:
         report = with_progress(lambda: _both_schedules(run_schedule, environment.name))
         connections = Connections(environment)
         facts = _Facts(connections, catalog, environment.retention_days)
-    _show(report, facts, time.monotonic() - began)
+        _show(report, facts)
+    console.print(
+        f"[dim]{time.monotonic() - began:.0f} s in all, starting and stopping the servers included[/]"
+    )
     if report.succeeded and not facts.all_hold:
         return ExitCode.RUN_FAILED
     return exit_code(report)
@@ -104,7 +107,7 @@ class _Facts:
         )
 
 
-def _show(report: RunReport, facts: _Facts, seconds: float) -> None:
+def _show(report: RunReport, facts: _Facts) -> None:
     from cli.render import failure_lines, report_table
 
     console.print(report_table(report))
@@ -116,7 +119,6 @@ def _show(report: RunReport, facts: _Facts, seconds: float) -> None:
     if facts.found:
         console.print(_search_table(facts))
     console.print(_where_next())
-    console.print(f"[dim]{seconds:.0f} s in all, starting and stopping the servers included[/]")
 
 
 def _proof(report: RunReport, facts: _Facts) -> Group:
@@ -128,7 +130,7 @@ def _proof(report: RunReport, facts: _Facts) -> Group:
             Text.assemble(
                 tick,
                 f" {entry.dataset:<9}{counts.read:>8,} read = {counts.loaded:>7,} loaded + "
-                f"{counts.deduplicated:,} deduplicated + {counts.quarantined:,} quarantined",
+                f"{counts.deduplicated:,} deduplicated + {counts.quarantined:>3,} quarantined",
                 (f"   {entry.target} has {int(facts.table_rows(entry.dataset)):,} rows", "dim"),
             )
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -17,14 +18,26 @@ from tasks.ingestion.connector import SOURCE_ROW, SOURCE_URI, PlanLimits, RawBat
 from tasks.ingestion.streams import open_stream
 
 BATCH_ROWS = 20_000
+MOST_ZEROS = 400
+"""A number with a larger exponent is left as it is written; no column can hold it."""
 RAW_SHOWN = 10_000
 """Characters of a refused record that are kept."""
 
 
 class _Digits(str):
-    """A number as it was written."""
+    """A number by its digits."""
 
     __slots__ = ()
+
+
+def _digits(text: str) -> _Digits:
+    """Write a number without its exponent: ``1e3`` is 1000, digit by digit, in every JSON reader."""
+    if "e" in text or "E" in text:
+        number = Decimal(text)
+        exponent = number.as_tuple().exponent
+        if isinstance(exponent, int) and abs(exponent) <= MOST_ZEROS:
+            return _Digits(format(number, "f"))
+    return _Digits(text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +68,7 @@ def _constant(text: str) -> _Flaw:
 
 
 _DECODER = json.JSONDecoder(
-    object_pairs_hook=_object, parse_float=_Digits, parse_int=_Digits, parse_constant=_constant
+    object_pairs_hook=_object, parse_float=_digits, parse_int=_Digits, parse_constant=_constant
 )
 
 
