@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
-from obstore.store import LocalStore, ObjectStore, S3Store
+from obstore.store import LocalStore, ObjectStore, S3Config, S3Store
 from prefect.blocks.core import Block
 from prefect_aws import AwsCredentials, MinIOCredentials, S3Bucket
 from pydantic import Field
@@ -30,12 +29,10 @@ def s3_store(bucket: S3Bucket) -> S3Store:
     return _s3(bucket.bucket_name, prefix, bucket.credentials)
 
 
-def _s3(
-    bucket: str, prefix: str | None, credentials: AwsCredentials | MinIOCredentials
-) -> S3Store:
+def _s3(bucket: str, prefix: str | None, credentials: AwsCredentials | MinIOCredentials) -> S3Store:
     client = credentials.aws_client_parameters
     endpoint = client.endpoint_url
-    config: dict[str, Any] = {
+    config: S3Config = {
         "region": getattr(credentials, "region_name", None) or "us-east-1",
         "virtual_hosted_style_request": endpoint is None,
     }
@@ -48,9 +45,9 @@ def _s3(
         config["access_key_id"] = credentials.aws_access_key_id
         config["secret_access_key"] = credentials.aws_secret_access_key.get_secret_value()
         if credentials.aws_session_token:
-            config["session_token"] = credentials.aws_session_token.get_secret_value()
+            config["session_token"] = credentials.aws_session_token
     else:
-        from obstore.auth.boto3 import Boto3CredentialProvider  # noqa: PLC0415 - only with roles
+        from obstore.auth.boto3 import Boto3CredentialProvider
 
         provider = Boto3CredentialProvider(credentials.get_boto3_session())
         return S3Store(bucket, prefix=prefix, config=config, credential_provider=provider)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from typing import Literal
 
 import httpx
@@ -16,7 +17,7 @@ class _QueryKey(httpx.Auth):
         self._name = name
         self._key = key
 
-    def auth_flow(self, request: httpx.Request):  # type: ignore[no-untyped-def]  # noqa: ANN201
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response]:
         request.url = request.url.copy_merge_params({self._name: self._key.get_secret_value()})
         yield request
 

@@ -120,9 +120,9 @@ def run(
             from cli.run import exit_code, run_datasets, run_schedule, show_report, with_progress
 
             report = with_progress(
-                lambda: run_schedule(schedule)
-                if schedule
-                else run_datasets(picked, environment.name)
+                lambda: (
+                    run_schedule(schedule) if schedule else run_datasets(picked, environment.name)
+                )
             )
         if as_json:
             typer.echo(report.model_dump_json(indent=2))

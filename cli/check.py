@@ -11,13 +11,13 @@ from rich.table import Table
 from cli.console import console
 from tasks.connections import Connections
 from tasks.datasets import Catalog
-from tasks.stages import scratch_root
 from tasks.ingestion.connector import RawBatch
 from tasks.ingestion.ingest import limits_of
 from tasks.ingestion.registry import connector_for
 from tasks.loading.ledger import ledger_exists
 from tasks.model.environment import Environment
 from tasks.model.run import SourceState
+from tasks.stages import scratch_root
 
 SHOWN_COLUMNS = 8
 
@@ -37,9 +37,7 @@ def check_connections(
     scratch = scratch_root(environment)
     scratch.mkdir(parents=True, exist_ok=True)
     for name in names:
-        connector = connector_for(
-            catalog[name], connections, limits_of(environment), scratch
-        )
+        connector = connector_for(catalog[name], connections, limits_of(environment), scratch)
         partitions = connector.plan(SourceState())
         console.print(
             f"[green]✓[/] {name}: the source answers, {len(partitions)} partitions in all",

@@ -60,5 +60,3 @@ def starting(component: str, event: str) -> None:
 def is_interactive() -> bool:
     """Tell whether a person watches."""
     return sys.stderr.isatty()
-
-

@@ -53,7 +53,9 @@ def connections(
 
 
 @contextmanager
-def prefect_ready(environment: Environment, catalog: Catalog, names: Iterable[str]) -> Iterator[str]:
+def prefect_ready(
+    environment: Environment, catalog: Catalog, names: Iterable[str]
+) -> Iterator[str]:
     """Make flows runnable in this process; gives the URL of the Prefect API.
 
     In dev that starts a Prefect server and the other servers unless they run, and says so.

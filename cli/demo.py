@@ -88,9 +88,7 @@ class _Facts:
             for check in reconcile(engine, lake, catalog[name], retention_days)
         ]
         self.refused: dict[str, list[dict[str, Any]]] = {
-            name: list(
-                read_refused(lake, quarantine_manifests(engine, name), None, SHOWN_REFUSED)
-            )
+            name: list(read_refused(lake, quarantine_manifests(engine, name), None, SHOWN_REFUSED))
             for name in DATASETS
         }
         loaded = any(entry.dataset == "flights" for entry in self.status)
@@ -137,15 +135,18 @@ def _proof(report: RunReport, facts: _Facts) -> Group:
     broken = [check for check in facts.checks if not check.holds]
     if broken:
         lines += [
-            Text(f"✗ {c.dataset}: {c.statement}: {c.found} instead of {c.expected}", style="bold red")
+            Text(
+                f"✗ {c.dataset}: {c.statement}: {c.found} instead of {c.expected}", style="bold red"
+            )
             for c in broken
         ]
     else:
         lines.append(
             Text.assemble(
-                ("✓", "green"), f" reconcile: all {len(facts.checks)} invariants hold over ledger, ",
+                ("✓", "green"),
+                f" reconcile: all {len(facts.checks)} invariants hold over ledger, ",
                 "lake and warehouse",
-            )  # fmt: skip
+            )
         )
     changed = sum(entry.counts.changed for entry in report.datasets)
     if report.succeeded and not any(entry.partitions for entry in report.datasets):

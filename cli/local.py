@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -116,7 +117,7 @@ def local_servers(
 
     root = project_root()
     chosen = {*names}
-    for name in list(chosen):
+    for name in chosen:
         chosen.update(catalog[name].dependencies)
     specs = [catalog[name] for name in sorted(chosen)]
     weather = weather_component(load_secrets(root / ".local").api_key)
@@ -126,8 +127,12 @@ def local_servers(
 
 def address_prefect(api_url: str, home: Path) -> None:
     """Point this process at a Prefect server; must happen before Prefect is imported."""
+    assert "prefect" not in sys.modules, "Prefect has read its settings already"
     os.environ.update(
-        PREFECT_SETTINGS, PREFECT_API_URL=api_url, PREFECT_HOME=str(home), DPP_HOME=str(project_root())
+        PREFECT_SETTINGS,
+        PREFECT_API_URL=api_url,
+        PREFECT_HOME=str(home),
+        DPP_HOME=str(project_root()),
     )
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
 

@@ -22,11 +22,20 @@ _OUTCOMES = {
 
 def report_table(report: RunReport) -> Table:
     """Return the report of a run: a line per dataset, and a line for all of them."""
-    table = Table(box=box.SIMPLE_HEAD, title=f"{report.run} · {report.environment}", title_style="bold")
+    table = Table(
+        box=box.SIMPLE_HEAD, title=f"{report.run} · {report.environment}", title_style="bold"
+    )
     table.add_column("")
     table.add_column("dataset")
     for name in (
-        "read", "inserted", "updated", "unchanged", "deduplicated", "quarantined", "seconds", "rows/s",
+        "read",
+        "inserted",
+        "updated",
+        "unchanged",
+        "deduplicated",
+        "quarantined",
+        "seconds",
+        "rows/s",
     ):
         table.add_column(name, justify="right")
     for entry in report.datasets:
@@ -66,7 +75,8 @@ def failure_lines(report: RunReport) -> Iterable[str]:
         if entry.skipped_because:
             yield f"[yellow]skipped[/] {entry.dataset}: {escape(entry.skipped_because)}"
         for failure in entry.failures:
-            yield f"[bold red]failed[/]  {escape(failure.label)} in {failure.stage}: {escape(failure.message)}"
+            where = f"{escape(failure.label)} in {failure.stage}"
+            yield f"[bold red]failed[/]  {where}: {escape(failure.message)}"
 
 
 def plan_table(partitions: Sequence[Partition]) -> Table:

@@ -8,9 +8,10 @@ from functools import reduce
 from typing import Any
 
 from prefect import flow
+from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture, as_completed
 from prefect.runtime import flow_run
-from prefect.states import Completed, Failed, State
+from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -117,7 +118,8 @@ def _run_partitions(
 ) -> list[LoadReceipt | PartitionFailure]:
     artifact = ProgressArtifact(run.spec.name, len(partitions))
     results: list[LoadReceipt | PartitionFailure] = []
-    with ThreadPoolTaskRunner(max_workers=run.environment.concurrency) as runner:
+    runner: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(run.environment.concurrency)
+    with runner:
         futures: list[PrefectFuture[Any]] = [
             runner.submit(run_partition, {"dataset_run": run, "partition": partition})
             for partition in partitions

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from prefect import flow
-from prefect.states import State
+from prefect.client.schemas.objects import State
 
 from flows.schedule import ScheduleParameters, run_schedule
 from tasks.model.run import RunReport

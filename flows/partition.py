@@ -81,7 +81,11 @@ def run_partition(dataset_run: DatasetRun, partition: Partition) -> LoadReceipt 
 def _failure(partition: Partition, stage: str, error: Exception) -> PartitionFailure:
     known = classify(error, stage)
     log.error(
-        "partition.failed", partition=partition.label, stage=stage, kind=known.kind, error=str(known)
+        "partition.failed",
+        partition=partition.label,
+        stage=stage,
+        kind=known.kind,
+        error=str(known),
     )
     return PartitionFailure(
         label=partition.label,

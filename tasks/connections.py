@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import httpx
 from obstore.store import ObjectStore
@@ -34,7 +34,7 @@ def load_from_prefect(block_class: type[BlockT], name: str) -> BlockT:
         SourceUnavailable: The Prefect server does not answer.
     """
     try:
-        return block_class.load(name)
+        return cast(BlockT, block_class.load(name))
     except ValueError as error:
         if "Unable to find block document" not in str(error):
             raise ConfigError(_unfit(block_class, name)) from None

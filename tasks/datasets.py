@@ -17,6 +17,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from tasks.model.columns import decimal_digits
 from tasks.model.dataset import DATASET_FILE, DatasetSpec
 from tasks.model.errors import ConfigError
+from tasks.model.source import Lookup
 
 MAX_FILE_BYTES = 1 << 20
 ModelT = TypeVar("ModelT", bound=BaseModel)
@@ -53,7 +54,9 @@ def read_yaml(path: Path) -> Document:
     """
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
-            raise ConfigError(f"{path}: larger than {MAX_FILE_BYTES} bytes; is this the right file?")
+            raise ConfigError(
+                f"{path}: larger than {MAX_FILE_BYTES} bytes; is this the right file?"
+            )
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
@@ -242,29 +245,33 @@ def _mistakes_between(datasets: dict[str, DatasetSpec], paths: dict[str, Path]) 
         tables[spec.load.table] = name
         for number, lookup in enumerate(spec.enrich):
             where = f"{paths[name]}:{document.line(('enrich', number, 'lookup'))}: enrich"
-            target = datasets.get(lookup.lookup)
-            if target is None:
+            if lookup.lookup in datasets:
+                mistakes = _lookup_mistakes(spec, lookup, datasets[lookup.lookup])
+                yield from (f"{where}: {mistake}" for mistake in mistakes)
+            else:
                 known = ", ".join(sorted(datasets))
                 yield f"{where}: no dataset {lookup.lookup!r}; declared are: {known}"
-                continue
-            if set(lookup.by.values()) != set(target.key):
-                yield (
-                    f"{where}: by: found {sorted(lookup.by.values())}, but rows of {target.name} "
-                    f"are only told apart by its whole key {list(target.key)}"
-                )
-            for column in lookup.take.values():
-                if column not in target.columns:
-                    yield f"{where}: take: {target.name} has no column {column!r}"
-            for mine, theirs in lookup.by.items():
-                if theirs in target.columns:
-                    kinds = _family(spec.columns[mine].type), _family(target.columns[theirs].type)
-                    if kinds[0] != kinds[1]:
-                        yield f"{where}: by: {mine} is {kinds[0]}, {target.name}.{theirs} is {kinds[1]}"
     graph = {name: spec.dependencies for name, spec in datasets.items()}
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
         yield f"datasets look each other up in a circle: {' → '.join(error.args[1])}"
+
+
+def _lookup_mistakes(spec: DatasetSpec, lookup: Lookup, target: DatasetSpec) -> Iterable[str]:
+    if set(lookup.by.values()) != set(target.key):
+        yield (
+            f"by: found {sorted(lookup.by.values())}, but rows of {target.name} are only told apart "
+            f"by its whole key {list(target.key)}"
+        )
+    for column in lookup.take.values():
+        if column not in target.columns:
+            yield f"take: {target.name} has no column {column!r}"
+    for mine, theirs in lookup.by.items():
+        if theirs in target.columns:
+            here, there = _family(spec.columns[mine].type), _family(target.columns[theirs].type)
+            if here != there:
+                yield f"by: {mine} is {here}, {target.name}.{theirs} is {there}"
 
 
 def _family(type_name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -60,3 +61,11 @@ def _explain(document: Document, detail: dict[str, Any]) -> str:
 def environment_catalog(environment: Environment) -> Catalog:
     """Read the dataset files of an environment; a relative folder is below the project."""
     return load_catalog(project_root() / environment.datasets)
+
+
+def code_version() -> str:
+    """Return the version of the product that does the work."""
+    try:
+        return version("data-processing-pipeline")
+    except PackageNotFoundError:
+        return "unknown"

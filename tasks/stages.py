@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -93,9 +92,7 @@ class Work:
     run: str
 
 
-def refreshed_if_broken(
-    stage: Task[P, R], environment: Environment, work: Work
-) -> Task[P, R]:
+def refreshed_if_broken(stage: Task[P, R], environment: Environment, work: Work) -> Task[P, R]:
     """Return the stage's task so that a cached result with missing or changed files is made anew.
 
     Prefect serves a cached manifest even when the files it names are gone.
@@ -157,11 +154,3 @@ def sweep_scratch(environment: Environment, older_than_seconds: float = 86_400) 
 def run_name(what: str) -> str:
     """Return the name of a run that starts now, e.g. ``flights 2013-01-31 02:30:00``."""
     return f"{what} {datetime.now().astimezone():%Y-%m-%d %H:%M:%S}"
-
-
-def code_version() -> str:
-    """Return the version of the product that does the work."""
-    try:
-        return version("data-processing-pipeline")
-    except PackageNotFoundError:
-        return "unknown"

@@ -7,6 +7,7 @@ from prefect.cache_policies import NO_CACHE
 from psycopg2 import sql
 
 from tasks.connections import Connections
+from tasks.environments import code_version
 from tasks.loading.index import build_search_index
 from tasks.loading.ledger import ensure_ledger, open_dataset, session, source_state
 from tasks.loading.publish import Load, load_partition
@@ -14,7 +15,7 @@ from tasks.loading.schema import existing_columns, target
 from tasks.model.dataset import DatasetSpec
 from tasks.model.environment import Environment
 from tasks.model.run import LoadReceipt, Manifest, Partition, SourceState
-from tasks.stages import RETRY, Work, code_version, stage_context
+from tasks.stages import RETRY, Work, stage_context
 
 STAGE = "loading"
 

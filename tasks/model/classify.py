@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import errno
 import re
+from collections.abc import Callable
+from typing import Any
 
 import httpx
 import psycopg2
@@ -74,28 +76,12 @@ def classify(error: BaseException, where: str = "warehouse") -> PipelineError:
     """
     if isinstance(error, PipelineError):
         return error
-    if isinstance(error, sqlalchemy.exc.TimeoutError):
-        return _unavailable(where, f"{where}: no free connection in the pool within its time limit")
     if isinstance(error, sqlalchemy.exc.DBAPIError) and error.orig is not None:
         return classify(error.orig, where)
-    if isinstance(error, psycopg2.Error):
-        return _classify_postgres(error, where)
-    if isinstance(error, httpx.HTTPStatusError):
-        return classify_status(error.response.status_code, where)
-    if isinstance(error, httpx.TransportError):
-        return SourceUnavailable(f"{where}: {_words(type(error).__name__)}")
-    if isinstance(error, ObjectStoreError):
-        return _classify_object_store(error, where)
-    if isinstance(error, OSError):
-        return _classify_os(error, where)
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryException":
-        return CapacityExhausted(
-            f"{where}: the memory budget is used up", "raise memory_budget or lower partition_size"
-        )
-    if isinstance(error, ValueError | UnicodeError | IndexError):
-        # Raised by psycopg2 itself for values that PostgreSQL cannot hold (NUL, surrogates).
-        return ContractBroken(f"{where}: {type(error).__name__} for a value of the data")
-    return WarehouseRejected(f"{where}: {type(error).__name__}")
+    for kind, meaning in _MEANINGS:
+        if isinstance(error, kind):
+            return meaning(error, where)
+    return _rejected(where, f"{where}: {type(error).__name__}")
 
 
 def classify_status(status: int, where: str, said: str = "") -> PipelineError:
@@ -166,8 +152,10 @@ def _classify_libpq(error: psycopg2.Error, where: str) -> PipelineError:
         return _rejected(where, f"{where}: {text.rsplit('FATAL:', 1)[-1].strip()}", "create it")
     if isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError):
         first = next((line for line in text.splitlines() if line), "connection lost")
-        return _unavailable(where, f"{where}: {first}" if _UNREACHABLE_TEXT.search(text) else
-                            f"{where}: connection lost")
+        return _unavailable(
+            where,
+            f"{where}: {first}" if _UNREACHABLE_TEXT.search(text) else f"{where}: connection lost",
+        )
     return _rejected(where, f"{where}: {type(error).__name__}")
 
 
@@ -203,3 +191,33 @@ def _first_words(text: str) -> str:
     return re.sub(r"\?[^\s\"']*", "", line)[:200]
 
 
+def _pool_is_busy(_error: BaseException, where: str) -> PipelineError:
+    return _unavailable(where, f"{where}: no free connection in the pool within its time limit")
+
+
+def _transport(error: BaseException, where: str) -> PipelineError:
+    return SourceUnavailable(f"{where}: {_words(type(error).__name__)}")
+
+
+def _memory(_error: BaseException, where: str) -> PipelineError:
+    return CapacityExhausted(
+        f"{where}: the memory budget is used up", "raise memory_budget or lower partition_bytes"
+    )
+
+
+def _unfit_value(error: BaseException, where: str) -> PipelineError:
+    # Raised by psycopg2 itself for values that PostgreSQL cannot hold (NUL, surrogates).
+    return ContractBroken(f"{where}: {type(error).__name__} for a value of the data")
+
+
+_MEANINGS: tuple[tuple[Any, Callable[[Any, str], PipelineError]], ...] = (
+    (sqlalchemy.exc.TimeoutError, _pool_is_busy),
+    (psycopg2.Error, _classify_postgres),
+    (httpx.HTTPStatusError, lambda e, where: classify_status(e.response.status_code, where)),
+    (httpx.TransportError, _transport),
+    (ObjectStoreError, _classify_object_store),
+    (OSError, _classify_os),
+    (MemoryError, _memory),
+    ((ValueError, IndexError), _unfit_value),
+)
+"""What each kind of exception means; the first that fits decides."""

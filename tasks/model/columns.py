@@ -96,9 +96,7 @@ class Checks(Strict):
             try:
                 re.compile(pattern)
             except re.error as error:
-                raise ValueError(
-                    f"{pattern!r} is not a regular expression: {error}"
-                ) from None
+                raise ValueError(f"{pattern!r} is not a regular expression: {error}") from None
         return pattern
 
     @field_validator("between")
@@ -138,7 +136,7 @@ class ColumnSpec(Strict):
         "quarantine",
         description="What a local time that occurs twice (end of daylight saving) means.",
     )
-    checks: Checks = Field(default_factory=lambda: Checks())
+    checks: Checks = Field(default_factory=Checks)
 
     @field_validator("timezone")
     @classmethod

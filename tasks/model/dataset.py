@@ -98,7 +98,7 @@ class DatasetSpec(Strict):
     )
     rules: tuple[RowRule, ...] = ()
     enrich: tuple[Lookup, ...] = ()
-    quality: Quality = Field(default_factory=lambda: Quality())
+    quality: Quality = Field(default_factory=Quality)
     load: LoadSpec
 
     @model_validator(mode="after")
@@ -111,6 +111,15 @@ class DatasetSpec(Strict):
             self._require_columns("cursor", (self.cursor,))
         if self.load.mode == "merge" and not self.key:
             raise ValueError("load mode 'merge' needs a 'key'")
+        taken = self._check_lookups()
+        for gate in self.quality.gates:
+            if isinstance(gate, NullRate):
+                self._require_columns("gate null_rate", tuple(gate.null_rate), also=taken)
+        if self.load.index:
+            self._check_search(self.load.index, taken)
+        return self
+
+    def _check_lookups(self) -> list[str]:
         taken = [column for lookup in self.enrich for column in lookup.take]
         for column in taken:
             _identifier(column)
@@ -118,18 +127,16 @@ class DatasetSpec(Strict):
                 raise ValueError(f"enrich: column {column!r} is there twice; rename it under take")
         for lookup in self.enrich:
             self._require_columns(f"enrich {lookup.lookup}: by", tuple(lookup.by))
-        for gate in self.quality.gates:
-            if isinstance(gate, NullRate):
-                self._require_columns("gate null_rate", tuple(gate.null_rate), also=taken)
-        if self.load.index:
-            self._require_columns("load.index.search", self.load.index.search, also=taken)
-            for name in self.load.index.search:
-                if name in self.columns and self.columns[name].type != "string":
-                    raise ValueError(
-                        f"load.index.search: column {name!r} is {self.columns[name].type}; "
-                        "only strings can be searched"
-                    )
-        return self
+        return taken
+
+    def _check_search(self, index: SearchIndex, taken: list[str]) -> None:
+        self._require_columns("load.index.search", index.search, also=taken)
+        for name in index.search:
+            if name in self.columns and self.columns[name].type != "string":
+                raise ValueError(
+                    f"load.index.search: column {name!r} is {self.columns[name].type}; "
+                    "only strings can be searched"
+                )
 
     def _require_columns(
         self, where: str, names: tuple[str, ...], also: list[str] | None = None

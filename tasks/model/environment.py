@@ -1,4 +1,4 @@
-"""``Environment``: the settings in which dev, staging and prod differ. It names blocks, never secrets."""
+"""``Environment``: the settings in which dev, staging and prod differ. It names blocks, no secrets."""
 
 from __future__ import annotations
 
@@ -75,11 +75,11 @@ class Environment(BaseSettings):
     @classmethod
     def settings_customise_sources(
         cls,
-        settings_cls: type[BaseSettings],
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - pydantic-settings calls it so
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Let environment variables win over the file."""
         return env_settings, init_settings

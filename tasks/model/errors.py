@@ -14,7 +14,8 @@
       StageTimeout           a stage took longer than it may                   (transient)
       CommitUnknown          the connection was lost during COMMIT: only the ledger knows
 
-Messages are for people: what happened, where, and what to do. They never carry a secret or a value of a row.
+Messages are for people: what happened, where, and what to do. They never carry a secret or a value
+of a row.
 """
 
 from __future__ import annotations

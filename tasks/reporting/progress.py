@@ -32,11 +32,11 @@ def listening(listener: ProgressListener) -> Iterator[None]:
 
 def planned(dataset: str, partitions: int) -> None:
     """Tell all listeners that a dataset's run begins."""
-    for listener in list(_listeners):
+    for listener in _listeners:
         listener.planned(dataset, partitions)
 
 
 def advanced(dataset: str, partitions: int, rows: int) -> None:
     """Tell all listeners that partitions are done."""
-    for listener in list(_listeners):
+    for listener in _listeners:
         listener.advanced(dataset, partitions, rows)

@@ -89,7 +89,9 @@ class ProgressArtifact:
         self._id: Any = None
         try:
             self._id = create_progress_artifact(
-                progress=0.0, key=f"progress-{_key(dataset)}", description=f"Partitions of {dataset}"
+                progress=0.0,
+                key=f"progress-{_key(dataset)}",
+                description=f"Partitions of {dataset}",
             )
         except Exception as error:  # information only, as above
             log.warning("progress.not_shown", error=type(error).__name__)

@@ -46,7 +46,9 @@ def check_query(spec: DatasetSpec, lookups: Mapping[str, DatasetSpec], scratch: 
             connection.execute(query.sql).fetchall()
         except duckdb.Error as error:
             reason = str(error).splitlines()[0]
-            raise ConfigError(f"{spec.name}: the query of this dataset is wrong: {reason}") from None
+            raise ConfigError(
+                f"{spec.name}: the query of this dataset is wrong: {reason}"
+            ) from None
 
 
 def _write_empty(path: Path, fields: list[tuple[str, pa.DataType]]) -> None:

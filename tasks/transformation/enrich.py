@@ -39,7 +39,8 @@ def taken_columns(number: int, lookup: Lookup) -> Sequence[str]:
     alias = lookup_alias(number)
     any_key = next(iter(lookup.by.values()))
     taken = [
-        f"{alias}.{identifier(theirs)} AS {identifier(mine)}" for mine, theirs in lookup.take.items()
+        f"{alias}.{identifier(theirs)} AS {identifier(mine)}"
+        for mine, theirs in lookup.take.items()
     ]
     return [*taken, f"{alias}.{identifier(any_key)} IS NULL AS {_missing(number)}"]
 

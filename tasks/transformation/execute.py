@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
 import pandera.pandas as pandera
 import pyarrow as pa
@@ -33,7 +34,7 @@ from tasks.transformation.query import (
 from tasks.transformation.session import column_types, duckdb_session, stream
 from tasks.transformation.validate import pandera_failures, pandera_schema
 
-STAGE = "transformation"
+STAGE: Final = "transformation"
 STAGE_VERSION = "1"
 """Raised whenever this code would make other rows of the same input."""
 BATCH_ROWS = 50_000

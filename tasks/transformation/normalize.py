@@ -47,27 +47,23 @@ def _from_text(value: str, column: ColumnSpec) -> str:
         # Zeros after the declared scale change nothing; any other digit there would be rounded.
         form = rf"[+-]?([0-9]+(\.[0-9]{{0,{digits[1]}}}0*)?|\.[0-9]{{0,{digits[1]}}}0*)"
         return _when(f"{_matches(value, form)} AND {value} NOT IN ('.', '+.', '-.')", tried)
-    match column.type:
-        case "string":
-            return value
-        case "bytes":
-            return f"encode({value})"
-        case "boolean":
-            return _when(f"lower({value}) IN ('true', 'false')", tried)
-        case "int16" | "int32" | "int64":
-            return _when(_matches(value, _INTEGER), tried)
-        case "float":
-            return _when(f"{_matches(value, _NUMBER)} AND isfinite({tried})", tried)
-        case "json":
-            return _when(f"json_valid({value})", value)
-        case "uuid":
-            return f"CAST({tried} AS {TEXT})"
-        case "date":
-            return _temporal(value, column, _DATE, "DATE")
-        case "time":
-            return _temporal(value, column, _CLOCK, "TIME")
-        case _:
-            return _timestamp(value, column)
+    simple = {
+        "string": value,
+        "bytes": f"encode({value})",
+        "boolean": _when(f"lower({value}) IN ('true', 'false')", tried),
+        "float": _when(f"{_matches(value, _NUMBER)} AND isfinite({tried})", tried),
+        "json": _when(f"json_valid({value})", value),
+        "uuid": f"CAST({tried} AS {TEXT})",
+    }
+    if column.type in simple:
+        return simple[column.type]
+    if column.type.startswith("int"):
+        return _when(_matches(value, _INTEGER), tried)
+    if column.type == "timestamp":
+        return _timestamp(value, column)
+    return _temporal(
+        value, column, *{"date": (_DATE, "DATE"), "time": (_CLOCK, "TIME")}[column.type]
+    )
 
 
 def _temporal(value: str, column: ColumnSpec, iso_form: str, target: str) -> str:
@@ -132,7 +128,9 @@ def _from_typed(value: str, raw_type: str, column: ColumnSpec) -> str:
         return value
     if raw_type.startswith("TIMESTAMP") and column.type == "timestamp":
         if column.timezone and raw_type != "TIMESTAMP WITH TIME ZONE":
-            return local_time(_exact(value, raw_type, "TIMESTAMP"), column.timezone, column.ambiguous)
+            return local_time(
+                _exact(value, raw_type, "TIMESTAMP"), column.timezone, column.ambiguous
+            )
         if raw_type == "TIMESTAMP WITH TIME ZONE" and not column.timezone:
             # An instant has no local time of its own: the file must name the zone it is seen in.
             return "CAST(NULL AS TIMESTAMP)"

@@ -72,7 +72,7 @@ def compile_query(
     """
     unknown = _unknown_columns(spec, raw_types)
     added = _added_columns(spec, unknown)
-    rules = _rules(spec, raw_types, unknown)
+    rules = _rules(spec, unknown)
     taken = [column for lookup in spec.enrich for column in lookup.take]
     columns = (*spec.columns, *added.values(), *taken)
     parts = [
@@ -143,9 +143,7 @@ def _added_columns(spec: DatasetSpec, unknown: Sequence[str]) -> dict[str, str]:
     return added
 
 
-def _rules(
-    spec: DatasetSpec, raw_types: Mapping[str, str], unknown: Sequence[str]
-) -> list[Rule]:
+def _rules(spec: DatasetSpec, unknown: Sequence[str]) -> list[Rule]:
     rules: list[Rule] = []
     for name, column in spec.columns.items():
         rules += column_rules(
@@ -172,16 +170,16 @@ def _check_expression(spec: DatasetSpec, rule: str, sql: str) -> None:
         duckdb.SQLExpression(sql)
     except duckdb.Error as error:
         reason = str(error).splitlines()[0]
-        raise ConfigError(f"{spec.name}: rules: {rule}: {sql!r} is no expression: {reason}") from None
+        raise ConfigError(
+            f"{spec.name}: rules: {rule}: {sql!r} is no expression: {reason}"
+        ) from None
 
 
 def _raw_name(name: str) -> str:
     return identifier(f"raw {name}")
 
 
-def _cleaned(
-    spec: DatasetSpec, raw_types: Mapping[str, str], added: Mapping[str, str]
-) -> str:
+def _cleaned(spec: DatasetSpec, raw_types: Mapping[str, str], added: Mapping[str, str]) -> str:
     selected = list(PROVENANCE)
     selected += [f"{identifier(name)} AS {_raw_name(name)}" for name in raw_types]
     for name, column in spec.columns.items():
@@ -240,15 +238,14 @@ def _select_outcomes(
     # Keys that occur once are told by their hash alone; only the few others are sorted.
     keys = ", ".join(map(identifier, spec.key))
     newest = f"{identifier(spec.cursor)} DESC NULLS LAST, " if spec.cursor else ""
-    parts += [
-        f"settled AS MATERIALIZED (\n  SELECT {wanted}, {original} AS {RAW}, "
-        f"hash({keys}) AS _key_hash FROM judged\n)",
-        f"repeated AS (\n  SELECT _key_hash FROM settled WHERE {FAILURES} IS NULL\n"
-        "  GROUP BY _key_hash HAVING count(*) > 1\n)",
-        f"ranked AS (\n  SELECT *, row_number() OVER (\n    PARTITION BY {keys}\n"
-        f"    ORDER BY {newest}_source_uri DESC, _source_row DESC) AS _rank\n"
-        f"  FROM settled WHERE {FAILURES} IS NULL AND _key_hash IN (SELECT _key_hash FROM repeated)\n)",
-    ]
+    hashed = f"{wanted}, {original} AS {RAW}, hash({keys}) AS _key_hash"
+    ranking = f"PARTITION BY {keys}\n    ORDER BY {newest}_source_uri DESC, _source_row DESC"
+    twice = f"{FAILURES} IS NULL AND _key_hash IN (SELECT _key_hash FROM repeated)"
+    parts.append(f"settled AS MATERIALIZED (\n  SELECT {hashed} FROM judged\n)")
+    counted = f"SELECT _key_hash FROM settled WHERE {FAILURES} IS NULL"
+    parts.append(f"repeated AS (\n  {counted} GROUP BY _key_hash HAVING count(*) > 1\n)")
+    rank = f"row_number() OVER (\n    {ranking}) AS _rank"
+    parts.append(f"ranked AS (\n  SELECT *, {rank}\n  FROM settled WHERE {twice}\n)")
     return (
         f"SELECT {refused} AS {OUTCOME}, {wanted}, {RAW} FROM settled\n"
         f"WHERE {FAILURES} IS NOT NULL OR _key_hash NOT IN (SELECT _key_hash FROM repeated)\n"

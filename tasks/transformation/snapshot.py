@@ -12,6 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 from psycopg2 import sql
+from psycopg2.extensions import connection as Connection  # noqa: N812 - a class in lower case
 from sqlalchemy import Engine
 
 from blocks.lake import Lake
@@ -55,11 +56,13 @@ def snapshot_lookup(
     path = scratch / f"lookup-{lookup.name}.parquet"
     rows = 0
     try:
-        connection = engine.raw_connection()
+        pooled = engine.raw_connection()
+        connection: Connection = pooled.dbapi_connection  # type: ignore[assignment]
         try:
             with connection.cursor() as plain:
                 plain.execute("SELECT to_regclass(%s) IS NOT NULL", (lookup.load.table,))
-                if not plain.fetchone()[0]:
+                found = plain.fetchone()
+                if found is None or not found[0]:
                     raise ConfigError(
                         f"lookup {lookup.name}: table {lookup.load.table} is not there yet",
                         f"run dataset {lookup.name} first",
@@ -78,8 +81,8 @@ def snapshot_lookup(
                     writer.write_batch(pa.record_batch(arrays, schema=schema))
                     rows += len(fetched)
         finally:
-            connection.rollback()
-            connection.close()
+            pooled.rollback()
+            pooled.close()
     except Exception as error:
         raise classify(error) from None
     return store_file(lake, "lookups", lookup.name, path, rows)

@@ -66,7 +66,10 @@ def _check_rules(name: str, value: str, checks: Checks) -> Iterator[Rule]:
     if checks.between:
         low, high = (_number(bound) for bound in checks.between)
         yield Rule(
-            "between", name, f"not between {low} and {high}", f"NOT ({value} BETWEEN {low} AND {high})"
+            "between",
+            name,
+            f"not between {low} and {high}",
+            f"NOT ({value} BETWEEN {low} AND {high})",
         )
     if checks.one_of:
         allowed = ", ".join(
