@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test lint lock clean
+.PHONY: help setup demo up test lint schema lock clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ lint: $(READY)  ## ruff, mypy and the import contracts
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+schema: $(READY)  ## write docs/dataset.schema.json anew
+	@$(BIN)/python -m tasks.model.json_schema > docs/dataset.schema.json
 
 lock: $(READY)  ## resolve pyproject.toml again into requirements.lock (needs uv)
 	@uv pip compile pyproject.toml --all-extras --generate-hashes --universal --python-version 3.11 \

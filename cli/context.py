@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from cli.console import starting, stderr
+from cli.prefect_process import drain_prefect, quiet_prefect
 from tasks.datasets import Catalog
 from tasks.environments import environment_catalog, load_environment
 from tasks.model.environment import Environment
@@ -62,8 +63,9 @@ def prefect_ready(
     """
     if not environment.embedded:
         yield _require_prefect_url()
+        drain_prefect()
         return
-    from cli.local import drain_prefect, local_servers, save_blocks
+    from cli.local import local_servers, save_blocks
 
     with local_servers(environment, catalog, names, starting) as local:
         with stderr.status("starting PostgreSQL, Prefect and the sources …"):
@@ -82,4 +84,5 @@ def _require_prefect_url() -> str:
             "PREFECT_API_URL is not set, and this environment has no server of its own",
             "export PREFECT_API_URL=https://prefect.example.org/api, or use DPP_ENV=dev",
         )
+    quiet_prefect()
     return url

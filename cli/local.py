@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from pydantic import SecretStr
 
+from cli.prefect_process import address_prefect
 from embedded.postgres import ensure_database
 from embedded.stack import EmbeddedStack
 from embedded.supervision import EmbeddedServerError
@@ -21,17 +19,6 @@ from tasks.model.environment import Environment
 from tasks.model.errors import ConfigError, SourceUnavailable
 
 WAREHOUSE_DATABASE = "warehouse"
-PREFECT_SETTINGS = {
-    "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "DO_NOT_TRACK": "1",
-    "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
-    "PREFECT_LOGGING_EXTRA_LOGGERS": "dpp",
-}
-"""Settings of every process of ours that runs flows."""
-
-DRAIN_SECONDS = 10
-
 OnEvent = Callable[[str, str], None]
 
 
@@ -123,27 +110,6 @@ def local_servers(
     weather = weather_component(load_secrets(root / ".local").api_key)
     with EmbeddedStack(root, on_event, extra=[weather]) as stack:
         yield LocalServers(stack, environment, specs)
-
-
-def address_prefect(api_url: str, home: Path) -> None:
-    """Point this process at a Prefect server; must happen before Prefect is imported."""
-    assert "prefect" not in sys.modules, "Prefect has read its settings already"
-    os.environ.update(
-        PREFECT_SETTINGS,
-        PREFECT_API_URL=api_url,
-        PREFECT_HOME=str(home),
-        DPP_HOME=str(project_root()),
-    )
-    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-
-
-def drain_prefect() -> None:
-    """Send what Prefect still has to tell its server; it would wait for a server that is gone."""
-    from prefect.events.worker import EventsWorker
-    from prefect.logging.handlers import APILogWorker
-
-    for worker in (APILogWorker, EventsWorker):
-        worker.drain_all(timeout=DRAIN_SECONDS)
 
 
 def save_blocks(blocks: dict[str, Any]) -> None:

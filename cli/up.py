@@ -10,7 +10,8 @@ import threading
 
 from cli.console import console, starting, stderr
 from cli.context import open_project
-from cli.local import PREFECT_SETTINGS, drain_prefect, local_servers, save_blocks, ui_url
+from cli.local import local_servers, save_blocks, ui_url
+from cli.prefect_process import SETTINGS, drain_prefect
 from embedded.supervision import EmbeddedServerError
 from tasks.environments import code_version, project_root
 from tasks.model.errors import ConfigError, SourceUnavailable
@@ -58,7 +59,7 @@ def serve() -> None:
 
 
 def _worker_variables(environment: str) -> dict[str, str]:
-    return {**PREFECT_SETTINGS, "DPP_ENV": environment, "DPP_HOME": str(project_root())}
+    return {**SETTINGS, "DPP_ENV": environment, "DPP_HOME": str(project_root())}
 
 
 def _deploy(environment: str) -> None:

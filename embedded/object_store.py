@@ -31,6 +31,8 @@ def weed_binary() -> Path:
 def object_store_component(local: Path, secret_key: str) -> Component:
     """Describe the server whose data are in ``<local>/object_store``."""
     folder = local / "object_store"
+    # Relative to the folder in which servers run: the path of a socket has 107 bytes at most.
+    sockets = folder.relative_to(local.parent) / "tmp"
 
     def prepare() -> None:
         (folder / "tmp").mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -62,8 +64,8 @@ def object_store_component(local: Path, secret_key: str) -> Component:
             "-webdav=false",
             "-admin.ui=false",
             "-s3.readerCacheSizeMB=16",
-            f"-s3.localSocket={folder / 'tmp' / 's3.sock'}",
-            f"-filer.localSocket={folder / 'tmp' / 'filer.sock'}",
+            f"-s3.localSocket={sockets / 's3.sock'}",
+            f"-filer.localSocket={sockets / 'filer.sock'}",
             "-master.telemetry=false",
             "-s3.autoCreateBucket=false",
             "-s3.allowDeleteBucketNotEmpty=true",

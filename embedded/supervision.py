@@ -62,9 +62,9 @@ class Supervisor:
 
         Waits while a watchdog is stopping the servers of users before.
         """
+        self._cancelled.clear()
         if self._users is not None:
             return
-        self._cancelled.clear()
         users = (self._run / "users.lock").open("a")
         fcntl.flock(users, fcntl.LOCK_SH)
         self._users = users
@@ -79,13 +79,13 @@ class Supervisor:
         """
         if self._users is None:
             return False
-        self._start_watchdog()  # it may have been killed meanwhile
         self._users.close()
         self._users = None
         end = time.monotonic() + STOP_SECONDS
         while any(self._run.glob("*.state.json")):
             if self._others_are_left() or time.monotonic() > end:
                 return False
+            self._start_watchdog()  # somebody may have killed it
             time.sleep(POLL_SECONDS)
         return True
 

@@ -34,12 +34,13 @@ def process_start(pid: int) -> str | None:
         if Path("/proc/self").exists():
             return None
         answer = subprocess.run(  # noqa: S603 - no /proc: macOS
-            ["/bin/ps", "-o", "lstart=", "-p", str(pid)],
+            ["/bin/ps", "-o", "stat=", "-o", "lstart=", "-p", str(pid)],
             capture_output=True,
             text=True,
             check=False,
         )
-        return answer.stdout.strip() or None
+        status, _, started = answer.stdout.strip().partition(" ")
+        return None if status.startswith("Z") else started.strip() or None
     fields = stat.rpartition(")")[2].split()
     return None if fields[0] in "ZX" else fields[19]
 
@@ -79,8 +80,8 @@ def waves(states: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
     left = sorted(states, key=lambda state: float(state["order"]), reverse=True)
     ordered = []
     while left:
-        needed = {name for state in left for name in state["needs"]}
-        wave = [state for state in left if state["name"] not in needed] or left
+        needed = {name for state in left for name in state.get("needs", ())}
+        wave = [state for state in left if state.get("name") not in needed] or left
         ordered.append(wave)
         left = [state for state in left if state not in wave]
     return ordered

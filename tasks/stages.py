@@ -24,6 +24,7 @@ from tasks.lake import intact_manifest
 from tasks.model.classify import is_transient
 from tasks.model.environment import Environment
 
+log = structlog.get_logger("dpp.stages")
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -106,7 +107,10 @@ def refreshed_if_broken(stage: Task[P, R], environment: Environment, work: Work)
 def only_transient(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
     """Retry what may succeed next time, and nothing else."""
     error = state.result(raise_on_failure=False)
-    return isinstance(error, BaseException) and is_transient(error)
+    transient = isinstance(error, BaseException) and is_transient(error)
+    if transient:
+        log.warning("stage.failed_for_now", error=str(error))
+    return transient
 
 
 RETRY: dict[str, Any] = {

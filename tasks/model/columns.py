@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
 
 from pydantic import (
@@ -168,8 +168,3 @@ class ColumnSpec(Strict):
         if self.checks.one_of and not (textual or numeric):
             raise ValueError(f"check 'one_of' is for strings and numbers, not for {self.type}")
         return self
-
-
-def schema_of(model: type[BaseModel]) -> dict[str, Any]:
-    """Return the JSON schema that editors use to complete and check a file of this model."""
-    return model.model_json_schema(mode="validation")

@@ -1,5 +1,6 @@
 """The weather API as a real process, asked over real HTTP."""
 
+import itertools
 import os
 import socket
 import subprocess
@@ -148,7 +149,7 @@ def test_an_empty_window_is_an_answer(api):
 def test_following_next_reads_the_whole_year(api):
     """Month by month and page by page, every observation comes exactly once."""
     keys = []
-    for start, end in zip(MONTHS, MONTHS[1:], strict=False):
+    for start, end in itertools.pairwise(MONTHS):
         url = f"{PATH}?from={start}&to={end}&page_size=1000"
         while url:
             page = _get(api, url).json()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -11,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from embedded.postgres import initialise
+from embedded.secrets import load_secrets
 from embedded.watchdog import marked_processes, process_start
 
 SCRIPT = Path(__file__).with_name("user_process.py")
@@ -45,16 +48,13 @@ class Folder:
         )
         self.processes.append(process)
         if wait:
-            assert self.line(process) == "joined"
+            assert self.told(process) == "joined"
         return process
 
     @staticmethod
-    def line(process: subprocess.Popen[str]) -> str:
+    def told(process: subprocess.Popen[str]) -> Any:
         assert process.stdout
-        return process.stdout.readline().strip()
-
-    def told(self, process: subprocess.Popen[str]) -> dict[str, Any]:
-        return json.loads(self.line(process))
+        return json.loads(process.stdout.readline())
 
     def end(self, process: subprocess.Popen[str]) -> list[list[str]]:
         out, _ = process.communicate("\n", timeout=30)
@@ -84,6 +84,21 @@ class Folder:
             if words[-2:] == [os.fsencode(self.run), b""]:
                 found.append(int(entry.name))
         return found
+
+
+@pytest.fixture(scope="session")
+def filled_local(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A ``.local`` with secrets and an empty PostgreSQL: to be copied, which is quicker."""
+    local = tmp_path_factory.mktemp("filled") / ".local"
+    initialise(local / "postgres", load_secrets(local).warehouse_password)
+    return local
+
+
+@pytest.fixture
+def filled_folder(folder: Folder, filled_local: Path) -> Folder:
+    """A root folder in which PostgreSQL has been before."""
+    shutil.copytree(filled_local, folder.root / ".local")
+    return folder
 
 
 @pytest.fixture

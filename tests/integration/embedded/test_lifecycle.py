@@ -33,8 +33,18 @@ def web_server(**changes):
     return Component(**{**values, **changes})
 
 
-def test_servers_are_shared_and_end_with_their_last_user(folder):
+def answers_quickly(ports):
+    try:
+        with socket.create_connection((LOCALHOST, ports["web"]), timeout=0.2) as connection:
+            connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            return connection.recv(4) == b"HTTP"
+    except OSError:
+        return False
+
+
+def test_servers_are_shared_and_end_with_their_last_user(filled_folder):
     """start → reuse by a second process → still up when the first ends → gone with the last."""
+    folder = filled_folder
     first = folder.user("postgres")
     assert folder.told(first)["events"] == [["postgres", "starting"], ["postgres", "ready"]]
     server = folder.state("postgres")
@@ -54,8 +64,9 @@ def test_servers_are_shared_and_end_with_their_last_user(folder):
     assert folder.is_quiet()
 
 
-def test_servers_end_when_their_user_is_killed(folder):
+def test_servers_end_when_their_user_is_killed(filled_folder):
     """SIGKILL of the only user, whose forked child lives on, leaves nothing."""
+    folder = filled_folder
     user = folder.user("postgres", options=("fork",))
     child = folder.told(user)["child"]
     server = folder.state("postgres")
@@ -79,8 +90,9 @@ def test_nothing_is_left_whenever_a_user_is_killed(folder):
         stack.start("postgres")
 
 
-def test_killed_server_is_started_again(folder):
+def test_killed_server_is_started_again(filled_folder):
     """A server that was SIGKILLed is repaired by the next start, on the same port, with its data."""
+    folder = filled_folder
     with EmbeddedStack(folder.root) as stack:
         stack.start("postgres")
         port = stack.postgres.port
@@ -117,7 +129,7 @@ def test_pid_of_another_process_is_not_killed(folder):
 def test_two_processes_at_once_get_one_server(folder):
     """Of two starts at the same moment one starts the server, the other one uses it."""
     users = [folder.user("postgres", wait=False) for _ in range(2)]
-    assert [folder.line(user) for user in users] == ["joined", "joined"]
+    assert [folder.told(user) for user in users] == ["joined", "joined"]
     told = [folder.told(user) for user in users]
     assert told[0]["ports"] == told[1]["ports"]
     assert sorted(each["events"][-1][1] for each in told) == ["ready", "reused"]
@@ -143,7 +155,7 @@ def test_ports_are_remembered_while_they_are_free(folder):
 
 def test_new_user_waits_for_the_end_of_the_old_servers(folder):
     """Who comes while the watchdog stops a slow server gets a new one, not the dying one."""
-    slow = "import signal,time; signal.signal(15, lambda *a: (time.sleep(1), exit(0)));"
+    slow = "import signal,time; signal.signal(15, lambda *a: (time.sleep(0.7), exit(0)));"
     serve = f"{slow} import runpy,sys; runpy.run_module('http.server', run_name='__main__')"
     component = web_server(
         command=lambda ports: [
@@ -200,7 +212,7 @@ def test_servers_end_although_their_folder_was_removed(folder):
 def test_deaf_server_is_replaced(folder, monkeypatch):
     """A server that lives but does not answer is stopped and started again."""
     monkeypatch.setattr(supervision, "DEAF_SECONDS", 0.2)
-    component = web_server(stop_seconds=0.2)
+    component = web_server(stop_seconds=0.2, ready=answers_quickly)
     with EmbeddedStack(folder.root, extra=[component]) as stack:
         stack.start("web")
         deaf = folder.state("web")
@@ -212,8 +224,9 @@ def test_deaf_server_is_replaced(folder, monkeypatch):
         assert folder.is_up(folder.state("web"))
 
 
-def test_failed_start_tells_the_end_of_the_log(folder):
+def test_failed_start_tells_the_end_of_the_log(folder, monkeypatch):
     """The error names the server, the time, the log and its last lines; nothing is on record."""
+    monkeypatch.setattr(supervision, "RETRY_SECONDS", 0.02)
     fail = "for n in range(9): print('line', n)\nraise SystemExit(3)"
     component = web_server(command=lambda _ports: [sys.executable, "-c", fail])
     with EmbeddedStack(folder.root, extra=[component]) as stack:
@@ -226,8 +239,9 @@ def test_failed_start_tells_the_end_of_the_log(folder):
     assert [line.strip() for line in message.splitlines()[1:]] == [f"line {n}" for n in range(4, 9)]
 
 
-def test_lost_secrets_are_explained(folder):
+def test_lost_secrets_are_explained(filled_folder):
     """Data of another password are a message, not a timeout of a minute."""
+    folder = filled_folder
     with EmbeddedStack(folder.root) as stack:
         stack.start("postgres")
     (folder.root / ".local" / "secrets.json").unlink()
@@ -238,8 +252,9 @@ def test_lost_secrets_are_explained(folder):
         stack.start("postgres")
 
 
-def test_wrong_password_is_refused(folder):
+def test_wrong_password_is_refused(filled_folder):
     """The embedded PostgreSQL asks for its password, from this machine too."""
+    folder = filled_folder
     with EmbeddedStack(folder.root) as stack:
         stack.start("postgres")
         with pytest.raises(psycopg2.OperationalError, match="password authentication failed"):

@@ -13,11 +13,17 @@ sys.path.insert(0, str(Path(__file__).parents[3]))
 
 from embedded.stack import EmbeddedStack
 
+
+def say(what: object) -> None:
+    sys.stdout.write(f"{json.dumps(what)}\n")
+    sys.stdout.flush()
+
+
 root, names = Path(sys.argv[1]), sys.argv[2].split(",")
 events: list[tuple[str, str]] = []
 stack = EmbeddedStack(root, on_event=lambda *event: events.append(event))
 with stack:
-    print("joined", flush=True)
+    say("joined")
     stack.start(*names)
     child = 0
     if "fork" in sys.argv[3:]:
@@ -26,6 +32,6 @@ with stack:
             time.sleep(60)
             os._exit(0)
     ports = {name: stack.ports(name) for name in names}
-    print(json.dumps({"ports": ports, "events": events, "child": child}), flush=True)
+    say({"ports": ports, "events": events, "child": child})
     sys.stdin.readline()
-print(json.dumps({"events": events}), flush=True)
+say({"events": events})

@@ -1,5 +1,6 @@
 """What the weather API understands, how it pages, and how moody it is."""
 
+import itertools
 import json
 from datetime import date, timedelta
 from http import HTTPStatus
@@ -54,7 +55,7 @@ def test_pages_make_up_the_window(observations):
 
 def test_next_leads_from_page_to_page(observations):
     pages = _pages(observations, "from=2013-01-01&to=2013-02-01")
-    for page, following in zip(pages, pages[1:], strict=False):
+    for page, following in itertools.pairwise(pages):
         query = Query.parse(page["next"].partition("?")[2])
         assert json.loads(observations.page(query)) == following
     assert pages[-1]["next"] is None
@@ -65,7 +66,7 @@ def test_windows_are_half_open(observations):
     months = [f"2013-{month:02}-01" for month in range(1, 13)] + ["2014-01-01"]
     totals = [
         _pages(observations, f"from={start}&to={end}&page_size=5000")[0]["total"]
-        for start, end in zip(months, months[1:], strict=False)
+        for start, end in itertools.pairwise(months)
     ]
     assert sum(totals) == 26_115
     hour = "from=2013-01-01T06:00:00Z&to=2013-01-01T07:00:00Z"
@@ -148,7 +149,7 @@ def test_the_months_of_the_demo_meet_both_moods(status):
     months = [f"2013-{month:02}-01" for month in range(1, 13)] + ["2014-01-01"]
     moods = [
         mood(Query.parse(f"from={start}&to={end}&page={page}").identity)
-        for start, end in zip(months, months[1:], strict=False)
+        for start, end in itertools.pairwise(months)
         for page in (1, 2, 3)
     ]
     assert status in moods

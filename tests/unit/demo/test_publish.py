@@ -57,7 +57,7 @@ def test_every_line_of_the_file_is_published_once_and_unchanged(published):
 def test_an_object_holds_its_own_day(published):
     for key, content in published.items():
         _, *of_day = gzip.decompress(content).decode().splitlines()
-        days = {"{0}-{1:0>2}-{2:0>2}".format(*line.split(",")) for line in of_day}
+        days = {"{}-{:0>2}-{:0>2}".format(*line.split(",")) for line in of_day}
         assert days == {key.removeprefix("flights/").removesuffix(".csv.gz")}
 
 

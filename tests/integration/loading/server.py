@@ -1,0 +1,106 @@
+"""A PostgreSQL server for one test session, with an empty database for each test."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg2
+import pytest
+from embedded.ports import LOCALHOST
+from embedded.postgres import SUPERUSER, binaries, connect, initialise, unprivileged
+from psycopg2 import sql
+from pydantic import SecretStr
+
+from blocks.warehouse import WarehouseCredentials
+
+PASSWORD = "only-for-tests"
+START_SECONDS = 30
+
+
+def _free_port() -> int:
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind((LOCALHOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def _started(data: Path, log: Path) -> tuple[subprocess.Popen[bytes], int]:
+    port = _free_port()
+    settings = {
+        "listen_addresses": LOCALHOST,
+        "unix_socket_directories": "",
+        "fsync": "off",
+        "shared_buffers": "128MB",
+        "max_connections": "60",
+    }
+    options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [
+                *unprivileged(),
+                str(binaries() / "postgres"),
+                "-D",
+                str(data),
+                "-p",
+                str(port),
+                *options,
+            ],
+            stdout=output,
+            stderr=output,
+        )
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            connect(port, PASSWORD, "postgres").close()
+            return process, port
+        except psycopg2.OperationalError:
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"PostgreSQL did not start: {log.read_text()}") from None
+            time.sleep(0.05)
+
+
+@pytest.fixture(scope="session")
+def postgres_port() -> Iterator[int]:
+    """Start a server; it is stopped by its own pid, and its data are removed."""
+    root = Path(tempfile.mkdtemp(prefix="dpp-loading-"))
+    initialise(root / "postgres", PASSWORD)
+    process, port = _started(root / "postgres", root / "postgres.log")
+    try:
+        yield port
+    finally:
+        os.kill(process.pid, signal.SIGINT)  # "fast": ends all sessions
+        process.wait(timeout=30)
+        shutil.rmtree(root, ignore_errors=True)
+
+
+@pytest.fixture
+def warehouse(postgres_port: int) -> Iterator[WarehouseCredentials]:
+    """A block that points to an empty database of its own."""
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    admin = connect(postgres_port, PASSWORD, "postgres")
+    admin.autocommit = True
+    with admin.cursor() as cursor:
+        cursor.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        yield WarehouseCredentials(
+            host=LOCALHOST,
+            port=postgres_port,
+            database=name,
+            username=SUPERUSER,
+            password=SecretStr(PASSWORD),
+            sslmode="disable",
+            pool_size=6,
+            lock_timeout=20,
+            idle_in_transaction_timeout=20,
+            statement_timeout=60,
+        )
+        cursor.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+    admin.close()
