@@ -117,6 +117,8 @@ def clear_after_kill(data: Path) -> None:
     if not lock.exists() or not Path("/proc/self").exists():
         return
     servers = processes_in(data)
+    if servers is None:
+        return
     if int(lock.read_text().split("\n", 1)[0]) in servers:
         return  # it runs: PostgreSQL will say so
     end = time.monotonic() + ORPHAN_SECONDS
@@ -126,18 +128,28 @@ def clear_after_kill(data: Path) -> None:
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.02)
         servers = processes_in(data)
-    if not servers:
+    if servers == []:
         lock.unlink(missing_ok=True)
 
 
-def processes_in(folder: Path) -> list[int]:
-    """Return the living processes whose working directory is a folder: PostgreSQL's own."""
+def processes_in(folder: Path) -> list[int] | None:
+    """Return the living processes whose working directory is a folder: PostgreSQL's own.
+
+    None if that cannot be told, e.g. by root in a container without CAP_SYS_PTRACE.
+    """
     found = []
-    for link in Path("/proc").glob("[0-9]*/cwd"):
-        pid = int(link.parent.name)
-        with contextlib.suppress(OSError):
-            if os.readlink(link) == str(folder.resolve()) and process_start(pid):  # noqa: PTH115
-                found.append(pid)
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            here = os.readlink(process / "cwd") == str(folder.resolve())  # noqa: PTH115
+        except PermissionError:
+            with contextlib.suppress(OSError):
+                if (process / "comm").read_text().strip() == "postgres":
+                    return None
+        except OSError:
+            continue
+        else:
+            if here and process_start(int(process.name)):
+                found.append(int(process.name))
     return found
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from embedded.component import Component, EmbeddedServerError, Ports
+from embedded.listeners import listens_elsewhere
 from embedded.ports import LOCALHOST, choose_ports, free_port, port_answers
 from embedded.processes import launch, start_watchdog
 from embedded.watchdog import is_alive, stop_together
@@ -121,8 +122,9 @@ class Supervisor:
 
     def _wait_until_ready(self, component: Component, state: dict[str, Any], end: float) -> bool:
         while is_alive(state):
-            if component.ready(state["ports"]):
-                return is_alive(state)  # if not, it was somebody else who answered
+            ports = state["ports"]
+            if component.ready(ports) and not listens_elsewhere(state["pid"], ports.values()):
+                return is_alive(state)
             if time.monotonic() > end:
                 return False
             if self._cancelled.wait(POLL_SECONDS):

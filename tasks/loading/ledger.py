@@ -1,12 +1,14 @@
-"""The ledger: what was loaded, and who may load. It answers whether a partition is in the warehouse."""
+"""The ledger: what was loaded, and who may load; it says whether a partition is there."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
+import psycopg2.errors
 import psycopg2.extras
 from psycopg2.extensions import connection as Connection  # noqa: N812 - a class in lower case
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
@@ -14,7 +16,7 @@ from sqlalchemy import Engine
 
 from tasks.loading.queries import ledger_schema, query
 from tasks.model.classify import classify
-from tasks.model.errors import PipelineError
+from tasks.model.errors import LoadConflict, PipelineError
 from tasks.model.run import (
     LoadReceipt,
     LoadStatus,
@@ -26,6 +28,8 @@ from tasks.model.run import (
 )
 
 LEDGER_LOCK = 0x6574_6C5F_6C65_6467  # "etl_ledg"
+ITEMS_AT_ONCE = 1000
+LEDGER_COMMENT = "The ledger of data-processing-pipeline, version"
 
 
 @contextmanager
@@ -45,33 +49,38 @@ def session(engine: Engine, *, read_only: bool = False) -> Iterator[Connection]:
             raw.set_session(isolation_level="REPEATABLE READ", readonly=True)
         yield raw
         raw.commit()
-    except PipelineError:
-        _rollback(raw)
-        raise
     except Exception as error:
-        _rollback(raw)
-        raise classify(error) from None
+        raise classify(error) from None  # one of ours stays what it is
     finally:
-        if raw.closed:
+        if not _returned_clean(raw, read_only=read_only):
             pooled.invalidate()
-        elif read_only:
-            raw.set_session(isolation_level="DEFAULT", readonly=False)
         pooled.close()
 
 
-def _rollback(raw: Connection) -> None:
+def _returned_clean(raw: Connection, *, read_only: bool) -> bool:
+    """End what is left of a transaction; tell whether the connection can be used again."""
     try:
-        if not raw.closed:
-            raw.rollback()
+        raw.rollback()
+        if read_only:
+            raw.set_session(isolation_level="DEFAULT", readonly=False)
     except psycopg2.Error:
-        return  # the connection is gone, and the transaction with it
+        return False  # the connection is gone, and the transaction with it
+    return not raw.closed
 
 
 def ensure_ledger(engine: Engine) -> None:
-    """Create the schema ``etl`` and its tables, unless they are there."""
+    """Create the schema ``etl`` and its tables, unless they are there.
+
+    A role that may not create anything can load once an administrator has called this.
+    """
+    version = hashlib.sha256(ledger_schema().encode()).hexdigest()[:12]
     with session(engine) as connection, connection.cursor() as cursor:
+        cursor.execute(query("ledger_version"))
+        if str(_one(cursor)[0]).endswith(version):
+            return
         cursor.execute("SELECT pg_advisory_xact_lock(%s)", (LEDGER_LOCK,))
         cursor.execute(ledger_schema())
+        cursor.execute("COMMENT ON SCHEMA etl IS %s", (f"{LEDGER_COMMENT} {version}",))
 
 
 def ledger_exists(engine: Engine) -> bool:
@@ -156,18 +165,27 @@ def insert_quarantine(cursor: Cursor, load_id: int, manifest: Manifest) -> None:
 
 
 def insert_load(cursor: Cursor, row: dict[str, Any], partition: Partition) -> None:
-    """Write the ledger row of a load, and the objects it stands for."""
+    """Write the ledger row of a load, and the objects it stands for.
+
+    Raises:
+        LoadConflict: One of the objects was loaded with another partition.
+    """
     state = psycopg2.extras.Json(partition.state)
     cursor.execute(query("insert_load"), {**row, "source_state": state})
-    if partition.items:
+    items = [
+        (partition.dataset, item.uri, item.version, row["load_id"]) for item in partition.items
+    ]
+    if not items:
+        return
+    try:
         psycopg2.extras.execute_values(
-            cursor,
-            query("insert_source_items"),
-            [
-                (partition.dataset, item.uri, item.version, row["load_id"])
-                for item in partition.items
-            ],
+            cursor, query("insert_source_items"), items, page_size=ITEMS_AT_ONCE
         )
+    except psycopg2.errors.UniqueViolation:
+        raise LoadConflict(
+            f"{partition.dataset}: an object of {partition.label} was loaded with another partition",
+            "nothing was published; run again, so that it is planned anew",
+        ) from None
 
 
 class DatasetStatus(Value):

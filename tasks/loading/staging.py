@@ -1,8 +1,7 @@
 """Copies clean Parquet into a temporary table: binary ``COPY``, fed by a thread that encodes.
 
-Binary COPY does not convert: where the widths of two types agree, it writes garbage without an
-error. So the staging table is always made from the Arrow schema of the file, never from the target,
-and its rows are cast in SQL when they are merged.
+The staging table is made from the Arrow schema of the files, never from the target (see
+``encoding``); its rows are cast in SQL when they are merged.
 """
 
 from __future__ import annotations
@@ -12,66 +11,32 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import pgpq
+import psycopg2
 import pyarrow as pa
 import pyarrow.parquet as pq
 from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class in lower case
 
+from tasks.loading.encoding import encodable, staging_types
 from tasks.model.errors import ContractBroken
 
 STAGING = "etl_staging"
 COPY_BYTES = 1 << 20
+BATCH_BYTES = 8 << 20
+"""About how much is read, encoded and queued at once."""
+BATCH_ROWS = 65_536
 QUEUED_CHUNKS = 4
 PUT_SECONDS = 0.2
 _END = b""
 
 
-def staged_columns(schema: pa.Schema) -> list[str]:
-    """Return the columns of a clean file that are staged: all but its provenance."""
-    return [name for name in schema.names if not name.startswith("_")]
-
-
-def encodable(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Cast the few types that the encoder lacks, without changing a value.
-
-    Raises:
-        ContractBroken: A timestamp would lose nanoseconds.
-    """
-    columns = []
-    for name, column in zip(batch.schema.names, batch.columns, strict=True):
-        target = _encodable_type(column.type)
-        try:
-            columns.append(column if target is None else column.cast(target))
-        except pa.ArrowInvalid:
-            raise ContractBroken(
-                f"column {name}: a {column.type} does not fit into {target} without a loss"
-            ) from None
-    return pa.record_batch(columns, names=batch.schema.names)
-
-
-def _encodable_type(kind: pa.DataType) -> pa.DataType | None:
-    if pa.types.is_timestamp(kind) and kind.unit != "us":
-        return pa.timestamp("us", tz=kind.tz)
-    if pa.types.is_uint64(kind):
-        return pa.decimal128(20, 0)
-    if pa.types.is_dictionary(kind):
-        return kind.value_type
-    if pa.types.is_null(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-        return pa.string()
-    if pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind):
-        return pa.binary()
-    return pa.date32() if pa.types.is_date64(kind) else None
-
-
 def create_staging(cursor: Cursor, schema: pa.Schema) -> None:
     """Create the temporary table for batches of a schema; it goes with the transaction."""
-    encoded = pgpq.ArrowToPostgresBinaryEncoder(schema).schema().columns
     columns = sql.SQL(", ").join(
-        sql.SQL("{} {}").format(sql.Identifier(field.name), sql.SQL(_staging_type(field, column)))
-        for field, column in zip(schema, encoded, strict=True)
+        sql.SQL("{} {}").format(sql.Identifier(name), sql.SQL(kind))
+        for name, kind in zip(schema.names, staging_types(schema), strict=True)
     )
     cursor.execute(
         sql.SQL("CREATE TEMPORARY TABLE {} ({}) ON COMMIT DROP").format(
@@ -80,19 +45,11 @@ def create_staging(cursor: Cursor, schema: pa.Schema) -> None:
     )
 
 
-def _staging_type(field: pa.Field, encoded: Any) -> str:
-    """Return the type of a staging column: the encoder's own, so that the bytes are what they say.
-
-    The encoder writes an instant as it writes a naive timestamp, and calls both TIMESTAMP. Their
-    binary forms are equal, and only TIMESTAMPTZ keeps the instant whatever the session's zone is.
-    """
-    if pa.types.is_timestamp(field.type) and field.type.tz is not None:
-        return "TIMESTAMPTZ"
-    return str(encoded.data_type.ddl())
-
-
 def copy_into_staging(
-    cursor: Cursor, schema: pa.Schema, batches: Iterator[pa.RecordBatch], on_first: Callable[[], None]
+    cursor: Cursor,
+    schema: pa.Schema,
+    batches: Iterator[pa.RecordBatch],
+    on_first: Callable[[], None],
 ) -> int:
     """Copy batches into the staging table.
 
@@ -109,9 +66,16 @@ def copy_into_staging(
         sql.Identifier("pg_temp", STAGING), sql.SQL(", ").join(map(sql.Identifier, schema.names))
     )
     with _EncodedStream(schema, batches, on_first) as stream:
-        cursor.copy_expert(statement.as_string(cursor), stream, size=COPY_BYTES)
-        stream.raise_producer_error()
+        try:
+            cursor.copy_expert(statement.as_string(cursor), stream, size=COPY_BYTES)
+        except psycopg2.Error:
+            stream.raise_own_error()  # what the server says then is only an echo of it
+            raise
     return int(cursor.rowcount)
+
+
+class _CopyAbandoned(Exception):  # noqa: N818 - its name is all that the server is told
+    """Ends a COPY from this side. It has no text: the driver sends that to the server's log."""
 
 
 class _EncodedStream(io.RawIOBase):
@@ -141,10 +105,12 @@ class _EncodedStream(io.RawIOBase):
         self._stopped.set()
         self._thread.join()
 
-    def raise_producer_error(self) -> None:
-        """Raise what ended the thread, if it did not end by itself."""
-        if self._error is not None:
-            raise self._error
+    def raise_own_error(self) -> None:
+        """Raise what ended the stream on this side, if anything did."""
+        if isinstance(self._error, Exception):
+            raise self._error from None
+        if self._error is not None:  # a panic of the encoder is no Exception
+            raise ContractBroken(f"the encoder failed: {type(self._error).__name__}") from None
 
     def _produce(self) -> None:
         try:
@@ -154,21 +120,22 @@ class _EncodedStream(io.RawIOBase):
                     return
                 self._put(self._encoder.write_batch(batch))
             self._put(self._encoder.finish())
-        except BaseException as error:  # handed to the thread that copies, and raised there
+        except BaseException as error:  # noqa: BLE001 - handed to the thread that copies
             self._error = error
         finally:
-            self._put_anything(_END)
+            self._put_until_stopped(_END)
 
     def _put(self, chunk: bytes) -> None:
         if chunk:
-            self._put_anything(chunk)
+            self._put_until_stopped(chunk)
 
-    def _put_anything(self, chunk: bytes) -> None:
+    def _put_until_stopped(self, chunk: bytes) -> None:
         while not self._stopped.is_set():
             try:
-                return self._chunks.put(chunk, timeout=PUT_SECONDS)
+                self._chunks.put(chunk, timeout=PUT_SECONDS)
             except queue.Full:
                 continue
+            return
 
     def readable(self) -> bool:
         return True
@@ -176,23 +143,49 @@ class _EncodedStream(io.RawIOBase):
     def read(self, size: int = -1) -> bytes:
         """Return the next bytes; empty only at the end."""
         if not self._left and not self._ended:
-            chunk = self._chunks.get()
-            self._ended = chunk == _END
-            if self._ended and self._error is not None:
-                raise self._error  # ends the COPY with an error, so that the server keeps nothing
-            self._left = memoryview(chunk)
-            if self._on_first is not None:
-                self._on_first()
-                self._on_first = None
+            self._next_chunk()
         taken = self._left if size < 0 else self._left[:size]
         self._left = self._left[len(taken) :]
         return bytes(taken)
 
+    def _next_chunk(self) -> None:
+        chunk = self._chunks.get()
+        self._ended = chunk == _END
+        if self._ended and self._error is not None:
+            raise _CopyAbandoned  # ends the COPY with an error, so that the server keeps nothing
+        self._left = memoryview(chunk)
+        if self._on_first is not None:
+            on_first, self._on_first = self._on_first, None
+            try:
+                on_first()
+            except BaseException as error:
+                self._error = error
+                raise _CopyAbandoned from None
 
-def clean_batches(paths: Sequence[Path], columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    """Read clean files row group by row group; reading a file whole would buffer all of it."""
+
+def clean_batches(paths: Sequence[Path], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """Read clean files in pieces of bounded size, in a schema of ``staged_schema``.
+
+    Row group by row group: reading a file whole would buffer all of it.
+    """
     for path in paths:
-        file = pq.ParquetFile(path)
-        for group in range(file.num_row_groups):
-            for batch in file.iter_batches(row_groups=[group], columns=list(columns)):
-                yield encodable(batch)
+        with pq.ParquetFile(path) as file:
+            names = [name for name in schema.names if name in file.schema_arrow.names]
+            for group in range(file.num_row_groups):
+                rows = _rows_of_a_batch(file.metadata.row_group(group))
+                for batch in file.iter_batches(rows, row_groups=[group], columns=names):
+                    yield from _pieces(encodable(batch, schema))
+
+
+def _rows_of_a_batch(group: pq.RowGroupMetaData) -> int:
+    """Return how many rows of a row group are read at once, from its size before compression."""
+    row_bytes = group.total_byte_size / group.num_rows if group.num_rows else 0
+    return max(1, min(BATCH_ROWS, int(BATCH_BYTES / max(row_bytes, 1))))
+
+
+def _pieces(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    """Cut a batch that is larger than the file's metadata let expect: its texts repeat."""
+    pieces = max(1, -(-batch.nbytes // BATCH_BYTES))
+    rows = max(1, -(-batch.num_rows // pieces))
+    for start in range(0, batch.num_rows, rows):
+        yield batch.slice(start, rows)

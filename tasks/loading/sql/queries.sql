@@ -1,3 +1,18 @@
+-- name: ledger_version
+-- The comment of the ledger's schema, which ends with its version; empty if there is no ledger.
+SELECT coalesce(obj_description(to_regnamespace('etl'), 'pg_namespace'), '');
+
+-- name: schema_exists
+-- Is a schema there?
+SELECT to_regnamespace(%(schema)s) IS NOT NULL;
+
+-- name: wait_for_turn
+-- Publishing into a table is one at a time. The wait ends with the statement's time limit, not with
+-- that of locks: those before us may take their time, and one that hangs is ended by the server.
+SELECT set_config('lock_timeout', '0', true) AS unlimited,
+       pg_advisory_xact_lock(hashtextextended(%(table)s, 0)),
+       set_config('lock_timeout', %(lock_timeout)s, true);
+
 -- name: open_dataset
 -- Take over a dataset: the run that raised the fence last is the only one that may publish.
 INSERT INTO etl.datasets AS d (dataset, fence, run) VALUES (%(dataset)s, 1, %(run)s)
@@ -99,3 +114,12 @@ ORDER BY a.attnum;
 -- name: index_is_valid
 -- Is an index there, and did its building end?
 SELECT i.indisvalid FROM pg_index i WHERE i.indexrelid = to_regclass(%(index)s);
+
+-- name: primary_key
+-- The columns of a table's primary key, in their order.
+SELECT a.attname
+FROM pg_index i
+CROSS JOIN LATERAL unnest(i.indkey) WITH ORDINALITY AS k (attnum, position)
+JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+WHERE i.indrelid = to_regclass(%(table)s) AND i.indisprimary
+ORDER BY k.position;

@@ -1,11 +1,13 @@
 """The servers live exactly as long as somebody uses them, however their users end."""
 
+import http.server
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import psycopg2
@@ -151,6 +153,29 @@ def test_ports_are_remembered_while_they_are_free(folder):
         with EmbeddedStack(folder.root, extra=[web_server()]) as stack:
             stack.start("web")
             assert stack.ports("web") != first
+
+
+def test_somebody_elses_answer_is_not_taken_for_the_servers(folder):
+    """A port that another takes while our server starts is left to the other one."""
+    quick = []
+
+    def command(ports):
+        if not quick:
+            server = http.server.ThreadingHTTPServer(
+                (LOCALHOST, ports["web"]), http.server.SimpleHTTPRequestHandler
+            )
+            threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}).start()
+            quick.append(server)
+        return web_server().command(ports)
+
+    try:
+        with EmbeddedStack(folder.root, extra=[web_server(command=command)]) as stack:
+            stack.start("web")
+            assert stack.ports("web")["web"] != quick[0].server_port
+            assert folder.is_up(folder.state("web"))
+    finally:
+        quick[0].shutdown()
+        quick[0].server_close()
 
 
 def test_new_user_waits_for_the_end_of_the_old_servers(folder):

@@ -132,7 +132,7 @@ def test_table_equals_the_model(
         expected = [0, 0, 0]
         for key, value in rows.items():
             there = model.get(key)
-            newer = there is None or there[1] is None or (value[1] or -1) >= there[1]
+            newer = there is None or there[1] is None or (value[1] is not None and value[1] >= there[1])
             changed = newer and there != value
             expected[0 if there is None else 1 if changed else 2] += 1
             if changed:

@@ -24,6 +24,9 @@ def test_wished_port_is_given_only_if_it_is_nobodys():
         free = choose_ports({"a": 0}, 0, ())["a"]
         assert choose_ports({"a": free}, 0, ()) == {"a": free}
         assert choose_ports({"a": free}, 0, {free})["a"] != free
+        both = choose_ports({"a": free, "b": free, "c": free + 1}, 1, ())
+        assert both["a"] == free
+        assert len({port + more for port in both.values() for more in (0, 1)}) == 6
         assert choose_ports({"a": taken}, 0, ())["a"] != taken
         assert choose_ports({"a": taken - 1}, 1, ())["a"] != taken - 1, "its pair is taken"
 

@@ -1,0 +1,51 @@
+"""Fixtures for the whole suite: one PostgreSQL server, an empty database and a lake per test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from obstore.store import LocalStore
+from sqlalchemy import Engine
+
+from blocks.lake import Lake
+from blocks.warehouse import WarehouseCredentials
+from tasks.loading.ledger import ensure_ledger
+from tests.integration.loading.server import postgres_port, warehouse
+
+__all__ = ["postgres_port", "warehouse"]
+
+DPP_VARIABLES = ("DPP_ENV", "DPP_HOME", "DPP_EMBEDDED", "DPP_LOG_LEVEL", "PREFECT_API_URL")
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No variable of the person who runs the tests decides what they do."""
+    for name in DPP_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def engine(warehouse: WarehouseCredentials) -> Iterator[Engine]:
+    """An engine for an empty database that has a ledger."""
+    made = warehouse.get_engine("tests")
+    ensure_ledger(made)
+    yield made
+    made.dispose()
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lake:
+    """An empty lake in a local directory."""
+    root = tmp_path / "lake"
+    root.mkdir()
+    return Lake(LocalStore(root), root)
+
+
+@pytest.fixture
+def scratch(tmp_path: Path) -> Path:
+    """A folder for intermediate files."""
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    return folder
