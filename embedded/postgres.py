@@ -119,7 +119,7 @@ def clear_after_kill(data: Path) -> None:
     servers = processes_in(data)
     if servers is None:
         return
-    if int(lock.read_text().split("\n", 1)[0]) in servers:
+    if lock.read_text().partition("\n")[0] in map(str, servers):
         return  # it runs: PostgreSQL will say so
     end = time.monotonic() + ORPHAN_SECONDS
     while servers and time.monotonic() < end:
@@ -133,23 +133,22 @@ def clear_after_kill(data: Path) -> None:
 
 
 def processes_in(folder: Path) -> list[int] | None:
-    """Return the living processes whose working directory is a folder: PostgreSQL's own.
+    """Return the living server processes that work in a data folder.
 
     None if that cannot be told, e.g. by root in a container without CAP_SYS_PTRACE.
     """
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
+            if (process / "comm").read_text().strip() != "postgres":
+                continue  # somebody's shell may be there too
             here = os.readlink(process / "cwd") == str(folder.resolve())  # noqa: PTH115
         except PermissionError:
-            with contextlib.suppress(OSError):
-                if (process / "comm").read_text().strip() == "postgres":
-                    return None
+            return None
         except OSError:
             continue
-        else:
-            if here and process_start(int(process.name)):
-                found.append(int(process.name))
+        if here and process_start(int(process.name)):
+            found.append(int(process.name))
     return found
 
 

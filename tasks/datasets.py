@@ -105,9 +105,19 @@ def _plain(node: object) -> object:
 
 def _explain(document: Document, model: type[BaseModel], detail: dict[str, Any]) -> str:
     location: Location = detail["loc"]
-    key = ".".join(str(part) for part in location) or "(file)"
-    where = f"{document.path}:{document.line(location)}: {key}"
     kind = detail["type"]
+    if kind == "union_tag_invalid":
+        context = detail["ctx"]
+        choice = context["discriminator"].strip("'")
+        location = (*location, choice)
+        where = f"{document.path}:{document.line(location)}: {'.'.join(map(str, location))}"
+        return f"{where}: found {context['tag']!r}; allowed: {context['expected_tags']}"
+    message = detail["msg"].removeprefix("Value error, ")
+    if not location:  # about the whole file: the message begins with the key
+        named: Location = tuple(message.split(":")[0].split(" ")[0].split("."))
+        return f"{document.path}:{document.line(named)}: {message}"
+    key = ".".join(str(part) for part in location)
+    where = f"{document.path}:{document.line(location)}: {key}"
     if kind == "missing":
         return f"{where}: missing"
     if kind == "extra_forbidden":
@@ -117,7 +127,6 @@ def _explain(document: Document, model: type[BaseModel], detail: dict[str, Any])
         choice = f"; allowed: {', '.join(allowed)}" if allowed else ""
         return f"{where}: unknown key{hint}{choice}"
     found = detail.get("input")
-    message = detail["msg"].removeprefix("Value error, ")
     if kind != "value_error" and isinstance(found, str | int | float | bool | None):
         message = f"found {found!r}: {message[0].lower()}{message[1:]}"
     return f"{where}: {message}"

@@ -12,10 +12,7 @@ from tasks.model.run import Manifest
 def null_rate_columns(spec: DatasetSpec) -> list[str]:
     """Return the columns whose NULLs the gates need to know."""
     return [
-        name
-        for gate in spec.quality.gates
-        if isinstance(gate, NullRate)
-        for name in gate.null_rate
+        name for gate in spec.quality.gates if isinstance(gate, NullRate) for name in gate.null_rate
     ]
 
 

@@ -44,7 +44,9 @@ def publish_statement(
     if spec.load.mode == "append":
         published = inserted + sql.SQL(" RETURNING true AS is_new")
     else:
-        published = inserted + _on_conflict(spec, names) + sql.SQL(" RETURNING t.xmax = 0 AS is_new")
+        published = (
+            inserted + _on_conflict(spec, names) + sql.SQL(" RETURNING t.xmax = 0 AS is_new")
+        )
     return sql.SQL(
         "WITH published AS ({}) SELECT count(*) FILTER (WHERE is_new), "
         "count(*) FILTER (WHERE NOT is_new) FROM published"
@@ -90,5 +92,3 @@ def null_counts_statement(names: Sequence[str]) -> sql.Composed:
     return sql.SQL("SELECT {} FROM {}").format(
         sql.SQL(", ").join([sql.SQL("count(*)"), *counts]), sql.Identifier("pg_temp", STAGING)
     )
-
-

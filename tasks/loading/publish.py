@@ -9,10 +9,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 
-import psycopg2
 import pyarrow.parquet as pq
 import structlog
 from psycopg2 import sql
@@ -23,26 +21,15 @@ from sqlalchemy import Engine
 from blocks.lake import Lake
 from tasks.lake import file_sha256
 from tasks.loading import ledger
+from tasks.loading.commit import ask_ledger, commit, wait_for_turn
+from tasks.loading.encoding import check_columns, staged_schema
 from tasks.loading.gates import check_gates, null_rate_columns
 from tasks.loading.merge import null_counts_statement, publish_statement
 from tasks.loading.queries import query
-from tasks.loading.schema import TargetColumn, prepare_target, target_columns
-from tasks.loading.staging import (
-    STAGING,
-    clean_batches,
-    copy_into_staging,
-    create_staging,
-    staged_columns,
-)
-from tasks.model.classify import classify
+from tasks.loading.schema import TargetColumn, ensure_schema, prepare_target, target_columns
+from tasks.loading.staging import STAGING, clean_batches, copy_into_staging, create_staging
 from tasks.model.dataset import DatasetSpec
-from tasks.model.errors import (
-    CommitUnknown,
-    ContractBroken,
-    ErrorKind,
-    LoadConflict,
-    WarehouseUnavailable,
-)
+from tasks.model.errors import CommitUnknown, ContractBroken, LoadConflict
 from tasks.model.run import LoadReceipt, LoadStatus, Manifest, Partition, RowCounts
 
 STEPS = (
@@ -61,8 +48,6 @@ STEPS = (
     "committed",
 )
 """Names of the steps, in their order."""
-ASK_LEDGER_ATTEMPTS = 5
-ASK_LEDGER_SECONDS = 1.0
 
 log = structlog.get_logger("dpp.loading")
 
@@ -124,14 +109,8 @@ def load_partition(
             log.info("loading.already_loaded", load_id=receipt.load_id)
             return receipt
     paths = _clean_files(lake, scratch, load.manifest)
-    try:
-        with ledger.session(engine) as connection:
-            receipt = _transaction(connection, paths, load, started, on_step)
-            on_step("committing")
-            _commit(connection)
-        on_step("committed")
-    except CommitUnknown:
-        receipt = _ask_ledger(engine, load.partition)
+    ensure_schema(engine, load.spec)
+    receipt = _publish(engine, paths, load, started, on_step)
     if receipt.status is LoadStatus.LOADED:
         log.info(
             "loading.committed",
@@ -141,6 +120,23 @@ def load_partition(
             unchanged=receipt.counts.unchanged,
             seconds=receipt.seconds,
         )
+    return receipt
+
+
+def _publish(
+    engine: Engine, paths: list[Path], load: Load, started: float, on_step: Callable[[str], None]
+) -> LoadReceipt:
+    receipt: LoadReceipt | None = None
+    try:
+        with ledger.session(engine) as connection:
+            receipt = _transaction(connection, paths, load, started, on_step)
+            on_step("committing")
+            commit(connection)
+    except CommitUnknown:
+        if receipt is None:
+            raise
+        return ask_ledger(engine, load.spec.load.table, load.partition, receipt)
+    on_step("committed")
     return receipt
 
 
@@ -178,22 +174,20 @@ def _transaction(
             (f"etl/{spec.name}/{load.run}"[:63],),
         )
         on_step("begun")
-        staged_names = _stage(cursor, paths, load, on_step)
-        _check_gates(cursor, load, staged_names)
+        columns = target_columns(spec, load.lookups, manifest.columns_added)
+        has_rows = _stage(cursor, paths, load, columns, on_step)
+        _check_gates(cursor, load, has_rows=has_rows)
         on_step("gated")
-        cursor.execute(
-            "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"etl:{spec.load.table}",)
-        )
+        wait_for_turn(cursor, spec.load.table)
         on_step("locked")
         if receipt := ledger.find_load(cursor, load.partition):
             return receipt
         _check_fence(cursor, load)
         on_step("checked")
-        columns = target_columns(spec, load.lookups, manifest.columns_added)
         prepare_target(cursor, spec, columns)
         on_step("evolved")
         load_id = ledger.next_load_id(cursor)
-        inserted, updated = _merge(cursor, spec, columns, load_id) if staged_names else (0, 0)
+        inserted, updated = _merge(cursor, spec, columns, load_id) if has_rows else (0, 0)
         on_step("merged")
         counts = RowCounts(
             read=manifest.rows_read,
@@ -220,22 +214,24 @@ def _transaction(
 
 
 def _stage(
-    cursor: Cursor, paths: list[Path], load: Load, on_step: Callable[[str], None]
-) -> list[str]:
-    """Copy the clean rows into the staging table; return its columns, none if there are no rows."""
+    cursor: Cursor,
+    paths: list[Path],
+    load: Load,
+    columns: list[TargetColumn],
+    on_step: Callable[[str], None],
+) -> bool:
+    """Copy the clean rows into the staging table; tell whether there is one."""
     if not paths:
         on_step("staged")
         on_step("copied")
-        return []
+        return False
     began = time.monotonic()
-    names = staged_columns(pq.read_schema(paths[0]))
-    batches = clean_batches(paths, names)
-    first = next(batches)
-    create_staging(cursor, first.schema)
+    schema = staged_schema(pq.read_schema(paths[0]))
+    check_columns(schema.names, [column.name for column in columns])
+    create_staging(cursor, schema)
     on_step("staged")
-    rows = copy_into_staging(
-        cursor, first.schema, chain([first], batches), lambda: on_step("copying")
-    )
+    batches = clean_batches(paths, schema)
+    rows = copy_into_staging(cursor, schema, batches, lambda: on_step("copying"))
     if rows != load.manifest.rows:
         raise ContractBroken(
             f"{load.spec.name}: COPY took {rows} rows, the manifest has {load.manifest.rows}",
@@ -244,19 +240,18 @@ def _stage(
     cursor.execute(sql.SQL("ANALYZE {}").format(sql.Identifier("pg_temp", STAGING)))
     log.info("loading.copied", rows=rows, seconds=time.monotonic() - began)
     on_step("copied")
-    return names
+    return True
 
 
-def _check_gates(cursor: Cursor, load: Load, staged_names: list[str]) -> None:
+def _check_gates(cursor: Cursor, load: Load, *, has_rows: bool) -> None:
     names = null_rate_columns(load.spec)
-    if not staged_names:
-        return check_gates(load.spec, load.manifest, 0, dict.fromkeys(names, 0))
-    cursor.execute(null_counts_statement(names))
-    row = cursor.fetchone()
-    assert row is not None
-    return check_gates(
-        load.spec, load.manifest, row[0], dict(zip(names, row[1:], strict=True))
-    )
+    counts: tuple[int, ...] = (0,) * (len(names) + 1)
+    if has_rows:
+        cursor.execute(null_counts_statement(names))
+        row = cursor.fetchone()
+        assert row is not None, "the query always gives a row"
+        counts = row
+    check_gates(load.spec, load.manifest, counts[0], dict(zip(names, counts[1:], strict=True)))
 
 
 def _check_fence(cursor: Cursor, load: Load) -> None:
@@ -277,9 +272,7 @@ def _merge(
     cursor.execute(publish_statement(spec, columns, load_id))
     row = cursor.fetchone()
     assert row is not None
-    log.info(
-        "loading.merged", inserted=row[0], updated=row[1], seconds=time.monotonic() - began
-    )
+    log.info("loading.merged", inserted=row[0], updated=row[1], seconds=time.monotonic() - began)
     return row[0], row[1]
 
 
@@ -298,34 +291,3 @@ def _ledger_row(load: Load, receipt: LoadReceipt) -> dict[str, object]:
         "seconds": receipt.seconds,
         **receipt.counts.model_dump(),
     }
-
-
-def _commit(connection: Connection) -> None:
-    try:
-        connection.commit()
-    except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
-        known = classify(error)
-        if known.kind is not ErrorKind.TRANSIENT:
-            raise known from None
-        raise CommitUnknown(f"COMMIT: {known.message}") from None
-
-
-def _ask_ledger(engine: Engine, partition: Partition) -> LoadReceipt:
-    """Find out what became of a COMMIT whose answer was lost; it is never simply tried again."""
-    log.warning("loading.commit_unknown")
-    engine.dispose()
-    for attempt in range(ASK_LEDGER_ATTEMPTS):
-        try:
-            with ledger.session(engine, read_only=True) as connection, connection.cursor() as cursor:
-                receipt = ledger.find_load(cursor, partition)
-            break
-        except WarehouseUnavailable:
-            if attempt == ASK_LEDGER_ATTEMPTS - 1:
-                raise
-            time.sleep(ASK_LEDGER_SECONDS * 2**attempt)
-    if receipt is None:
-        raise WarehouseUnavailable(
-            f"{partition.dataset}: the connection was lost, and the partition was not committed"
-        )
-    log.info("loading.commit_found", load_id=receipt.load_id)
-    return receipt.model_copy(update={"status": LoadStatus.LOADED})

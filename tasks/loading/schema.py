@@ -1,4 +1,4 @@
-"""The target table: which columns a dataset asks for, and whether the table that is there has them."""
+"""The target table: the columns a dataset asks for, and whether the table there has them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class in lower case
+from sqlalchemy import Engine
 
+from tasks.loading.ledger import session
 from tasks.loading.queries import query
 from tasks.model.columns import ColumnSpec, decimal_digits
 from tasks.model.dataset import DatasetSpec
@@ -89,7 +91,6 @@ def create_statements(spec: DatasetSpec, columns: Sequence[TargetColumn]) -> lis
         keys = sql.SQL(", ").join(map(sql.Identifier, spec.key))
         definitions.append(sql.SQL("PRIMARY KEY ({})").format(keys))
     statements = [
-        sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(spec.schema_name)),
         sql.SQL("CREATE TABLE {} ({})").format(target(spec), sql.SQL(", ").join(definitions)),
         sql.SQL("COMMENT ON TABLE {} IS {}").format(target(spec), sql.Literal(spec.description)),
     ]
@@ -106,15 +107,13 @@ def create_statements(spec: DatasetSpec, columns: Sequence[TargetColumn]) -> lis
 
 def _definition(column: TargetColumn) -> sql.Composed:
     required = sql.SQL(" NOT NULL") if column.required else sql.SQL("")
-    return sql.SQL("{} {}{}").format(
-        sql.Identifier(column.name), sql.SQL(column.type), required
-    )
+    return sql.SQL("{} {}{}").format(sql.Identifier(column.name), sql.SQL(column.type), required)
 
 
 def _search_definition(language: str, names: Sequence[str]) -> sql.Composed:
-    return sql.SQL("{} tsvector GENERATED ALWAYS AS (to_tsvector({}::regconfig, {})) STORED").format(
-        sql.Identifier(SEARCH), sql.Literal(f"pg_catalog.{language}"), searched_text(names)
-    )
+    return sql.SQL(
+        "{} tsvector GENERATED ALWAYS AS (to_tsvector({}::regconfig, {})) STORED"
+    ).format(sql.Identifier(SEARCH), sql.Literal(f"pg_catalog.{language}"), searched_text(names))
 
 
 def searched_text(names: Sequence[str]) -> sql.Composed:
@@ -128,6 +127,64 @@ def existing_columns(cursor: Cursor, spec: DatasetSpec) -> dict[str, TargetColum
     """Return the columns of the dataset's table; none if there is no table."""
     cursor.execute(query("existing_columns"), {"table": spec.load.table})
     return {row[0]: TargetColumn(row[0], row[1], row[2]) for row in cursor.fetchall()}
+
+
+def ensure_schema(engine: Engine, spec: DatasetSpec) -> None:
+    """Create the schema of the dataset's table, unless it is there.
+
+    In a transaction of its own: several tables of a new schema may be loaded for the first time at
+    once, and ``IF NOT EXISTS`` alone is no protection against that.
+    """
+    with session(engine) as connection, connection.cursor() as cursor:
+        cursor.execute(query("schema_exists"), {"schema": spec.schema_name})
+        row = cursor.fetchone()
+        if row and row[0]:
+            return
+        cursor.execute(
+            "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))",
+            (f"etl:schema:{spec.schema_name}",),
+        )
+        cursor.execute(
+            sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(spec.schema_name))
+        )
+
+
+def _differences(
+    spec: DatasetSpec, columns: Sequence[TargetColumn], there: Mapping[str, TargetColumn]
+) -> list[str]:
+    """Say how the columns of the table differ from the dataset's, in ways that cannot be mended."""
+    differences = [
+        f"column {column.name} is {there[column.name].type}, the dataset says {column.type}"
+        for column in columns
+        if column.name in there and there[column.name].type != column.type
+    ]
+    if LOAD_ID not in there:
+        differences.append(f"column {LOAD_ID} is missing: the table was not made by this product")
+    if spec.load.index and SEARCH not in there:
+        differences.append(f"column {SEARCH} of the search index is missing")
+    wanted = {column.name for column in columns}
+    differences += [
+        f"column {name} is NOT NULL, and the dataset does not fill it"
+        for name, column in there.items()
+        if column.required and name not in wanted and name != LOAD_ID
+    ]
+    differences += [
+        f"column {column.name} is missing"
+        for column in columns
+        if column.name not in there and (spec.contract != "evolve" or column.required)
+    ]
+    return differences
+
+
+def _key_difference(cursor: Cursor, spec: DatasetSpec) -> list[str]:
+    """Say how the primary key differs; without it a merge would be refused by the server."""
+    if spec.load.mode != "merge":
+        return []
+    cursor.execute(query("primary_key"), {"table": spec.load.table})
+    key = [row[0] for row in cursor.fetchall()]
+    if sorted(key) == sorted(spec.key):
+        return []
+    return [f"primary key is ({', '.join(key)}), the dataset's key is ({', '.join(spec.key)})"]
 
 
 def prepare_target(cursor: Cursor, spec: DatasetSpec, columns: Sequence[TargetColumn]) -> None:
@@ -144,24 +201,7 @@ def prepare_target(cursor: Cursor, spec: DatasetSpec, columns: Sequence[TargetCo
             cursor.execute(statement)
         return
     missing = [column for column in columns if column.name not in there]
-    differences = [
-        f"column {column.name} is {there[column.name].type}, the dataset says {column.type}"
-        for column in columns
-        if column.name in there and there[column.name].type != column.type
-    ]
-    if LOAD_ID not in there:
-        differences.append(f"column {LOAD_ID} is missing: the table was not made by this product")
-    if spec.load.index and SEARCH not in there:
-        differences.append(f"column {SEARCH} of the search index is missing")
-    wanted = {column.name for column in columns}
-    differences += [
-        f"column {name} is NOT NULL, and the dataset does not fill it"
-        for name, column in there.items()
-        if column.required and name not in wanted and name != LOAD_ID
-    ]
-    for column in missing:
-        if spec.contract != "evolve" or column.required:
-            differences.append(f"column {column.name} is missing")
+    differences = [*_differences(spec, columns, there), *_key_difference(cursor, spec)]
     if differences:
         raise ContractBroken(
             f"{spec.load.table} is not as the dataset file says: {'; '.join(differences)}",

@@ -9,9 +9,9 @@ SELECT to_regnamespace(%(schema)s) IS NOT NULL;
 -- name: wait_for_turn
 -- Publishing into a table is one at a time. The wait ends with the statement's time limit, not with
 -- that of locks: those before us may take their time, and one that hangs is ended by the server.
-SELECT set_config('lock_timeout', '0', true) AS unlimited,
-       pg_advisory_xact_lock(hashtextextended(%(table)s, 0)),
-       set_config('lock_timeout', %(lock_timeout)s, true);
+SET LOCAL lock_timeout = 0;
+SELECT pg_advisory_xact_lock(hashtextextended(%(table)s, 0));
+SET LOCAL lock_timeout TO DEFAULT;
 
 -- name: open_dataset
 -- Take over a dataset: the run that raised the fence last is the only one that may publish.

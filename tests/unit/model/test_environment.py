@@ -1,0 +1,108 @@
+"""Environments: files, overrides, and what is wrong with them."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from ruamel.yaml import YAML
+
+from tasks.environments import load_environment
+from tasks.model.environment import parse_bytes
+from tasks.model.errors import ConfigError
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    shutil.copytree(ROOT / "deployments" / "environments", tmp_path / "deployments/environments")
+    monkeypatch.setenv("DPP_HOME", str(tmp_path))
+    return tmp_path
+
+
+def test_dev_is_the_default_and_embedded() -> None:
+    environment = load_environment()
+    assert (environment.name, environment.embedded) == ("dev", True)
+
+
+@pytest.mark.parametrize("name", ["dev", "staging", "prod"])
+def test_environment_file_is_valid(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DPP_ENV", name)
+    assert load_environment().name == name
+
+
+def test_variable_overrides_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DPP_MEMORY_BUDGET", "2GB")
+    monkeypatch.setenv("DPP_CONCURRENCY", "7")
+    environment = load_environment("prod")
+    assert (environment.memory_budget, environment.concurrency) == (2 << 30, 7)
+
+
+def test_wrong_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DPP_CONCURRENCY", "many")
+    with pytest.raises(ConfigError, match="environment variable DPP_CONCURRENCY"):
+        load_environment()
+
+
+def test_wrong_value_is_named_with_its_line(project: Path) -> None:
+    path = project / "deployments/environments/dev.yaml"
+    path.write_text(path.read_text().replace("memory_budget: 256MB", "memory_budget: lots"))
+    with pytest.raises(ConfigError, match=r"dev.yaml:7: memory_budget: 'lots' is no size"):
+        load_environment()
+
+
+def test_unknown_key_is_named(project: Path) -> None:
+    path = project / "deployments/environments/dev.yaml"
+    path.write_text(path.read_text() + "colour: blue\n")
+    with pytest.raises(ConfigError, match="colour"):
+        load_environment()
+
+
+def test_unknown_environment_is_refused() -> None:
+    with pytest.raises(ConfigError, match="no environment 'test'; there are: dev, prod, staging"):
+        load_environment("test")
+
+
+@given(st.integers(0, 10**6), st.sampled_from([("KB", 10), ("MB", 20), ("gb", 30), ("M", 20)]))
+def test_sizes_are_powers_of_1024(number: int, unit: tuple[str, int]) -> None:
+    assert parse_bytes(f"{number}{unit[0]}") == number << unit[1]
+
+
+def _deployments() -> list[dict[str, object]]:
+    yaml = YAML(typ="safe")
+    document = yaml.load((ROOT / "prefect.yaml").read_text())
+    deployments: list[dict[str, object]] = document["deployments"]
+    return deployments
+
+
+def test_prefect_yaml_has_every_flow_in_every_environment() -> None:
+    names = {str(each["name"]) for each in _deployments()}
+    assert names == {
+        f"{f}-{e}" for f in ("dataset", "daily", "hourly") for e in ("dev", "staging", "prod")
+    }
+
+
+KNOWN_KEYS = {
+    "name", "version", "tags", "description", "schedules", "paused", "concurrency_limit",
+    "entrypoint", "parameters", "enforce_parameter_schema", "pull", "work_pool", "triggers",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("deployment", _deployments(), ids=lambda each: each["name"])
+def test_deployment_is_what_its_environment_says(deployment: dict[str, object]) -> None:
+    """Prefect ignores unknown keys and unset variables in silence; this does not."""
+    assert set(deployment) <= KNOWN_KEYS
+    flow, _, name = str(deployment["name"]).rpartition("-")
+    environment = load_environment(name)
+    pool = deployment["work_pool"]
+    assert pool == {"name": name, "job_variables": {"env": {"DPP_ENV": name}}}
+    assert deployment["tags"] == ["etl", name]
+    path, _, function = str(deployment["entrypoint"]).partition(":")
+    assert f"def {function}(" in (ROOT / path).read_text()
+    for schedule in deployment.get("schedules", []):  # type: ignore[attr-defined]
+        assert schedule["cron"] == environment.schedules[flow]
+        assert schedule["timezone"] == environment.timezone
