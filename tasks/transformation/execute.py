@@ -19,6 +19,7 @@ import structlog
 from blocks.lake import Lake
 from tasks.lake import intact_manifest, manifest_key, publish_manifest, store_file
 from tasks.model.dataset import DatasetSpec, canonical_json
+from tasks.model.errors import ContractBroken
 from tasks.model.run import LakeFile, Manifest
 from tasks.quarantine import QuarantineWriter, RefusedRow
 from tasks.transformation.enrich import LookupTable
@@ -141,6 +142,7 @@ def _run(
     lookup_files = {
         name: str(lake.local_path(file.key, scratch)) for name, file in snapshots.items()
     }
+    _check_names(spec, raw_files)
     files = [*raw_files, *lookup_files.values()]
     with duckdb_session(files, scratch, memory_bytes, deadline_seconds) as connection:
         types = column_types(connection, raw_files)
@@ -157,6 +159,19 @@ def _run(
         for batch in stream(connection, query.sql, BATCH_ROWS):
             output.write(query, batch)
     return query.columns_added
+
+
+def _check_names(spec: DatasetSpec, raw_files: list[str]) -> None:
+    """Refuse columns that differ only by case: to DuckDB they would be one."""
+    folded: dict[str, str] = {}
+    for path in raw_files:
+        for name in pq.read_schema(path).names:
+            other = folded.setdefault(name.casefold(), name)
+            if other != name:
+                raise ContractBroken(
+                    f"{spec.name}: the source has columns that differ only by case: {other}, {name}",
+                    "rename one of them in the source",
+                )
 
 
 class _Output:

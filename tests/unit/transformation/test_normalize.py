@@ -49,7 +49,9 @@ def test_text_is_an_integer_only_in_its_plain_form(text: str) -> None:
 
 
 @given(
-    st.decimals(allow_nan=False, allow_infinity=False, places=4, min_value=-(10**6), max_value=10**6)
+    st.decimals(
+        allow_nan=False, allow_infinity=False, places=4, min_value=-(10**6), max_value=10**6
+    )
 )
 def test_decimal_is_exact_or_refused(number: Decimal) -> None:
     with duckdb.connect(":memory:") as connection:
@@ -171,7 +173,12 @@ def test_text_of_no_declared_form_is_refused(
         ("UBIGINT", 2**64 - 1, "int64", None),
         ("BIGINT", 7, "string", "7"),
         ("BOOLEAN", True, "boolean", True),
-        ("TIMESTAMP_NS", "2013-01-01 00:00:00.000001", "timestamp", datetime(2013, 1, 1, 0, 0, 0, 1)),
+        (
+            "TIMESTAMP_NS",
+            "2013-01-01 00:00:00.000001",
+            "timestamp",
+            datetime(2013, 1, 1, 0, 0, 0, 1),
+        ),
         ("TIMESTAMP_NS", "2013-01-01 00:00:00.000000001", "timestamp", None),
         ("TIMESTAMP WITH TIME ZONE", "2013-01-01 00:00:00+00", "timestamp", None),
     ],
