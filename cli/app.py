@@ -117,8 +117,16 @@ def run(
             else [spec.name for spec in catalog.in_order(chosen(catalog, names or []))]
         )
         with prefect_ready(environment, catalog, picked):
-            from cli.run import exit_code, run_datasets, run_schedule, show_report, with_progress
+            from cli.run import (
+                exit_code,
+                require_warehouse,
+                run_datasets,
+                run_schedule,
+                show_report,
+                with_progress,
+            )
 
+            require_warehouse(environment)
             report = with_progress(
                 lambda: (
                     run_schedule(schedule) if schedule else run_datasets(picked, environment.name)
@@ -205,3 +213,7 @@ def up() -> None:
 def main() -> None:
     """Run the command line."""
     app()
+
+
+if __name__ == "__main__":
+    main()

@@ -10,10 +10,19 @@ from typing import Any, TypeVar
 
 from cli.console import ConsoleHandler, console, is_interactive, stderr
 from cli.render import equation_lines, failure_lines, report_table
+from tasks.model.environment import Environment
 from tasks.model.errors import ExitCode
 from tasks.model.run import DatasetReport, RunReport
 
 ReportT = TypeVar("ReportT", DatasetReport, RunReport)
+
+
+def require_warehouse(environment: Environment) -> None:
+    """Fail at once if the warehouse does not answer; a person does not want to wait for retries."""
+    from tasks.connections import Connections
+    from tasks.loading.ledger import ledger_exists
+
+    ledger_exists(Connections(environment).warehouse())
 
 
 def run_datasets(names: Sequence[str], environment: str) -> RunReport:

@@ -19,7 +19,7 @@ from typing import Any
 
 POLL_SECONDS = 0.05
 KILL_SECONDS = 5.0
-MARK = "DPP_EMBEDDED"
+MARK = "ETL_EMBEDDED_SERVERS"
 """Environment variable of every server, and so of its children: which folder they belong to."""
 
 

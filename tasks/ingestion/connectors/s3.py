@@ -55,13 +55,15 @@ class S3Connector:
 
     def plan(self, state: SourceState) -> list[Partition]:
         """Return partitions of the objects that are new or changed."""
-        new = new_items(self._list(), state, same_content_is_known=False)
-        partitions = pack(self._dataset, new, self._limits)
-        if not partitions and not state.items and "*" not in self._source.path:
-            raise SourceRejected(f"{self._dataset}: {self._where} has no object {self._source.path}")
-        return partitions
+        listed = self._list()
+        if not listed and not re.search(r"[*?]", self._source.path):
+            raise SourceRejected(
+                f"{self._dataset}: {self._where} has no object {self._source.path}"
+            )
+        new = new_items(listed, state, same_content_is_known=False)
+        return pack(self._dataset, new, self._limits)
 
-    def _list(self) -> Iterator[SourceItem]:
+    def _list(self) -> list[SourceItem]:
         matches = key_pattern(self._source.path)
         found: list[SourceItem] = []
         try:
@@ -73,7 +75,7 @@ class S3Connector:
                         found.append(SourceItem(uri=key, version=version, bytes=entry["size"]))
         except (BaseError, OSError) as error:
             raise classify(error, self._where) from None
-        return iter(sorted(found, key=lambda item: item.uri))
+        return sorted(found, key=lambda item: item.uri)
 
     def read(self, partition: Partition) -> Iterator[RawBatch]:
         """Stream the objects of a partition, each in the version that was planned."""

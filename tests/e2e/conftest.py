@@ -1,0 +1,102 @@
+"""A project of a user in a folder of its own, with real servers that stay up for all its tests."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+import pytest
+
+from embedded.postgres import ensure_database
+from embedded.stack import EmbeddedStack
+
+ROOT = Path(__file__).parents[2]
+THINGS = """\
+name: things
+description: Things of a user
+source: {kind: files, path: "inbox/*.csv", format: {kind: csv}}
+key: [id]
+columns:
+  id: {type: int64}
+  price: {type: "decimal(8,2)", checks: {between: [0, 1000]}}
+load: {table: analytics.things, mode: merge}
+"""
+
+
+class Project:
+    """A folder with datasets, as ``dpp`` sees it."""
+
+    def __init__(self, root: Path, stack: EmbeddedStack) -> None:
+        self.root = root
+        self.stack = stack
+
+    def dpp(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        """Run the command line as a user does."""
+        environment = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("DPP_", "PREFECT_"))
+        }
+        done = subprocess.run(
+            [sys.executable, "-m", "cli.app", *arguments],
+            env={**environment, "DPP_HOME": str(self.root), "PYTHONPATH": str(ROOT), **variables},
+            cwd=self.root,
+            capture_output=True,
+            text=True,
+            timeout=180,
+        )
+        assert "Traceback" not in done.stdout + done.stderr, done.stderr
+        for secret in (self.stack.secrets.warehouse_password, self.stack.secrets.s3_secret_key):
+            assert secret not in done.stdout + done.stderr
+        return done
+
+    def dataset(self, name: str, text: str) -> None:
+        (self.root / "datasets" / f"{name}.yaml").write_text(text)
+
+    def query(self, sql: str, database: str = "warehouse") -> list[tuple[Any, ...]]:
+        address = self.stack.postgres
+        connection = psycopg2.connect(
+            host=address.host,
+            port=address.port,
+            user=address.user,
+            password=address.password,
+            dbname=database,
+        )
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute(sql)
+                return cursor.fetchall()
+        finally:
+            connection.close()
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedStack]:
+    root = tmp_path_factory.mktemp("project")
+    shutil.copytree(ROOT / "deployments" / "environments", root / "deployments" / "environments")
+    shutil.copy(ROOT / "prefect.yaml", root)
+    (root / "flows").symlink_to(ROOT / "flows")
+    with EmbeddedStack(root) as stack:
+        stack.start("postgres", "object_store", "prefect_server")
+        ensure_database(stack.postgres.port, stack.postgres.password, "warehouse")
+        yield stack
+
+
+@pytest.fixture
+def project(servers: EmbeddedStack) -> Project:
+    """The project with one dataset, ``things``, and two files in its inbox."""
+    root = servers.local.parent
+    for folder in ("datasets", "inbox"):
+        shutil.rmtree(root / folder, ignore_errors=True)
+        (root / folder).mkdir()
+    made = Project(root, servers)
+    made.dataset("things", THINGS)
+    (root / "inbox" / "a.csv").write_text("id,price\n1,1.50\n2,2.00\n3,-1\n")
+    (root / "inbox" / "b.csv").write_text("id,price\n2,2.50\n4,x\n")
+    return made

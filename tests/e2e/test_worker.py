@@ -1,0 +1,111 @@
+"""What the UI does: a deployment is run by a worker; and nothing secret is left on the server."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import Any
+
+from prefect.client.orchestration import get_client
+from prefect.deployments import run_deployment
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from pydantic import SecretStr
+
+from blocks.object_store import LakeStorage
+from blocks.warehouse import WarehouseCredentials
+from tests.e2e.conftest import ROOT, Project
+
+FLOW_SETTINGS = {
+    "PREFECT_LOGGING_EXTRA_LOGGERS": "dpp",
+    "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
+}
+
+
+def prefect(project: Project, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "prefect", "--no-prompt", *arguments],
+        cwd=project.root,
+        env=os.environ
+        | {
+            "PREFECT_API_URL": project.stack.prefect_api_url,
+            "DPP_HOME": str(project.root),
+            "DPP_VERSION": "test",
+        },
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_worker_runs_the_deployment_of_the_ui(project: Project) -> None:
+    """``prefect deploy --all`` works, a worker runs what is asked, and its rows are in the table."""
+    for pool in ("dev", "staging", "prod"):
+        prefect(project, "work-pool", "create", pool, "--type", "process", "--overwrite")
+    prefect(project, "deploy", "--all")
+    address = project.stack.postgres
+    with temporary_settings({PREFECT_API_URL: project.stack.prefect_api_url}):
+        WarehouseCredentials(
+            host=address.host,
+            port=address.port,
+            database="warehouse",
+            username=address.user,
+            password=SecretStr(address.password),
+        ).save("warehouse", overwrite=True)
+        LakeStorage(uri=f"file://{project.root}/lake3").save("lake", overwrite=True)
+        project.dataset("worked", project_dataset("worked"))
+        project.stack.start_worker(
+            "dev",
+            {**FLOW_SETTINGS, "DPP_HOME": str(project.root), "PYTHONPATH": str(ROOT)},
+        )
+        parameters = {"parameters": {"dataset": "worked"}}
+        run: Any = run_deployment(
+            "dataset/dataset-dev", parameters=parameters, timeout=120, as_subflow=False
+        )
+        assert run.state.is_completed(), run.state
+        assert "2 inserted" in run.state.message
+        logs, artifacts, deployments = read_server(run.id)
+    assert project.query("SELECT count(*) FROM analytics.worked") == [(2,)]
+    assert any(line.startswith("loading.committed run=") for line in logs), logs
+    assert {"progress-worked"} < artifacts
+    assert any(key.startswith("report-worked") for key in artifacts)
+    assert deployments == {
+        f"{flow}-{name}"
+        for flow in ("dataset", "daily", "hourly")
+        for name in ("dev", "staging", "prod")
+    }
+    check_no_secret_is_stored(project)
+
+
+def project_dataset(name: str) -> str:
+    from tests.e2e.conftest import THINGS
+
+    return THINGS.replace("things", name)
+
+
+def read_server(run_id: Any) -> tuple[list[str], set[str], set[str]]:
+    from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
+
+    with get_client(sync_client=True) as client:
+        only = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run_id]))
+        logs = [log.message for log in client.read_logs(only)]
+        artifacts = client.request("POST", "/artifacts/filter", json={}).json()
+        deployments = {deployment.name for deployment in client.read_deployments()}
+    return logs, {artifact["key"] for artifact in artifacts}, deployments
+
+
+def check_no_secret_is_stored(project: Project) -> None:
+    """Nothing that the server stored, and no log on disk, holds a password."""
+    tables = project.query(
+        "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace",
+        "prefect",
+    )
+    secrets = (project.stack.secrets.warehouse_password, project.stack.secrets.s3_secret_key)
+    for (table,) in tables:
+        for row in project.query(f'SELECT t::text FROM public."{table}" t', "prefect"):
+            assert not any(secret in row[0] for secret in secrets), table
+    for log in (project.stack.local / "logs").glob("*.log"):
+        text = log.read_text(errors="replace")
+        assert not any(secret in text for secret in secrets), log.name
