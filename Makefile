@@ -52,7 +52,7 @@ schema: $(READY)  ## write docs/dataset.schema.json anew
 
 lock: $(READY)  ## resolve pyproject.toml again into requirements.lock (needs uv)
 	@uv pip compile pyproject.toml --all-extras --generate-hashes --universal --python-version 3.11 \
-	  --no-emit-index-url --no-header --no-annotate --quiet --output-file requirements.lock
+	  --no-header --no-annotate --quiet --output-file requirements.lock
 
 clean:  ## remove the installation and everything the demo made
 	@rm -rf $(VENV) .local

@@ -32,7 +32,7 @@ def _render(
     ordered = {key: event_dict.pop(key) for key in CONTEXT_FIRST if key in event_dict}
     ordered.update(event_dict)
     text = " ".join([event, *(f"{key}={_value(value)}" for key, value in ordered.items())])
-    return (text.replace("%", "%%"),), {"extra": {"event": event, "fields": ordered}}
+    return (text,), {"extra": {"event": event, "fields": ordered}}
 
 
 def _value(value: object) -> str:
