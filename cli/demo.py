@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -40,8 +41,8 @@ def run_demo() -> int:
     data_folder()
     console.print(Rule("[bold]a year of flights from New York[/]"))
     console.print(
-        "365 gzipped CSV files in an S3 bucket, a REST API that throttles and fails now and then, and "
-        "three tables of a\nsource database → cleaned, checked, enriched, loaded into PostgreSQL.\n"
+        "365 gzipped CSV files in an S3 bucket, a REST API that throttles and fails now and then, "
+        "and three tables of a source database: cleaned, checked, enriched, loaded into PostgreSQL.\n"
     )
     with prefect_ready(environment, catalog, DATASETS):
         stderr.print(f"[dim]servers ready after {time.monotonic() - began:.0f} s[/]")
@@ -211,6 +212,8 @@ def _where_next() -> Group:
     table = Table(box=None, show_header=False, padding=(0, 2), title_justify="left")
     table.add_column(style="bold")
     table.add_column(style="dim")
+    if shutil.which("dpp") is None:
+        table.add_row("source .venv/bin/activate", "puts dpp on the path of this shell")
     for command, why in (
         ("dpp up", "opens the Prefect UI with these runs in it"),
         ("dpp quarantine show flights", "the refused rows, the offending cell marked"),

@@ -42,7 +42,7 @@ from tasks.transformation.transform import snapshot_lookups
 
 
 class DatasetParameters(BaseModel):
-    """What the UI asks for before it runs one dataset."""
+    """Which dataset to run."""
 
     model_config = ConfigDict(extra="forbid")
 

@@ -21,7 +21,7 @@ from tasks.reporting.report import publish_report
 
 
 class ScheduleParameters(BaseModel):
-    """What the UI asks for before it runs a schedule."""
+    """Which datasets of the schedule to run."""
 
     model_config = ConfigDict(extra="forbid")
 
