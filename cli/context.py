@@ -42,7 +42,8 @@ def connections(
         _require_prefect_url()
         from tasks.connections import Connections
 
-        yield Connections(environment)
+        with Connections(environment) as opened:
+            yield opened
         return
     from cli.local import local_servers
 
@@ -50,7 +51,8 @@ def connections(
         local.start(prefect=False, sources=sources)
         from tasks.connections import Connections
 
-        yield Connections(environment, local.load_block)
+        with Connections(environment, local.load_block) as opened:
+            yield opened
 
 
 @contextmanager

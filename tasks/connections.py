@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, TypeVar, cast
+from typing import Any, Self, TypeVar, cast
 
 import httpx
 from obstore.store import ObjectStore
@@ -55,7 +56,9 @@ def _unfit(block_class: type[Block], name: str) -> str:
 
 @dataclass(frozen=True)
 class Connections:
-    """The clients of one process.
+    """The clients that one piece of work needs; those of sources are closed with it.
+
+    The warehouse's engine is shared within the process and stays open.
 
     Attributes:
         environment: Names the blocks of warehouse and lake.
@@ -64,6 +67,13 @@ class Connections:
 
     environment: Environment
     load: LoadBlock = field(default=load_from_prefect)
+    _opened: ExitStack = field(default_factory=ExitStack)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._opened.close()
 
     def warehouse(self) -> Engine:
         """Open the warehouse; engines are shared within the process."""
@@ -86,11 +96,13 @@ class Connections:
     def rest_client(self, name: str) -> httpx.Client:
         """Open the API of a RestApiCredentials block."""
         client: httpx.Client = self.load(RestApiCredentials, name).get_client()
+        self._opened.callback(client.close)
         return client
 
     def database(self, name: str) -> Engine:
         """Open the database of a SourceDatabase block."""
         engine: Engine = self.load(SourceDatabase, name).get_engine()
+        self._opened.callback(engine.dispose)
         return engine
 
 

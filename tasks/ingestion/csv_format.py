@@ -203,7 +203,9 @@ class _Rows:
         )
         rejects = self._refused.take()
         if bad:
-            rejects += tuple(self._reject(batch, row, numbers[row], *bad[row]) for row in sorted(bad))
+            rejects += tuple(
+                self._reject(batch, row, numbers[row], *bad[row]) for row in sorted(bad)
+            )
             texts = texts.filter(pa.array([row not in bad for row in range(batch.num_rows)]))
         return RawBatch(texts, rejects)
 

@@ -40,16 +40,15 @@ def ingestion_work(
 @task(name="plan", task_run_name="plan {spec.name}", cache_policy=NO_CACHE, **RETRY)
 def plan(environment: Environment, spec: DatasetSpec, state: SourceState) -> list[Partition]:
     """List the source, compare with the ledger, and cut what is new into partitions."""
-    return plan_partitions(environment, spec, state, Connections(environment))
+    with Connections(environment) as connections:
+        return plan_partitions(environment, spec, state, connections)
 
 
 def plan_partitions(
     environment: Environment, spec: DatasetSpec, state: SourceState, connections: Connections
 ) -> list[Partition]:
     """Return the partitions of a dataset that the ledger does not have."""
-    connector = connector_for(
-        spec, connections, limits_of(environment), scratch_root(environment)
-    )
+    connector = connector_for(spec, connections, limits_of(environment), scratch_root(environment))
     return connector.plan(state)
 
 
@@ -65,8 +64,10 @@ def ingest(
     work: Work, environment: Environment, spec: DatasetSpec, partition: Partition
 ) -> Manifest:
     """Copy one partition into the raw zone as the source says it."""
-    connections = Connections(environment)
-    with stage_context(STAGE, work, environment) as scratch:
+    with (
+        Connections(environment) as connections,
+        stage_context(STAGE, work, environment) as scratch,
+    ):
         connector = connector_for(spec, connections, limits_of(environment), scratch)
         return ingest_partition(
             connector,

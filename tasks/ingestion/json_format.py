@@ -127,7 +127,9 @@ def _check_surrogates(text: str) -> None:
         try:
             text.encode()
         except UnicodeEncodeError:
-            raise _RefusedError("lone_surrogate", "half of a surrogate pair is no character") from None
+            raise _RefusedError(
+                "lone_surrogate", "half of a surrogate pair is no character"
+            ) from None
 
 
 class RecordBatcher:
@@ -191,7 +193,11 @@ class RecordBatcher:
                 pa.array([row.get(name) for row in self._rows], pa.string()) for name in self._names
             ]
             batch = pa.record_batch(
-                [*columns, pa.repeat(self._uri, len(self._rows)), pa.array(self._numbers, pa.int64())],
+                [
+                    *columns,
+                    pa.repeat(self._uri, len(self._rows)),
+                    pa.array(self._numbers, pa.int64()),
+                ],
                 names=[*self._names, SOURCE_URI, SOURCE_ROW],
             )
         made = RawBatch(batch, tuple(self._rejects))

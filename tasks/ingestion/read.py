@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,7 +22,7 @@ from tasks.model.errors import StageTimeout
 from tasks.model.run import LakeFile, Manifest, Partition
 from tasks.quarantine import QuarantineWriter, RefusedRow
 
-STAGE = "ingestion"
+STAGE: Final = "ingestion"
 STAGE_VERSION = "1"
 """Raised whenever this code would make other raw files of the same source."""
 GROUP_BYTES = 8 << 20
@@ -33,9 +34,7 @@ log = structlog.get_logger("dpp.ingestion")
 def ingestion_identity(spec: DatasetSpec) -> str:
     """Return a hash of all that decides the raw files, beside the source's content."""
     source = spec.source.model_dump(mode="json")
-    return hashlib.sha256(
-        canonical_json({"version": STAGE_VERSION, "source": source})
-    ).hexdigest()
+    return hashlib.sha256(canonical_json({"version": STAGE_VERSION, "source": source})).hexdigest()
 
 
 def ingest_partition(

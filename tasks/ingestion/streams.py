@@ -6,7 +6,7 @@ import codecs
 import gzip
 import io
 import zlib
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 import pyarrow as pa
 
@@ -124,7 +124,7 @@ def open_stream(raw: BinaryIO, uri: str, encoding: str = "utf-8") -> BinaryIO:
     Compression is recognised by its first bytes, never by the object's name. Errors while reading
     are ``SourceRejected`` and name the object.
     """
-    buffered = io.BufferedReader(_Counted(raw), READ_BYTES)
+    buffered: io.BufferedReader[Any] = io.BufferedReader(_Counted(raw), READ_BYTES)
     magic = buffered.peek(4)[:4]
     if magic.startswith(GZIP_MAGIC):
         buffered = io.BufferedReader(_CheckedGzip(cast(BinaryIO, buffered), uri), READ_BYTES)

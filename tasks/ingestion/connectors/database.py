@@ -129,9 +129,11 @@ class DatabaseConnector:
             statement = sa.text(self._source.query)
             try:
                 names = connection.execute(
-                    sa.select(sa.text("*")).select_from(
+                    sa.select(sa.text("*"))
+                    .select_from(
                         sa.text(f"({self._source.query}) AS q")  # the user's own SQL
-                    ).limit(0)
+                    )
+                    .limit(0)
                 ).keys()
             except sa.exc.DBAPIError as error:
                 raise classify(error, self._where) from None
@@ -139,9 +141,7 @@ class DatabaseConnector:
         name = self._source.table or ""
         schema, _, table = name.rpartition(".")
         try:
-            return sa.Table(
-                table, sa.MetaData(), schema=schema or None, autoload_with=connection
-            )
+            return sa.Table(table, sa.MetaData(), schema=schema or None, autoload_with=connection)
         except sa.exc.NoSuchTableError:
             raise SourceRejected(
                 f"{self._where}: there is no table {name}", "correct source.table, or grant SELECT"
@@ -201,7 +201,9 @@ class DatabaseConnector:
             )
             for row, message in sorted(bad.items())
         )
-        return RawBatch(batch.filter(pa.array([row not in bad for row in range(len(rows))])), rejects)
+        return RawBatch(
+            batch.filter(pa.array([row not in bad for row in range(len(rows))])), rejects
+        )
 
 
 def _arrow_type(kind: sa.types.TypeEngine[Any]) -> pa.DataType:
