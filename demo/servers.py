@@ -22,7 +22,7 @@ def weather_component(api_key: str) -> Component:
 
     def ready(ports: Ports) -> bool:
         try:
-            with urllib.request.urlopen(  # noqa: S310 - our own server
+            with urllib.request.urlopen(
                 f"http://{LOCALHOST}:{ports['http']}/healthz", timeout=2
             ) as answer:
                 return bool(json.load(answer)["status"] == "ok")
@@ -33,7 +33,11 @@ def weather_component(api_key: str) -> Component:
         name="weather_api",
         ports={"http": 0},
         command=lambda ports: [
-            sys.executable, "-m", "demo.weather_api", "--port", str(ports["http"]),
+            sys.executable,
+            "-m",
+            "demo.weather_api",
+            "--port",
+            str(ports["http"]),
         ],
         environment=lambda _ports: {"WEATHER_API_KEY": api_key},
         ready=ready,

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextvars import copy_context
 from datetime import UTC, datetime
 from functools import reduce
-from typing import Any
 
 from prefect import flow
 from prefect.client.schemas.objects import State
-from prefect.futures import PrefectFuture, as_completed
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
-from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import BaseModel, ConfigDict, Field
 
 from flows.partition import DatasetRun, run_partition
@@ -118,18 +117,23 @@ def _run_partitions(
 ) -> list[LoadReceipt | PartitionFailure]:
     artifact = ProgressArtifact(run.spec.name, len(partitions))
     results: list[LoadReceipt | PartitionFailure] = []
-    runner: ThreadPoolTaskRunner[Any] = ThreadPoolTaskRunner(run.environment.concurrency)
-    with runner:
-        futures: list[PrefectFuture[Any]] = [
-            runner.submit(run_partition, {"dataset_run": run, "partition": partition})
-            for partition in partitions
-        ]
-        for future in as_completed(futures):
-            result = future.result()
-            results.append(result)
-            rows = result.counts.read if isinstance(result, LoadReceipt) else 0
-            progress.advanced(run.spec.name, 1, rows)
-            artifact.advance()
+    with ThreadPoolExecutor(run.environment.concurrency, "partition") as pool:
+        try:
+            futures = [
+                # Each thread has the context of this flow run, so that its tasks belong to it.
+                pool.submit(copy_context().run, run_partition, run, partition)
+                for partition in partitions
+            ]
+            for future in as_completed(futures):
+                result = future.result()
+                results.append(result)
+                rows = result.counts.read if isinstance(result, LoadReceipt) else 0
+                progress.advanced(run.spec.name, 1, rows)
+                artifact.advance()
+        except BaseException:  # Ctrl-C, cancellation: what is under way ends, nothing else begins
+            run.called_off.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     return results
 
 

@@ -6,8 +6,6 @@ from dataclasses import dataclass, field
 from threading import Event
 
 import structlog
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 
 from tasks.ingestion.ingest import ingest, ingestion_work
 from tasks.loading.load import load
@@ -53,9 +51,12 @@ class DatasetRun:
     called_off: Event = field(default_factory=Event)
 
 
-@task(name="partition", task_run_name="{partition.label}", cache_policy=NO_CACHE)
 def run_partition(dataset_run: DatasetRun, partition: Partition) -> LoadReceipt | PartitionFailure:
-    """Take one partition through its stages; a failure is returned, so that the others go on."""
+    """Take one partition through its stages; a failure is returned, so that the others go on.
+
+    This is no task: a task around the stages would be one transaction of Prefect's, and a failed load
+    would roll back the cached results of the stages before it.
+    """
     run = dataset_run
     stage = "ingestion"
     if run.called_off.is_set():
@@ -66,7 +67,9 @@ def run_partition(dataset_run: DatasetRun, partition: Partition) -> LoadReceipt 
             work, run.environment, run.spec, partition
         )
         stage = "transformation"
-        work = transformation_work(run.environment, run.spec, raw, run.snapshots, run.run)
+        work = transformation_work(
+            run.environment, run.spec, partition, raw, run.snapshots, run.run
+        )
         clean = refreshed_if_broken(transform, run.environment, work)(
             work, run.environment, run.spec, raw, run.snapshots
         )

@@ -83,6 +83,7 @@ class Work:
         identity: Hash of everything else that decides the stage's result.
         manifest_key: Where the manifest of the result is in the lake.
         run: Name of the run, for the logs; no part of the key.
+        label: The partition in words, for the UI; no part of the key.
     """
 
     environment: str
@@ -91,6 +92,7 @@ class Work:
     identity: str
     manifest_key: str
     run: str
+    label: str
 
 
 def refreshed_if_broken(stage: Task[P, R], environment: Environment, work: Work) -> Task[P, R]:

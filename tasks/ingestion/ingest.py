@@ -34,6 +34,7 @@ def ingestion_work(
         identity=identity,
         manifest_key=manifest_key(STAGE, spec.name, fingerprint, identity),
         run=run,
+        label=partition.label,
     )
 
 
@@ -54,7 +55,7 @@ def plan_partitions(
 
 @task(
     name="ingest",
-    task_run_name="ingest {work.dataset} {work.fingerprint}",
+    task_run_name="ingest {work.label}",
     cache_policy=StageCache(stage=STAGE, version=STAGE_VERSION),
     persist_result=True,
     result_serializer="json",

@@ -105,9 +105,11 @@ class QuoteCounter(io.RawIOBase):
         self.quotes = 0
 
     def readable(self) -> bool:
+        """Tell that it can be read."""
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        """Fill a buffer and count the quotes in it."""
         if self._first:
             piece = self._first[: len(buffer)]
             self._first = self._first[len(piece) :]

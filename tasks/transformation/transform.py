@@ -9,7 +9,7 @@ from tasks.connections import Connections
 from tasks.lake import manifest_key
 from tasks.model.dataset import DatasetSpec
 from tasks.model.environment import Environment
-from tasks.model.run import LakeFile, Manifest
+from tasks.model.run import LakeFile, Manifest, Partition
 from tasks.stages import RETRY, StageCache, Work, stage_context
 from tasks.transformation.execute import (
     STAGE,
@@ -23,6 +23,7 @@ from tasks.transformation.snapshot import lookup_columns, snapshot_lookup
 def transformation_work(
     environment: Environment,
     spec: DatasetSpec,
+    partition: Partition,
     raw: Manifest,
     snapshots: dict[str, LakeFile],
     run: str,
@@ -36,6 +37,7 @@ def transformation_work(
         identity=identity,
         manifest_key=manifest_key(STAGE, spec.name, raw.fingerprint, identity),
         run=run,
+        label=partition.label,
     )
 
 
@@ -53,7 +55,7 @@ def snapshot_lookups(
         return {}
     connections = Connections(environment)
     engine, lake = connections.warehouse(), connections.lake()
-    work = Work(environment.name, spec.name, "", "", "", run)
+    work = Work(environment.name, spec.name, "", "", "", run, "lookups")
     with stage_context("lookups", work, environment) as scratch:
         return {
             name: snapshot_lookup(engine, lake, scratch, lookup, lookup_columns(lookup, [spec]))
@@ -63,7 +65,7 @@ def snapshot_lookups(
 
 @task(
     name="transform",
-    task_run_name="transform {work.dataset} {work.fingerprint}",
+    task_run_name="transform {work.label}",
     cache_policy=StageCache(stage=STAGE, version=STAGE_VERSION),
     persist_result=True,
     result_serializer="json",

@@ -13,6 +13,7 @@ from typing import Any
 import psycopg2
 import pytest
 
+from cli.prefect_process import drain_prefect
 from embedded.postgres import ensure_database
 from embedded.stack import EmbeddedStack
 
@@ -50,6 +51,7 @@ class Project:
             capture_output=True,
             text=True,
             timeout=180,
+            check=False,
         )
         assert "Traceback" not in done.stdout + done.stderr, done.stderr
         for secret in (self.stack.secrets.warehouse_password, self.stack.secrets.s3_secret_key):
@@ -86,6 +88,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedStack]
         stack.start("postgres", "object_store", "prefect_server")
         ensure_database(stack.postgres.port, stack.postgres.password, "warehouse")
         yield stack
+        drain_prefect()
 
 
 @pytest.fixture

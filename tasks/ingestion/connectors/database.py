@@ -70,7 +70,7 @@ class DatabaseConnector:
         except (sa.exc.SQLAlchemyError, OSError) as error:
             raise classify(error, self._where) from None
         known = {"cursor": encode_cursor(high), "ties": ties, "nulls": nulls}
-        if high is None and not nulls or known == state.latest:
+        if (high is None and not nulls) or known == state.latest:
             return []
         bounds = {
             "after": latest,

@@ -161,7 +161,7 @@ def test_refused_credentials_and_missing_buckets_are_named(
 
 
 def test_single_object_that_is_missing_is_an_error(store: ObjectStore, scratch: Path) -> None:
-    with pytest.raises(SourceRejected, match="has no object in/a.csv"):
+    with pytest.raises(SourceRejected, match=r"has no object in/a\.csv"):
         s3(store, scratch, "in/a.csv").plan(SourceState())
     assert s3(store, scratch, "in/*.csv").plan(SourceState()) == []
 

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -237,7 +238,7 @@ def test_windows_cover_the_time_without_gap_or_overlap(every: Any, count: int) -
         datetime(2013, 12, 1, tzinfo=UTC),
         datetime(2014, 1, 1, tzinfo=UTC),
     )
-    assert all(one[1] == two[0] for one, two in zip(cut, cut[1:], strict=False))
+    assert all(one[1] == two[0] for one, two in pairwise(cut))
 
 
 def test_record_that_cannot_be_trusted_is_refused_alone(api: Api) -> None:

@@ -79,7 +79,7 @@ def transform(
         for file in manifest.files
         for row in pq.read_table(lake.local_path(file.key, scratch)).to_pylist()
     ]
-    return manifest, sorted(clean, key=lambda row: str(row))
+    return manifest, sorted(clean, key=str)
 
 
 def reasons(manifest: Manifest) -> dict[tuple[str, str | None], int]:

@@ -1,0 +1,163 @@
+"""The flows on a real Prefect server: one failure does not stop the rest, and no work is done twice."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+from pydantic import SecretStr
+
+from blocks.object_store import LakeStorage
+from blocks.warehouse import WarehouseCredentials
+from flows.daily import daily
+from flows.dataset import DatasetParameters, dataset
+from flows.hourly import hourly
+from flows.schedule import ScheduleParameters
+from tasks.model.run import DatasetReport, Outcome, RunReport
+from tasks.reporting import alerts, progress
+from tests.e2e.conftest import THINGS, Project
+
+
+@pytest.fixture
+def server(project: Project, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
+    """Flows of this process talk to the project's server; warehouse and lake are empty."""
+    address = project.stack.postgres
+    monkeypatch.setenv("DPP_HOME", str(project.root))
+    shutil.rmtree(project.root / "lake4", ignore_errors=True)
+    project.query(
+        "DROP SCHEMA IF EXISTS analytics CASCADE; DROP SCHEMA IF EXISTS etl CASCADE; COMMIT; SELECT 1"
+    )
+    settings = {
+        PREFECT_API_URL: project.stack.prefect_api_url,
+        PREFECT_HOME: project.root / "prefect",
+    }
+    with temporary_settings(settings):
+        WarehouseCredentials(
+            host=address.host,
+            port=address.port,
+            database="warehouse",
+            username=address.user,
+            password=SecretStr(address.password),
+        ).save("warehouse", overwrite=True)
+        LakeStorage(uri=f"file://{project.root}/lake4").save("lake", overwrite=True)
+        yield project
+
+
+def run(name: str) -> DatasetReport:
+    state: Any = dataset(DatasetParameters(dataset=name), return_state=True)
+    report = state.result(raise_on_failure=False)
+    assert isinstance(report, DatasetReport), state
+    assert state.is_completed() == (report.outcome is Outcome.SUCCEEDED)
+    return report
+
+
+def task_states() -> dict[str, str]:
+    """Return the state of each stage in the run that was made last."""
+    with get_client(sync_client=True) as client:
+        runs = client.read_flow_runs(sort="EXPECTED_START_TIME_DESC", limit=1)
+        only = FlowRunFilter(id=FlowRunFilterId(any_=[runs[0].id]))
+        tasks = client.read_task_runs(flow_run_filter=only)
+    return {task.name.split(" ")[0]: str(task.state_name) for task in tasks}
+
+
+def test_one_failing_dataset_stops_only_those_that_look_it_up(
+    server: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scheduled = THINGS.replace("source:", "schedule: daily\nsource:")
+    server.dataset("things", scheduled)
+    broken = scheduled.replace("things", "broken").replace(
+        "load:", "quality: {gates: [{quarantine_rate: 0.1}]}\nload:"
+    )
+    server.dataset("broken", broken)
+    user = scheduled.replace("things", "user").replace(
+        "load:", "enrich: [{lookup: broken, by: [id], take: {other: price}}]\nload:"
+    )
+    server.dataset("user", user)
+    server.dataset("other", THINGS.replace("things", "other"))  # of no schedule
+    told: list[RunReport] = []
+    monkeypatch.setattr(
+        "flows.schedule.send_alerts", lambda _environment, report: told.append(report)
+    )
+    state: Any = daily(return_state=True)
+    report: RunReport = state.result(raise_on_failure=False)
+    outcomes = {entry.dataset: str(entry.outcome) for entry in report.datasets}
+    assert outcomes == {"things": "succeeded", "broken": "failed", "user": "skipped"}
+    assert state.is_failed()
+    assert state.message == "succeeded: things; failed: broken; skipped: user"
+    (failure,) = report.failures
+    assert failure.error == "GateFailed"
+    assert "quarantine_rate: 40.0% of 5 rows, allowed 10.0%" in failure.message
+    assert told == [report]
+    assert server.query("SELECT to_regclass('analytics.broken')") == [(None,)]
+    assert server.query("SELECT count(*) FROM analytics.things") == [(2,)]
+
+
+def test_schedule_without_datasets_is_done_at_once(server: Project) -> None:
+    state: Any = hourly(ScheduleParameters(), return_state=True)
+    assert (state.is_completed(), state.message) == (True, "no dataset has this schedule")
+
+
+def test_work_that_was_done_is_not_done_again_unless_its_files_are_gone(server: Project) -> None:
+    """A run that failed while loading goes on there; what the lake lost is made anew."""
+    server.query(
+        "CREATE SCHEMA analytics; CREATE TABLE analytics.things (id text); COMMIT; SELECT 1"
+    )
+    report = run("things")
+    assert report.failures[0].stage == "loading"
+    assert "column id is text, the dataset says bigint" in report.failures[0].message
+    states = task_states()
+    assert (states["ingest"], states["transform"], states["load"]) == (
+        "Completed",
+        "Completed",
+        "Failed",
+    )
+    run("things")
+    states = task_states()
+    assert (states["ingest"], states["transform"], states["load"]) == ("Cached", "Cached", "Failed")
+    shutil.rmtree(server.root / "lake4" / "clean")
+    server.query("DROP TABLE analytics.things; COMMIT; SELECT 1")
+    report = run("things")
+    assert (report.outcome, report.counts.inserted) == (Outcome.SUCCEEDED, 2)
+    states = task_states()
+    assert (states["ingest"], states["transform"], states["load"]) == (
+        "Cached",
+        "Completed",
+        "Completed",
+    )
+    assert run("things").partitions == 0
+
+
+def test_progress_is_told_to_whoever_listens(server: Project) -> None:
+    heard: list[tuple[Any, ...]] = []
+
+    class Listener:
+        def planned(self, name: str, partitions: int) -> None:
+            heard.append((name, partitions))
+
+        def advanced(self, name: str, partitions: int, rows: int) -> None:
+            heard.append((name, partitions, rows))
+
+    with progress.listening(Listener()):
+        run("things")
+    assert heard == [("things", 1), ("things", 1, 5)]
+
+
+def test_alert_that_cannot_be_sent_changes_nothing(server: Project) -> None:
+    from tasks.environments import load_environment
+
+    environment = load_environment().model_copy(update={"alerts": ("slack-webhook/none",)})
+    report = RunReport(
+        environment="dev",
+        run="x",
+        datasets=(
+            DatasetReport(dataset="a", table="b.c", outcome=Outcome.SKIPPED, skipped_because="y"),
+        ),
+        started_at="2013-01-01T00:00:00Z",  # type: ignore[arg-type]
+        seconds=1,
+    )
+    alerts.send_alerts(environment, report)
