@@ -1,1 +1,1 @@
-"""Loading: clean rows become visible in the warehouse, exactly once, together with their ledger row."""
+"""Loading: clean rows become visible in the warehouse, exactly once, with their ledger row."""

@@ -44,18 +44,18 @@ def check_gates(spec: DatasetSpec, manifest: Manifest, rows: int, nulls: Mapping
             rate = manifest.rows_quarantined / read if read else 0.0
             if rate > gate.quarantine_rate:
                 failed.append(
-                    f"quarantine_rate: {rate:.1%} of {read} rows, allowed {gate.quarantine_rate:.1%}"
-                    f" ({_reasons(manifest)})"
+                    f"quarantine_rate: {rate:.1%} of {read} rows, "
+                    f"allowed {gate.quarantine_rate:.1%} ({_reasons(manifest)})"
                 )
     if failed:
         raise GateFailed(
             f"{spec.name}: gate failed: {'; '.join(failed)}",
-            "nothing of the partition was published; correct the source, the dataset file or the gate",
+            "nothing of the partition was published; correct the source, the file or the gate",
         )
 
 
 def _reasons(manifest: Manifest) -> str:
     return ", ".join(
-        f"{reason.rows} × {reason.column or reason.rule} {reason.message}"
+        f"{reason.rows} x {reason.column or reason.rule} {reason.message}"
         for reason in manifest.reasons[:3]
     )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import structlog
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection  # noqa: N812 - a class in lower case
+from psycopg2.extensions import cursor as Cursor  # noqa: N812
 from sqlalchemy import Engine
 
 from tasks.loading.ledger import session
@@ -15,9 +17,13 @@ from tasks.loading.schema import SEARCH, searched_text, target
 from tasks.model.classify import classify
 from tasks.model.columns import MAX_IDENTIFIER_BYTES
 from tasks.model.dataset import DatasetSpec, SearchIndex
-from tasks.model.errors import ConfigError, PipelineError
+from tasks.model.errors import ConfigError, PipelineError, WarehouseUnavailable
 
 EXTENSION_SCHEMA = "public"
+TURN_SECONDS = 3600
+ASK_AGAIN_SECONDS = 0.2
+SIMILAR_ENOUGH = "0.4"
+"""PostgreSQL's default of 0.6 does not find 'francisco' when 'fransisco' is typed (0.54)."""
 log = structlog.get_logger("dpp.loading")
 
 
@@ -76,32 +82,59 @@ def _ensure_trigrams(engine: Engine) -> None:
 
 
 def _build(engine: Engine, spec: DatasetSpec, name: str, definition: sql.Composed) -> bool:
-    pooled = engine.raw_connection()
+    try:
+        pooled = engine.raw_connection()
+    except Exception as error:
+        raise classify(error) from None
     connection: Connection = pooled.dbapi_connection  # type: ignore[assignment]
     try:
         connection.autocommit = True  # CONCURRENTLY works outside of transactions only
         with connection.cursor() as cursor:
-            qualified = sql.Identifier(spec.schema_name, name)
-            cursor.execute(query("index_is_valid"), {"index": f"{spec.schema_name}.{name}"})
-            row = cursor.fetchone()
-            if row and row[0]:
-                return False
-            if row:
-                cursor.execute(sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(qualified))
-            cursor.execute(
-                sql.SQL("CREATE INDEX CONCURRENTLY IF NOT EXISTS {} ON {} USING {}").format(
-                    sql.Identifier(name), target(spec), definition
-                )
-            )
-        return True
+            return _build_alone(cursor, spec, name, definition)
     except Exception as error:
         raise classify(error) from None
     finally:
-        if connection.closed:
-            pooled.invalidate()
-        else:
-            connection.autocommit = False
+        pooled.invalidate()  # its settings and its lock go with it
         pooled.close()
+
+
+def _build_alone(cursor: Cursor, spec: DatasetSpec, name: str, definition: sql.Composed) -> bool:
+    """Build an index unless it is there."""
+    index = f"{spec.schema_name}.{name}"
+    # Building waits for every older transaction of the database, other datasets' loads included.
+    cursor.execute("SET lock_timeout = 0")
+    _wait_for_other_builds(cursor)
+    cursor.execute(query("index_is_valid"), {"index": index})
+    row = cursor.fetchone()
+    if row and row[0]:
+        return False
+    if row:
+        cursor.execute(
+            sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(
+                sql.Identifier(spec.schema_name, name)
+            )
+        )
+    cursor.execute(
+        sql.SQL("CREATE INDEX CONCURRENTLY IF NOT EXISTS {} ON {} USING {}").format(
+            sql.Identifier(name), target(spec), definition
+        )
+    )
+    cursor.execute(sql.SQL("ANALYZE {}").format(target(spec)))
+    return True
+
+
+def _wait_for_other_builds(cursor: Cursor) -> None:
+    """Make this the only build of the database: two at once wait for each other, and deadlock.
+
+    By asking again and again: one long statement that waits is a transaction that a build waits for.
+    """
+    deadline = time.monotonic() + TURN_SECONDS
+    while time.monotonic() < deadline:
+        cursor.execute("SELECT pg_try_advisory_lock(hashtextextended('etl:index', 0))")
+        if cursor.fetchone() == (True,):
+            return
+        time.sleep(ASK_AGAIN_SECONDS)
+    raise WarehouseUnavailable(f"warehouse: no turn to build an index within {TURN_SECONDS} s")
 
 
 def search(engine: Engine, spec: DatasetSpec, text: str, limit: int = 20) -> list[dict[str, Any]]:
@@ -129,6 +162,9 @@ def search(engine: Engine, spec: DatasetSpec, text: str, limit: int = 20) -> lis
         target=target(spec),
     )
     with session(engine, read_only=True) as connection, connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT set_config('pg_trgm.word_similarity_threshold', %s, true)", (SIMILAR_ENOUGH,)
+        )
         cursor.execute(statement, {"text": text, "limit": limit})
         names = [column.name for column in cursor.description or ()]
         return [

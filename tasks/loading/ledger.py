@@ -16,7 +16,7 @@ from sqlalchemy import Engine
 
 from tasks.loading.queries import ledger_schema, query
 from tasks.model.classify import classify
-from tasks.model.errors import LoadConflict, PipelineError
+from tasks.model.errors import LoadConflict
 from tasks.model.run import (
     LoadReceipt,
     LoadStatus,

@@ -1,4 +1,4 @@
-"""The stage as Prefect tasks: ``open_run`` once a run, ``load`` once a partition, then the index."""
+"""The stage as Prefect tasks: ``open_run`` once a run, ``load`` per partition, then the index."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def open_run(environment: Environment, spec: DatasetSpec, run: str) -> tuple[int
 
 @task(
     name="load",
-    task_run_name="load {work.dataset} {work.fingerprint}",
+    task_run_name="load {work.label}",
     cache_policy=NO_CACHE,  # the ledger knows what was loaded
     **RETRY,
 )

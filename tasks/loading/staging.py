@@ -74,7 +74,7 @@ def copy_into_staging(
     return int(cursor.rowcount)
 
 
-class _CopyAbandoned(Exception):  # noqa: N818 - its name is all that the server is told
+class _CopyAbandoned(Exception):
     """Ends a COPY from this side. It has no text: the driver sends that to the server's log."""
 
 
@@ -120,7 +120,7 @@ class _EncodedStream(io.RawIOBase):
                     return
                 self._put(self._encoder.write_batch(batch))
             self._put(self._encoder.finish())
-        except BaseException as error:  # noqa: BLE001 - handed to the thread that copies
+        except BaseException as error:
             self._error = error
         finally:
             self._put_until_stopped(_END)

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import psycopg2
 import pytest
-from embedded.ports import LOCALHOST
-from embedded.postgres import SUPERUSER, binaries, connect, initialise, unprivileged
 from psycopg2 import sql
 from pydantic import SecretStr
 
 from blocks.warehouse import WarehouseCredentials
+from embedded.ports import LOCALHOST
+from embedded.postgres import SUPERUSER, binaries, connect, initialise, unprivileged
 
 PASSWORD = "only-for-tests"
 START_SECONDS = 30

@@ -129,9 +129,23 @@ class World:
             "created_at": CREATED,
             "seconds": 0.0,
         }
+        self._raw(spec, partition, read, common)
         manifest = Manifest(stage="transformation", columns_added=columns_added, **common)
         key = manifest_key("transformation", spec.name, partition.fingerprint, "ab" * 32)
         return key, publish_manifest(self.lake, key, manifest)
+
+    def _raw(
+        self, spec: DatasetSpec, partition: Partition, read: int, common: dict[str, Any]
+    ) -> None:
+        path = self.scratch / "raw.parquet"
+        pq.write_table(
+            pa.table({"line": [f"{partition.label} {row}" for row in range(read)]}), path
+        )
+        files = (store_file(self.lake, "raw", spec.name, path, read),)
+        nothing: dict[str, Any] = {"quarantine": (), "rows_quarantined": 0, "reasons": ()}
+        raw = {**common, **nothing, "files": files, "rows_deduplicated": 0}
+        key = manifest_key("ingestion", spec.name, partition.fingerprint, "cd" * 32)
+        publish_manifest(self.lake, key, Manifest(stage="ingestion", **raw))
 
     def _clean(self, spec: DatasetSpec, table: pa.Table, name: str, row_group: int) -> LakeFile:
         path = self.scratch / f"clean-{name}.parquet"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import uuid
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -132,12 +134,15 @@ def test_table_equals_the_model(
         expected = [0, 0, 0]
         for key, value in rows.items():
             there = model.get(key)
-            newer = there is None or there[1] is None or (value[1] is not None and value[1] >= there[1])
+            newer = (
+                there is None or there[1] is None or (value[1] is not None and value[1] >= there[1])
+            )
             changed = newer and there != value
             expected[0 if there is None else 1 if changed else 2] += 1
             if changed:
                 model[key] = value
-        receipt = world.load(spec, f"p{number}", [(key, *value) for key, value in rows.items()])
+        label = f"{uuid.uuid4()}-{number}"  # the lake is not emptied between examples
+        receipt = world.load(spec, label, [(key, *value) for key, value in rows.items()])
         counts = receipt.counts
         assert [counts.inserted, counts.updated, counts.unchanged] == expected
     assert world.rows(spec) == [(key, *value) for key, value in sorted(model.items())]

@@ -102,12 +102,12 @@ def test_looked_up_column_has_the_type_of_its_source(world: World) -> None:
 
 def test_comments_and_constraints(world: World) -> None:
     """Key, NOT NULL and comments are those of the dataset file."""
-    columns = {**SMALL, "name": {"type": "string", "description": "It's 100 % \"quoted\""}}
+    columns = {**SMALL, "name": {"type": "string", "description": 'It\'s 100 % "quoted"'}}
     world.load(make_spec(columns), "a", [(1, "one", 1)])
     assert world.sql(
         "SELECT obj_description('analytics.things'::regclass), "
         "col_description('analytics.things'::regclass, 2)"
-    ) == [("A dataset of the tests", "It's 100 % \"quoted\"")]
+    ) == [("A dataset of the tests", 'It\'s 100 % "quoted"')]
     with pytest.raises(PipelineError):
         world.sql("INSERT INTO analytics.things (id, _load_id) VALUES (NULL, 1)")
 

@@ -33,7 +33,11 @@ TYPES: dict[str, tuple[dict[str, Any], pa.DataType, list[Any]]] = {
         pa.float64(),
         [1.7976931348623157e308, 5e-324, 0.1, -1e-7, float("inf"), float("-inf")],
     ),
-    "decimal": ({"type": "decimal(38,10)"}, pa.decimal128(38, 10), [BIG, BIG.copy_negate(), Decimal("0.0000000001")]),
+    "decimal": (
+        {"type": "decimal(38,10)"},
+        pa.decimal128(38, 10),
+        [BIG, BIG.copy_negate(), Decimal("0.0000000001")],
+    ),
     "integer_decimal": (
         {"type": "decimal(38,0)"},
         pa.decimal128(38, 0),

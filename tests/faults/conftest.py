@@ -1,0 +1,6 @@
+"""Faults are injected into the same world that the integration tests load into."""
+
+from tests.integration.loading.server import postgres_port, warehouse
+from tests.integration.loading.support import world
+
+__all__ = ["postgres_port", "warehouse", "world"]

@@ -1,0 +1,96 @@
+"""Kill a load at every step: run again, and the table is as if nothing had happened."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from blocks.warehouse import WarehouseCredentials
+from tasks.loading.publish import STEPS
+from tests.faults.campaign import CONFLICT, check_exact, load_all, start_victim
+from tests.integration.loading.support import World
+
+SECONDS = 30
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_killed_at_a_step_loses_and_doubles_nothing(
+    world: World, warehouse: WarehouseCredentials, tmp_path: Path, step: str
+) -> None:
+    """A load that is killed at any of its steps is done again, once."""
+    process = start_victim(warehouse, tmp_path, 1, step)
+    process.join(SECONDS)
+    assert process.exitcode == -signal.SIGKILL
+    loaded = world.sql("SELECT count(*) FROM etl.loads")[0][0]
+    assert loaded == (2 if step == "committed" else 1)
+    load_all(world, "second")
+    check_exact(world)
+
+
+def test_killed_at_random_again_and_again(
+    world: World, warehouse: WarehouseCredentials, tmp_path: Path
+) -> None:
+    """Twenty runs killed at random times, then one that is left alone: the truth."""
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")  # noqa: T201 - shown when the test fails
+    chance = random.Random(seed)
+    killed = 0
+    for _ in range(20):
+        process = start_victim(warehouse, tmp_path, -1, "never")
+        process.join(chance.uniform(0.02, 0.5))
+        if process.exitcode is None:
+            process.kill()
+            killed += 1
+        process.join(SECONDS)
+    load_all(world, "last")
+    check_exact(world)
+    assert killed > 0
+
+
+@pytest.mark.parametrize("step", ["begun", "copied", "gated"])
+def test_stopped_run_that_wakes_up_late_is_fenced_off(
+    world: World, warehouse: WarehouseCredentials, tmp_path: Path, step: str
+) -> None:
+    """An older run, asleep while a newer one opens the dataset, must not publish when it wakes."""
+    process = start_victim(warehouse, tmp_path, 1, step, signal.SIGSTOP)
+    assert process.pid is not None
+    _wait_until_stopped(process.pid)
+    load_all(world, "newer")
+    os.kill(process.pid, signal.SIGCONT)
+    process.join(SECONDS)
+    # It finds its partition in the ledger, goes on to the next, and so on: nothing is left to do.
+    # Had the newer run loaded less, it would meet the fence.
+    assert process.exitcode in (0, CONFLICT)
+    check_exact(world)
+
+
+def test_stopped_run_meets_the_fence(
+    world: World, warehouse: WarehouseCredentials, tmp_path: Path
+) -> None:
+    """The newer run has opened the dataset and loaded nothing yet: here the fence alone decides."""
+    from tests.integration.loading.support import make_spec
+
+    process = start_victim(warehouse, tmp_path, 1, "copied", signal.SIGSTOP)
+    assert process.pid is not None
+    _wait_until_stopped(process.pid)
+    world.open(make_spec(), "newer")
+    os.kill(process.pid, signal.SIGCONT)
+    process.join(SECONDS)
+    assert process.exitcode == CONFLICT
+    assert world.sql("SELECT count(*) FROM etl.loads") == [(1,)]
+    load_all(world, "newest")
+    check_exact(world)
+
+
+def _wait_until_stopped(pid: int) -> None:
+    deadline = time.monotonic() + SECONDS
+    while time.monotonic() < deadline:
+        if Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "T":
+            return
+        time.sleep(0.01)
+    raise TimeoutError("the process did not stop")
