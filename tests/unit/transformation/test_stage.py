@@ -199,7 +199,9 @@ def test_column_that_is_not_declared_follows_the_contract(
 
 def test_added_columns_that_collide_are_refused(lake: Lake, scratch: Path) -> None:
     row = {"id": "1", "a_b": "a", "A b": "b", "a-b": "c"}
-    spec = make_spec(contract="evolve", columns={"id": {"type": "int64"}, "a_b": {"type": "string"}})
+    spec = make_spec(
+        contract="evolve", columns={"id": {"type": "int64"}, "a_b": {"type": "string"}}
+    )
     with pytest.raises(ContractBroken, match="would become 'a_b'"):
         transform(lake, scratch, spec, [row])
     with pytest.raises(ContractBroken, match="differ only by case: text, TEXT"):
