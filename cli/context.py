@@ -36,7 +36,7 @@ def connections(
 ) -> Iterator[Connections]:
     """Open connections for a command that runs no flow.
 
-    In dev the embedded servers are started as needed, and the Prefect server is not needed at all.
+    In dev the embedded servers are started as needed; the Prefect server only for blocks of the user.
     """
     if not environment.embedded:
         _require_prefect_url()
@@ -45,14 +45,20 @@ def connections(
         with Connections(environment) as opened:
             yield opened
         return
-    from cli.local import local_servers
+    from cli.local import local_servers, save_blocks
 
     with local_servers(environment, catalog, names, starting) as local:
-        local.start(prefect=False, sources=sources)
-        from tasks.connections import Connections
+        prefect = sources and bool(local.blocks_of_the_user)
+        local.start(prefect=prefect, sources=sources)
+        from tasks.connections import Connections, load_from_prefect
 
-        with Connections(environment, local.load_block) as opened:
+        if prefect:
+            save_blocks(local.blocks(sources=True))
+        load = load_from_prefect if prefect else local.load_block
+        with Connections(environment, load) as opened:
             yield opened
+        if prefect:
+            drain_prefect()
 
 
 @contextmanager

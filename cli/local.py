@@ -17,6 +17,7 @@ from tasks.environments import project_root
 from tasks.model.dataset import DatasetSpec
 from tasks.model.environment import Environment
 from tasks.model.errors import ConfigError, SourceUnavailable
+from tasks.model.source import FilesSource
 
 WAREHOUSE_DATABASE = "warehouse"
 OnEvent = Callable[[str, str], None]
@@ -38,8 +39,10 @@ class LocalServers:
 
         self.stack = stack
         self._environment = environment
-        named = {getattr(spec.source, "block", None) for spec in specs}
-        self.source_blocks = {name for name in named if name in SERVERS}
+        named = {spec.source.block for spec in specs if not isinstance(spec.source, FilesSource)}
+        self.source_blocks = named & SERVERS.keys()
+        self.blocks_of_the_user = named - SERVERS.keys()
+        """Blocks that only the Prefect server has."""
         self._servers = {server for name in self.source_blocks for server in SERVERS[name]}
 
     def start(self, *, prefect: bool, sources: bool) -> None:
@@ -90,7 +93,7 @@ class LocalServers:
             return block
         raise ConfigError(
             f"no block {name!r} of type {block_class.get_block_type_slug()!r} in the dev environment",
-            "start 'dpp up', create the block in the UI, and set DPP_EMBEDDED=false",
+            "create it in the UI: dpp up",
         )
 
 

@@ -7,7 +7,9 @@ The staging table is made from the Arrow schema of the files, never from the tar
 from __future__ import annotations
 
 import io
+import os
 import queue
+import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -65,13 +67,40 @@ def copy_into_staging(
     statement = sql.SQL("COPY {} ({}) FROM STDIN WITH (FORMAT binary)").format(
         sql.Identifier("pg_temp", STAGING), sql.SQL(", ").join(map(sql.Identifier, schema.names))
     )
-    with _EncodedStream(schema, batches, on_first) as stream:
+    with (
+        _Refusal(cursor.connection.fileno()) as refusal,
+        _EncodedStream(schema, batches, on_first, refusal.is_there) as stream,
+    ):
         try:
             cursor.copy_expert(statement.as_string(cursor), stream, size=COPY_BYTES)
         except psycopg2.Error:
             stream.raise_own_error()  # what the server says then is only an echo of it
             raise
     return int(cursor.rowcount)
+
+
+class _Refusal:
+    """Sees that the server has refused the data, while there is still some to send.
+
+    The driver reads the server's answer when all is sent. It is there long before, as a message
+    that begins with an E; of an encrypted connection the beginning cannot be seen.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._socket = socket.socket(fileno=os.dup(descriptor))
+
+    def __enter__(self) -> _Refusal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    def is_there(self) -> bool:
+        """Look at the first byte that the server has sent, without taking it."""
+        try:
+            return self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b"E"
+        except OSError:  # nothing is there, or the connection is gone, which the driver will tell
+            return False
 
 
 class _CopyAbandoned(Exception):
@@ -85,7 +114,11 @@ class _EncodedStream(io.RawIOBase):
     """
 
     def __init__(
-        self, schema: pa.Schema, batches: Iterator[pa.RecordBatch], on_first: Callable[[], None]
+        self,
+        schema: pa.Schema,
+        batches: Iterator[pa.RecordBatch],
+        on_first: Callable[[], None],
+        is_refused: Callable[[], bool] = lambda: False,
     ) -> None:
         self._chunks: queue.Queue[bytes] = queue.Queue(QUEUED_CHUNKS)
         self._encoder = pgpq.ArrowToPostgresBinaryEncoder(schema)
@@ -95,6 +128,7 @@ class _EncodedStream(io.RawIOBase):
         self._left = memoryview(b"")
         self._ended = False
         self._on_first: Callable[[], None] | None = on_first
+        self._is_refused = is_refused
         self._thread = threading.Thread(target=self._produce, name="copy-encoder", daemon=True)
 
     def __enter__(self) -> _EncodedStream:
@@ -153,6 +187,8 @@ class _EncodedStream(io.RawIOBase):
         self._ended = chunk == _END
         if self._ended and self._error is not None:
             raise _CopyAbandoned  # ends the COPY with an error, so that the server keeps nothing
+        if self._is_refused():
+            raise _CopyAbandoned  # there is no use in sending the rest
         self._left = memoryview(chunk)
         if self._on_first is not None:
             on_first, self._on_first = self._on_first, None

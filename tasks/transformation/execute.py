@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -262,7 +263,11 @@ def _pandera_rows(
                 column=column,
                 message=message,
                 failures=f"{column}: {message}",
-                raw=str({name: value for name, value in row.items() if not name.startswith("_")}),
+                raw=json.dumps(
+                    {name: value for name, value in row.items() if not name.startswith("_")},
+                    default=str,
+                    ensure_ascii=False,
+                ),
             )
         )
     return refused

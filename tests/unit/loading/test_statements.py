@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from psycopg2 import sql
 
@@ -60,6 +60,7 @@ def test_merge_sorts_compares_and_casts() -> None:
     assert "_load_id" not in text.split("IS DISTINCT FROM")[1]
 
 
+@settings(deadline=None)
 @given(names=st.lists(NAMES, min_size=1, max_size=6, unique=True), data=st.data())
 def test_any_name_is_quoted(names: list[str], data: st.DataObject) -> None:
     """Whatever the columns are called, each name appears quoted only."""
@@ -117,6 +118,7 @@ ARROW_TYPES = [
 ]
 
 
+@settings(deadline=None)
 @given(kinds=st.lists(st.sampled_from(ARROW_TYPES), min_size=1, max_size=6))
 def test_staged_schema_is_a_fixed_point(kinds: list[pa.DataType]) -> None:
     """What can be staged is staged in types that are not cast again, and each has a name."""
@@ -185,6 +187,7 @@ def test_named_queries_are_described() -> None:
     assert "every_row_is_accounted_for" in ledger_schema()
 
 
+@settings(deadline=None)
 @given(
     chunks=st.lists(st.binary(max_size=20), max_size=12),
     sizes=st.lists(st.integers(1, 30), min_size=1, max_size=5),
