@@ -35,6 +35,8 @@ def show_checks(checks: Sequence[Check]) -> None:
     console.print(reconcile_table(checks))
     broken = [check for check in checks if not check.holds]
     if broken:
+        for remedy in dict.fromkeys(f"{check.invariant}: {check.remedy}" for check in broken):
+            console.print(remedy, markup=False, highlight=False, soft_wrap=True)
         console.print(f"[bold red]{len(broken)} of {len(checks)} invariants do not hold[/]")
     else:
         datasets = len({check.dataset for check in checks})

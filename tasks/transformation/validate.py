@@ -57,9 +57,14 @@ def column_rules(name: str, column: ColumnSpec, *, required: bool, text: str) ->
     if column.type in ("string", "json"):
         nul = f"contains({value}, chr(0))"
         if column.type == "json":
-            nul = f"({nul} OR contains({value}, '\\u0000'))"
+            nul = f"({nul} OR contains({_without_escapes(value)}, '\\u0000'))"
         yield Rule("nul_character", name, "has a NUL character, which PostgreSQL cannot store", nul)
     yield from _check_rules(name, value, column.checks)
+
+
+def _without_escapes(value: str) -> str:
+    """Return SQL for a JSON text without its escaped backslashes: what follows one is no escape."""
+    return f"replace({value}, '\\\\', '')"
 
 
 def _check_rules(name: str, value: str, checks: Checks) -> Iterator[Rule]:

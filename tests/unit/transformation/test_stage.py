@@ -328,3 +328,23 @@ def test_typed_sources_keep_their_types(lake: Lake, scratch: Path) -> None:
     types = {"id": pa.int64(), "at": pa.timestamp("us", tz="UTC"), "amount": pa.decimal128(10, 2)}
     _, clean = transform(lake, scratch, spec, rows, types=types)
     assert (clean[0]["id"], clean[0]["at"], clean[0]["amount"]) == (2**53 + 1, moment, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        (r'{"a": "\u0000"}', "nul_character"),
+        (r'{"a": "\ud800"}', "type"),
+        (r'{"a": "\udc00\ud800"}', "type"),
+        (r'{"a": "\ud83d\ude00"}', None),
+        (r'{"a": "\\u0000 \\ud800"}', None),  # escaped backslashes, no escapes of characters
+        (r'{"a": "\\\ud800"}', "type"),
+        ('{"a": "😀"}', None),
+    ],
+)
+def test_json_that_postgresql_refuses_is_refused_before(
+    lake: Lake, scratch: Path, text: str, rule: str | None
+) -> None:
+    spec = make_spec(columns={"id": {"type": "int64"}, "text": {"type": "json"}})
+    manifest, _ = transform(lake, scratch, spec, [{"id": "1", "text": text}])
+    assert reasons(manifest) == ({} if rule is None else {(rule, "text"): 1})
