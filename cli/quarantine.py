@@ -65,6 +65,8 @@ def show(
                 typer.echo(json.dumps(row, ensure_ascii=False))
         elif rows:
             for row in rows:
+                where = f"{row['source_uri']} row {row['source_row']}: {row['failures']}"
+                console.print(where, style="bold", markup=False, highlight=False)
                 console.print(_refused_row(row))
         else:
             console.print("no such row is in quarantine")
@@ -72,13 +74,7 @@ def show(
 
 def _refused_row(row: dict[str, Any]) -> Table:
     """Return one refused row, the offending cell marked."""
-    table = Table(
-        box=box.SIMPLE,
-        title=escape(f"{row['source_uri']} row {row['source_row']}: {row['failures']}"),
-        title_justify="left",
-        title_style="bold",
-        show_header=False,
-    )
+    table = Table(box=box.SIMPLE, show_header=False)
     table.add_column(style="dim")
     table.add_column()
     try:

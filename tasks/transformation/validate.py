@@ -48,10 +48,13 @@ def column_rules(name: str, column: ColumnSpec, *, required: bool, text: str) ->
         text: SQL of the value before the cast.
     """
     value = identifier(name)
+    article = "an" if column.type.startswith("int") else "a"
     shape = f" in the form {column.format}" if column.format else ""
+    if column.timezone:
+        shape += f", or no clear one in {column.timezone}"
     if column.type != "string":  # a text is always one
         broken = f"{value} IS NULL AND {text} IS NOT NULL"
-        yield Rule("type", name, f"not a {column.type}{shape}", broken)
+        yield Rule("type", name, f"not {article} {column.type}{shape}", broken)
     if required:
         yield Rule("required", name, "is missing", f"{value} IS NULL AND {text} IS NULL")
     if column.type in ("string", "json"):

@@ -143,7 +143,7 @@ def test_refused_row_keeps_its_origin_all_reasons_and_original_values(
     assert reasons(manifest) == {("type", "id"): 1, ("required", "text"): 1}
     first, second = refused(lake, manifest, scratch)
     assert (first["source_uri"], first["source_row"]) == ("input.csv", 2)
-    assert first["failures"] == "id: not a int64; text: longer than 3 characters"
+    assert first["failures"] == "id: not an int64; text: longer than 3 characters"
     assert first["raw"] == '{"ID":"x","text":"toolong"}'
     assert second["raw"] == '{"ID":"8","text":null}'
 
