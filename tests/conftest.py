@@ -6,15 +6,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from obstore.store import LocalStore
 from sqlalchemy import Engine
 
 from blocks.lake import Lake
 from blocks.warehouse import WarehouseCredentials
 from tasks.loading.ledger import ensure_ledger
-from tests.integration.loading.server import postgres_port, warehouse
+from tests.server import postgres_port, warehouse
 
 __all__ = ["postgres_port", "warehouse"]
+
+# A busy machine is no failure of ours.
+settings.register_profile("suite", deadline=None)
+settings.load_profile("suite")
 
 DPP_VARIABLES = ("DPP_ENV", "DPP_HOME", "DPP_EMBEDDED", "DPP_LOG_LEVEL", "PREFECT_API_URL")
 

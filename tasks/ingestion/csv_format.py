@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from bisect import bisect_left
-from collections import Counter
+import json
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO, cast
 
@@ -13,8 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
-from tasks.ingestion.connector import SOURCE_ROW, SOURCE_URI, PlanLimits, RawBatch, Reject
-from tasks.ingestion.streams import QuoteCounter, open_stream
+from tasks.ingestion.connector import PlanLimits, RawBatch, Reject
+from tasks.ingestion.csv_guard import Grammar, RecordGuard
+from tasks.ingestion.provenance import RAW_SHOWN, check_names, with_origin
+from tasks.ingestion.streams import open_stream
 from tasks.model.errors import ContractBroken, SourceRejected
 from tasks.model.source import CsvFormat
 
@@ -38,49 +40,61 @@ def read_csv(
         SourceRejected: The file is damaged, or a quote is never closed.
     """
     stream = open_stream(raw, uri, declared.encoding)
-    first = b""
+    grammar = Grammar(declared)
+    first, position = b"", 0
     if declared.header is None:
-        names, first = _read_header(stream, uri, declared)
+        names, first, position = _read_header(stream, uri, declared, grammar)
         if not names:
             return
         _check_header(names, uri, declared, expected_columns)
     else:
         names = list(declared.header)
-    watched = QuoteCounter(stream, first, declared.quote.encode())
-    refused = _RefusedRows(uri)
+    check_names(names, uri)
+    guard = RecordGuard(stream, first, uri, grammar, limits, len(names), position)
+    refused = _RefusedRows(uri, guard)
     rows = _Rows(uri, refused, limits)
-    last_row_spans_lines = False
     try:
-        for batch in _open(watched, names, declared, limits, refused):
-            last_row_spans_lines = _last_row_spans_lines(batch)
+        for batch in _open(guard, names, declared, refused):
             yield rows.convert(batch)
-    except pa.ArrowInvalid as error:
-        raise SourceRejected(f"{uri}: {_reason(error, limits)}") from None
-    if watched.quotes % 2 and (last_row_spans_lines or refused.last_spans_lines):
-        raise SourceRejected(
-            f"{uri}: a quote is opened and never closed; the last record runs over several lines",
-            "correct the file; nothing of it was loaded",
-        )
+    except pa.ArrowInvalid:
+        # Its message would show a row.
+        raise SourceRejected(f"{uri}: cannot be parsed as delimited text") from None
     if left := rows.rest():
         yield left
 
 
-def _read_header(stream: BinaryIO, uri: str, declared: CsvFormat) -> tuple[list[str], bytes]:
-    """Return the names in the first line, and the bytes read beyond it."""
-    line = stream.readline(MAX_HEADER_BYTES)
-    if not line.strip():
-        return [], b""
-    rest = b""
-    if b"\r" in line.rstrip(b"\r\n"):  # line ends are CR only
-        line, _, rest = line.partition(b"\r")
+def _read_header(
+    stream: BinaryIO, uri: str, declared: CsvFormat, grammar: Grammar
+) -> tuple[list[str], bytes, int]:
+    """Return the names in the first line that is not empty, what was read beyond it, and where."""
+    read = b""
+    total = 0
+    while True:
+        line = stream.readline(MAX_HEADER_BYTES)
+        total += len(line)
+        read = (read + line).lstrip(b"\r\n")
+        found = grammar.record.match(read)
+        if found and (found[1] or not line):
+            if found[0].strip() or not line:
+                break
+            read = read[found.end() :]
+        elif not line:
+            raise SourceRejected(f"{uri}: the header opens a quote that is never closed")
+        if len(read) > MAX_HEADER_BYTES:
+            raise ContractBroken(f"{uri}: the header is longer than {MAX_HEADER_BYTES} bytes")
     try:
-        text = line.decode()
+        text = found[0].decode()
     except UnicodeDecodeError as error:
         raise SourceRejected(f"{uri}: header is not UTF-8 at byte {error.start}") from None
+    if "\0" in text:
+        raise ContractBroken(f"{uri}: NUL in the header; is the encoding UTF-16?")
     parsed = csv.reader(
-        io.StringIO(text.rstrip("\r\n")), delimiter=declared.delimiter, quotechar=declared.quote
+        io.StringIO(text.rstrip("\r\n"), newline=""),
+        delimiter=declared.delimiter,
+        quotechar=declared.quote,
     )
-    return next(parsed, []), rest
+    rest = read[found.end() :]
+    return next(parsed, []), rest, total - len(rest)
 
 
 def _check_header(names: list[str], uri: str, declared: CsvFormat, expected: int) -> None:
@@ -97,169 +111,125 @@ def _check_header(names: list[str], uri: str, declared: CsvFormat, expected: int
 
 
 class _RefusedRows:
-    """Rows that have too many or too few fields, as the parser meets them."""
+    """Rows that have too many or too few fields, as the parser meets them; and those set aside."""
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, guard: RecordGuard) -> None:
         self._uri = uri
-        self.numbers: list[int] = []
-        self.last_spans_lines = False
+        self._guard = guard
+        self.numbers: deque[int] = deque()
         self._waiting: list[Reject] = []
 
     def handle(self, row: pacsv.InvalidRow) -> str:
         number = row.number if row.number is not None else -1
         self.numbers.append(number)
-        self.last_spans_lines = "\n" in (row.text or "")
-        self._waiting.append(
-            Reject(
-                self._uri,
-                number,
-                "ragged_row",
-                f"expected {row.expected_columns} columns, found {row.actual_columns}",
-                row.text or "",
-            )
-        )
+        text = row.text or ""
+        if aside := self._guard.claim(text):
+            refusal = Reject(self._uri, number, aside.rule, aside.message, aside.raw)
+        else:
+            message = f"expected {row.expected_columns} columns, found {row.actual_columns}"
+            refusal = Reject(self._uri, number, "ragged_row", message, text[:RAW_SHOWN])
+        self._waiting.append(refusal)
         return "skip"
 
     def take(self) -> tuple[Reject, ...]:
-        taken = tuple(self._waiting)
-        self._waiting.clear()
+        taken, self._waiting = tuple(self._waiting), []
         return taken
 
 
 def _open(
-    stream: QuoteCounter,
-    names: Sequence[str],
-    declared: CsvFormat,
-    limits: PlanLimits,
-    refused: _RefusedRows,
+    guard: RecordGuard, names: Sequence[str], declared: CsvFormat, refused: _RefusedRows
 ) -> Iterator[pa.RecordBatch]:
-    buffered = io.BufferedReader(stream, 1 << 20)
-    if not buffered.peek(1):
-        return
-    reader = pacsv.open_csv(
-        pa.PythonFile(cast(BinaryIO, buffered), mode="r"),
-        read_options=pacsv.ReadOptions(
-            use_threads=False,  # rows are numbered only when they are parsed one after the other
-            block_size=limits.batch_bytes,
-            column_names=list(names),
-            encoding="utf8",
-        ),
-        parse_options=pacsv.ParseOptions(
-            delimiter=declared.delimiter,
-            quote_char=declared.quote,
-            newlines_in_values=True,
-            ignore_empty_lines=len(names) > 1,
-            invalid_row_handler=refused.handle,
-        ),
-        convert_options=pacsv.ConvertOptions(
-            check_utf8=False,
-            column_types=dict.fromkeys(names, pa.binary()),
-            null_values=list(declared.null_values),
-            strings_can_be_null=bool(declared.null_values),
-            quoted_strings_can_be_null=False,
-        ),
-    )
+    try:
+        reader = pacsv.open_csv(
+            pa.PythonFile(cast(BinaryIO, guard), mode="r"),
+            read_options=pacsv.ReadOptions(
+                use_threads=False,  # rows are numbered only when they are parsed one after the other
+                block_size=guard.largest_block,
+                column_names=list(names),
+                encoding="utf8",
+            ),
+            parse_options=pacsv.ParseOptions(
+                delimiter=declared.delimiter,
+                quote_char=declared.quote,
+                newlines_in_values=True,
+                ignore_empty_lines=len(names) > 1,
+                invalid_row_handler=refused.handle,
+            ),
+            convert_options=pacsv.ConvertOptions(
+                check_utf8=False,  # the guard has checked it
+                column_types=dict.fromkeys(names, pa.string()),
+                null_values=list(declared.null_values),
+                strings_can_be_null=bool(declared.null_values),
+                quoted_strings_can_be_null=False,
+            ),
+        )
+    except pa.ArrowInvalid as error:
+        if "Empty CSV file" in str(error):
+            return
+        raise
     yield from reader
 
 
-def _last_row_spans_lines(batch: pa.RecordBatch) -> bool:
-    if not batch.num_rows:
-        return False
-    last = batch.slice(batch.num_rows - 1, 1)
-    return any(b"\n" in (column[0].as_py() or b"") for column in last.columns)
-
-
-def _reason(error: pa.ArrowInvalid, limits: PlanLimits) -> str:
-    text = str(error).splitlines()[0]
-    if "straddling" in text:
-        return f"a record is longer than {limits.batch_bytes} bytes, or a quote is never closed"
-    return text.removeprefix("CSV parse error: ")[:200]
-
-
 class _Rows:
-    """Numbers the rows of a file, and refuses values that are no text or too long."""
+    """Numbers the rows of a file, and refuses values that are too long."""
 
     def __init__(self, uri: str, refused: _RefusedRows, limits: PlanLimits) -> None:
         self._uri = uri
         self._refused = refused
-        self._limits = limits
+        self._most = limits.max_value_bytes
         self._last = 0
 
     def convert(self, batch: pa.RecordBatch) -> RawBatch:
-        """Turn a batch of bytes into one of text."""
+        """Give the rows of a batch their numbers, without those that are refused."""
         numbers = self._number(batch.num_rows)
-        bad: dict[int, tuple[str, str]] = {}
-        columns = []
-        for name, column in zip(batch.schema.names, batch.columns, strict=True):
-            _find_long(name, column, self._limits.max_value_bytes, bad)
-            columns.append(_as_text(name, column, bad))
-        texts = pa.record_batch(
-            [
-                *columns,
-                pa.repeat(self._uri, batch.num_rows),
-                pa.array(numbers, pa.int64()),
-            ],
-            names=[*batch.schema.names, SOURCE_URI, SOURCE_ROW],
-        )
+        names = batch.schema.names
+        long: dict[int, str] = {}
+        for name, column in zip(names, batch.columns, strict=True):
+            for row in long_values(column, self._most):
+                long.setdefault(row, f"{name} is longer than {self._most} bytes")
+        made = with_origin(names, batch.columns, self._uri, numbers)
         rejects = self._refused.take()
-        if bad:
+        if long:
             rejects += tuple(
-                self._reject(batch, row, numbers[row], *bad[row]) for row in sorted(bad)
+                Reject(self._uri, numbers[row], "value_too_long", long[row], shown(batch, row))
+                for row in sorted(long)
             )
-            texts = texts.filter(pa.array([row not in bad for row in range(batch.num_rows)]))
-        return RawBatch(texts, rejects)
+            made = made.filter(pa.array([row not in long for row in range(batch.num_rows)]))
+        return RawBatch(made, rejects)
 
     def rest(self) -> RawBatch | None:
         """Return what was refused after the last good row."""
         rejects = self._refused.take()
         return RawBatch(None, rejects) if rejects else None
 
-    def _number(self, rows: int) -> range | list[int]:
+    def _number(self, rows: int) -> Sequence[int]:
         """Number the good rows of a batch, leaving out the numbers of the refused ones."""
         refused = self._refused.numbers
-        start = self._last + 1
-        if not refused or refused[-1] < start:
+        if not refused or refused[0] > self._last + rows:
             self._last += rows
-            return range(start, start + rows)
+            return range(self._last - rows + 1, self._last + 1)
         numbers: list[int] = []
-        number = start
-        position = bisect_left(refused, start)
         while len(numbers) < rows:
-            if position < len(refused) and refused[position] == number:
-                position += 1
+            self._last += 1
+            if refused and refused[0] == self._last:
+                refused.popleft()
             else:
-                numbers.append(number)
-            number += 1
-        self._last = number - 1
+                numbers.append(self._last)
         return numbers
 
-    def _reject(
-        self, batch: pa.RecordBatch, row: int, number: int, rule: str, message: str
-    ) -> Reject:
-        raw = ", ".join(
-            f"{name}={(column[row].as_py() or b'')[:200]!r}"
-            for name, column in zip(batch.schema.names, batch.columns, strict=True)
-        )
-        return Reject(self._uri, number, rule, message, raw)
+
+def long_values(column: pa.Array, most: int) -> list[int]:
+    """Return the rows whose text or bytes are longer than ``most`` bytes."""
+    if column.nbytes <= most:
+        return []
+    found: list[int] = pc.indices_nonzero(pc.greater(pc.binary_length(column), most)).to_pylist()
+    return found
 
 
-def _find_long(name: str, column: pa.Array, most: int, bad: dict[int, tuple[str, str]]) -> None:
-    if (pc.max(pc.binary_length(column)).as_py() or 0) <= most:
-        return
-    for row in pc.indices_nonzero(pc.greater(pc.binary_length(column), most)).to_pylist():
-        bad.setdefault(row, ("value_too_long", f"{name} is longer than {most} bytes"))
-
-
-def _as_text(name: str, column: pa.Array, bad: dict[int, tuple[str, str]]) -> pa.Array:
-    try:
-        return column.cast(pa.string())
-    except pa.ArrowInvalid:
-        pass
-    texts: list[str | None] = []
-    for row, value in enumerate(column.to_pylist()):
-        try:
-            texts.append(None if value is None else value.decode())
-        except UnicodeDecodeError as error:
-            texts.append(None)
-            bad.setdefault(row, ("encoding", f"{name} is not UTF-8 at its byte {error.start}"))
-    return pa.array(texts, pa.string())
+def shown(batch: pa.RecordBatch, row: int) -> str:
+    """Return a row as JSON, each value cut to what is kept of it."""
+    values = {
+        name: None if (text := column[row].as_py()) is None else str(text)[:RAW_SHOWN]
+        for name, column in zip(batch.schema.names, batch.columns, strict=True)
+    }
+    return json.dumps(values, ensure_ascii=False)

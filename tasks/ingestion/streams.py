@@ -79,11 +79,12 @@ class _Transcoded(io.RawIOBase):
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         while not self._ready:
             piece = self._raw.read(READ_BYTES)
+            held = len(self._decoder.getstate()[0])  # the beginning of a character
             try:
                 self._ready = self._decoder.decode(piece, final=not piece).encode()
             except UnicodeDecodeError as error:
                 raise SourceRejected(
-                    f"{self._uri}: not {self._encoding} at byte {self._position + error.start}",
+                    f"{self._uri}: not {self._encoding} at byte {self._position - held + error.start}",
                     "correct 'encoding' in the dataset file",
                 ) from None
             self._position += len(piece)
@@ -93,31 +94,6 @@ class _Transcoded(io.RawIOBase):
         self._ready = self._ready[len(taken) :]
         buffer[: len(taken)] = taken
         return len(taken)
-
-
-class QuoteCounter(io.RawIOBase):
-    """Passes bytes on and counts the quotes among them."""
-
-    def __init__(self, raw: BinaryIO, first: bytes, quote: bytes) -> None:
-        self._raw = raw
-        self._first = first
-        self._quote = quote
-        self.quotes = 0
-
-    def readable(self) -> bool:
-        """Tell that it can be read."""
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        """Fill a buffer and count the quotes in it."""
-        if self._first:
-            piece = self._first[: len(buffer)]
-            self._first = self._first[len(piece) :]
-        else:
-            piece = self._raw.read(len(buffer))
-        self.quotes += piece.count(self._quote)
-        buffer[: len(piece)] = piece
-        return len(piece)
 
 
 def open_stream(raw: BinaryIO, uri: str, encoding: str = "utf-8") -> BinaryIO:

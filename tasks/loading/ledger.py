@@ -79,6 +79,9 @@ def ensure_ledger(engine: Engine) -> None:
         if str(_one(cursor)[0]).endswith(version):
             return
         cursor.execute("SELECT pg_advisory_xact_lock(%s)", (LEDGER_LOCK,))
+        # Reading the catalog makes the session take notice of what was committed while it waited;
+        # from its cache alone, CREATE … IF NOT EXISTS would create again, and fail.
+        cursor.execute(query("schema_exists"), {"schema": "etl"})
         cursor.execute(ledger_schema())
         cursor.execute("COMMENT ON SCHEMA etl IS %s", (f"{LEDGER_COMMENT} {version}",))
 

@@ -136,17 +136,25 @@ def ensure_schema(engine: Engine, spec: DatasetSpec) -> None:
     once, and ``IF NOT EXISTS`` alone is no protection against that.
     """
     with session(engine) as connection, connection.cursor() as cursor:
-        cursor.execute(query("schema_exists"), {"schema": spec.schema_name})
-        row = cursor.fetchone()
-        if row and row[0]:
+        if _schema_exists(cursor, spec.schema_name):
             return
         cursor.execute(
             "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))",
             (f"etl:schema:{spec.schema_name}",),
         )
+        # Asking again makes the session take notice of what was committed meanwhile: from its cache
+        # alone, CREATE SCHEMA IF NOT EXISTS would still believe that there is none, and fail.
+        if _schema_exists(cursor, spec.schema_name):
+            return
         cursor.execute(
             sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(spec.schema_name))
         )
+
+
+def _schema_exists(cursor: Cursor, schema: str) -> bool:
+    cursor.execute(query("schema_exists"), {"schema": schema})
+    row = cursor.fetchone()
+    return bool(row and row[0])
 
 
 def _differences(

@@ -78,7 +78,7 @@ class Project:
             connection.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedStack]:
     root = tmp_path_factory.mktemp("project")
     shutil.copytree(ROOT / "deployments" / "environments", root / "deployments" / "environments")

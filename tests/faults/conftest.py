@@ -1,6 +1,5 @@
 """Faults are injected into the same world that the integration tests load into."""
 
-from tests.integration.loading.server import postgres_port, warehouse
 from tests.integration.loading.support import world
 
-__all__ = ["postgres_port", "warehouse", "world"]
+__all__ = ["world"]

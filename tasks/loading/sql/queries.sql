@@ -3,8 +3,8 @@
 SELECT coalesce(obj_description(to_regnamespace('etl'), 'pg_namespace'), '');
 
 -- name: schema_exists
--- Is a schema there?
-SELECT to_regnamespace(%(schema)s) IS NOT NULL;
+-- Is a schema there? Reading the catalog itself, the session takes notice of what others committed.
+SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = %(schema)s);
 
 -- name: wait_for_turn
 -- Publishing into a table is one at a time. The wait ends with the statement's time limit, not with

@@ -1,0 +1,44 @@
+"""Every row's origin: which object, page or table it came from, and which row of it it was."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from tasks.ingestion.connector import SOURCE_ROW, SOURCE_URI
+from tasks.model.errors import ContractBroken
+
+RAW_SHOWN = 10_000
+"""Characters of a refused record, or of one of its fields, that are kept."""
+
+
+def check_names(names: Sequence[str], uri: str) -> None:
+    """Refuse columns that a raw file could not tell from ours.
+
+    Raises:
+        ContractBroken: The source has a column of the name of one of ours.
+    """
+    for name in (SOURCE_URI, SOURCE_ROW):
+        if name in names:
+            raise ContractBroken(
+                f"{uri}: a column is called {name}, which is a name of the product",
+                "rename it in the source, e.g. by a query",
+            )
+
+
+def with_origin(
+    names: Sequence[str], columns: Sequence[pa.Array], uri: str, numbers: Sequence[int]
+) -> pa.RecordBatch:
+    """Return the columns as a batch, each row with its origin.
+
+    Args:
+        names: Names of the columns; ``check_names`` has seen them.
+        columns: Their values.
+        uri: Where all these rows are from.
+        numbers: The rows' numbers there, one a row.
+    """
+    return pa.record_batch(
+        [*columns, pa.repeat(uri, len(numbers)), pa.array(numbers, pa.int64())],
+        names=[*names, SOURCE_URI, SOURCE_ROW],
+    )
