@@ -7,7 +7,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, computed_field, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, computed_field, model_validator
 
 from tasks.model.dataset import canonical_json
 from tasks.model.errors import ErrorKind
@@ -56,6 +56,19 @@ class Partition(Value):
         return hashlib.sha256(canonical_json(identity)).hexdigest()
 
 
+class Window(Value):
+    """A span of the source's own time, half open: ``start <= t < end``. A backfill asks for one."""
+
+    start: AwareDatetime
+    end: AwareDatetime
+
+    @model_validator(mode="after")
+    def _is_a_span(self) -> Self:
+        if self.start >= self.end:
+            raise ValueError(f"the window ends at {self.end}, not after its start {self.start}")
+        return self
+
+
 class SourceState(Value):
     """What the ledger knows of a dataset's source when a run is planned."""
 
@@ -65,6 +78,8 @@ class SourceState(Value):
     """Fingerprints of every committed partition."""
     latest: dict[str, Any] = Field(default_factory=dict)
     """``state`` of the partition that was committed last."""
+    window: Window | None = None
+    """Plan only what is missing in this span, and leave ``latest`` as it is; None in a daily run."""
 
 
 class LakeFile(Value):
