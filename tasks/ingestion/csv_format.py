@@ -18,32 +18,46 @@ from tasks.ingestion.csv_guard import Grammar, RecordGuard
 from tasks.ingestion.provenance import RAW_SHOWN, check_names, with_origin
 from tasks.ingestion.streams import open_stream
 from tasks.model.errors import ContractBroken, SourceRejected
+from tasks.model.run import Part
 from tasks.model.source import CsvFormat
 
 MAX_HEADER_BYTES = 1 << 20
 
 
 def read_csv(
-    raw: BinaryIO, uri: str, declared: CsvFormat, limits: PlanLimits, expected_columns: int
+    raw: BinaryIO,
+    uri: str,
+    declared: CsvFormat,
+    limits: PlanLimits,
+    expected_columns: int,
+    *,
+    part: Part | None = None,
+    header: bytes = b"",
 ) -> Iterator[RawBatch]:
     """Stream a file of delimited text.
 
     Args:
-        raw: Its bytes, compressed or not.
+        raw: Its bytes, compressed or not; of a part, the bytes of the part.
         uri: Its name, for provenance and messages.
         declared: Its format.
         limits: Bounds of batches and values.
         expected_columns: Number of columns that the dataset declares.
+        part: The part of it that is read, None for all of it.
+        header: What names the columns of a part that is not the first one.
 
     Raises:
         ContractBroken: The header cannot be the declared one.
         SourceRejected: The file is damaged, or a quote is never closed.
     """
-    stream = open_stream(raw, uri, declared.encoding)
+    later = part is not None and part.start > 0
+    # The middle of a text may begin like another encoding or a compressed file.
+    stream = raw if later else open_stream(raw, uri, declared.encoding)
     grammar = Grammar(declared)
-    first, position = b"", 0
+    first, position = b"", part.start if part else 0
     if declared.header is None:
-        names, first, position = _read_header(stream, uri, declared, grammar)
+        named = open_stream(io.BytesIO(header), uri, declared.encoding) if later else stream
+        names, first, read = read_header(named, uri, declared, grammar)
+        position += 0 if later else read
         if not names:
             return
         _check_header(names, uri, declared, expected_columns)
@@ -51,8 +65,9 @@ def read_csv(
         names = list(declared.header)
     check_names(names, uri)
     guard = RecordGuard(stream, first, uri, grammar, limits, len(names), position)
-    refused = _RefusedRows(uri, guard)
-    rows = _Rows(uri, refused, limits)
+    before = (part.first_row or 1) - 1 if part else 0
+    refused = _RefusedRows(uri, guard, before)
+    rows = _Rows(uri, refused, limits, before)
     try:
         for batch in _open(guard, names, declared, refused):
             yield rows.convert(batch)
@@ -63,7 +78,7 @@ def read_csv(
         yield left
 
 
-def _read_header(
+def read_header(
     stream: BinaryIO, uri: str, declared: CsvFormat, grammar: Grammar
 ) -> tuple[list[str], bytes, int]:
     """Return the names in the first line that is not empty, what was read beyond it, and where."""
@@ -113,14 +128,15 @@ def _check_header(names: list[str], uri: str, declared: CsvFormat, expected: int
 class _RefusedRows:
     """Rows that have too many or too few fields, as the parser meets them; and those set aside."""
 
-    def __init__(self, uri: str, guard: RecordGuard) -> None:
+    def __init__(self, uri: str, guard: RecordGuard, before: int) -> None:
         self._uri = uri
         self._guard = guard
+        self._before = before
         self.numbers: deque[int] = deque()
         self._waiting: list[Reject] = []
 
     def handle(self, row: pacsv.InvalidRow) -> str:
-        number = row.number if row.number is not None else -1
+        number = self._before + row.number if row.number is not None else -1
         self.numbers.append(number)
         text = row.text or ""
         if aside := self._guard.claim(text):
@@ -173,11 +189,11 @@ def _open(
 class _Rows:
     """Numbers the rows of a file, and refuses values that are too long."""
 
-    def __init__(self, uri: str, refused: _RefusedRows, limits: PlanLimits) -> None:
+    def __init__(self, uri: str, refused: _RefusedRows, limits: PlanLimits, before: int) -> None:
         self._uri = uri
         self._refused = refused
         self._most = limits.max_value_bytes
-        self._last = 0
+        self._last = before
 
     def convert(self, batch: pa.RecordBatch) -> RawBatch:
         """Give the rows of a batch their numbers, without those that are refused."""

@@ -107,6 +107,11 @@ class RecordGuard:
         self._around = around
 
     @property
+    def position(self) -> int:
+        """Where in the text the records end that were handed out so far."""
+        return self._position
+
+    @property
     def largest_block(self) -> int:
         """Most bytes that one ``read`` returns."""
         return self._longest + self._block

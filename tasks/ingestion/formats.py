@@ -10,6 +10,7 @@ from tasks.ingestion.connector import PlanLimits, RawBatch
 from tasks.ingestion.csv_format import read_csv
 from tasks.ingestion.json_format import read_json_lines
 from tasks.ingestion.parquet_format import read_parquet
+from tasks.model.run import Part
 from tasks.model.source import CsvFormat, Format, JsonLinesFormat
 
 
@@ -20,23 +21,29 @@ def read_object(
     expected_columns: int,
     *,
     open_binary: Callable[[], BinaryIO],
-    local_path: Callable[[], Path],
+    local_path: Callable[[], Path | BinaryIO],
+    part: Part | None = None,
+    header: bytes = b"",
 ) -> Iterator[RawBatch]:
-    """Stream the rows of one object.
+    """Stream the rows of one object, or of a part of it.
 
     Args:
         declared: Its format.
         uri: Its name.
         limits: Bounds of batches and values.
         expected_columns: Number of columns that the dataset declares.
-        open_binary: Opens its bytes for one pass.
+        open_binary: Opens its bytes, or those of the part, for one pass.
         local_path: Gives a local file of it, for formats that are not read in one pass.
+        part: The part that is read, None for all of it.
+        header: The beginning of a delimited text, where the part is not the first one.
     """
     if isinstance(declared, CsvFormat):
         with open_binary() as raw:
-            yield from read_csv(raw, uri, declared, limits, expected_columns)
+            yield from read_csv(
+                raw, uri, declared, limits, expected_columns, part=part, header=header
+            )
     elif isinstance(declared, JsonLinesFormat):
         with open_binary() as raw:
-            yield from read_json_lines(raw, uri, limits)
+            yield from read_json_lines(raw, uri, limits, part)
     else:
-        yield from read_parquet(local_path(), uri)
+        yield from read_parquet(local_path(), uri, part)

@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from tasks.ingestion.connector import SOURCE_ROW, SOURCE_URI, PlanLimits, RawBatch, Reject
 from tasks.ingestion.streams import open_stream
+from tasks.model.run import Part
 
 BATCH_ROWS = 20_000
 MOST_ZEROS = 400
@@ -205,14 +206,18 @@ class RecordBatcher:
         return made
 
 
-def read_json_lines(raw: BinaryIO, uri: str, limits: PlanLimits) -> Iterator[RawBatch]:
-    """Stream a file of one JSON object a line; empty lines are no records.
+def read_json_lines(
+    raw: BinaryIO, uri: str, limits: PlanLimits, part: Part | None = None
+) -> Iterator[RawBatch]:
+    """Stream a file of one JSON object a line, or a part of it; empty lines are no records.
 
     Raises:
         SourceRejected: The file is damaged.
     """
-    batcher = RecordBatcher(uri, limits)
-    for line in _lines(open_stream(raw, uri), limits.max_value_bytes):
+    batcher = RecordBatcher(uri, limits, (part and part.first_row) or 1)
+    # The middle of a text may begin like another encoding or a compressed file.
+    stream = raw if part and part.start else open_stream(raw, uri)
+    for line in _lines(stream, limits.max_value_bytes):
         if not line.strip():
             continue
         made = _add_line(batcher, line, limits)

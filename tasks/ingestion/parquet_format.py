@@ -5,26 +5,31 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.ingestion.connector import SOURCE_ROW, SOURCE_URI, RawBatch
 from tasks.model.errors import SourceRejected
+from tasks.model.run import Part
 
 BATCH_ROWS = 50_000
 
 
-def read_parquet(path: Path, uri: str) -> Iterator[RawBatch]:
-    """Stream a Parquet file.
+def read_parquet(
+    path: Path | BinaryIO, uri: str, part: Part | None = None
+) -> Iterator[RawBatch]:
+    """Stream a Parquet file, or the row groups of a part of it.
 
     Raises:
         SourceRejected: It is not Parquet, encrypted, or damaged.
     """
-    number = 1
+    number = (part and part.first_row) or 1
     try:
         file = pq.ParquetFile(path)
-        for group in range(file.num_row_groups):
+        groups = range(part.start, part.end) if part else range(file.num_row_groups)
+        for group in groups:
             # All groups in one call would buffer the whole file.
             for batch in file.iter_batches(batch_size=BATCH_ROWS, row_groups=[group]):
                 yield RawBatch(_with_provenance(batch, uri, number))

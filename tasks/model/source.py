@@ -23,6 +23,11 @@ class CsvFormat(Strict):
     header: tuple[str, ...] | None = Field(
         None, description="Column names, for files without a header line."
     )
+    newlines_in_values: bool = Field(
+        True,
+        description="Whether quoted values may hold line ends. If not, large objects are split "
+        "without being read by the plan.",
+    )
 
 
 class JsonLinesFormat(Strict):
