@@ -8,6 +8,7 @@ that the parser refuses as ragged, so that the record keeps its number among the
 
 from __future__ import annotations
 
+import codecs
 import re
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -100,6 +101,7 @@ class RecordGuard:
         self._position = position
         self._too_long: bytes | None = None
         self._ended = False
+        self._begun = False
         self._set_aside: dict[int, SetAside] = {}
         self._markers = 0
         around = np.zeros(256, np.bool_)
@@ -138,8 +140,13 @@ class RecordGuard:
             if len(self._pending) > self._longest:
                 self._shorten()
             if made:
-                return made
+                return self._whole(made)
         return b""
+
+    def _whole(self, block: bytes) -> bytes:
+        """Return a block; the parser takes a byte order mark off the first one, if it has one."""
+        first, self._begun = not self._begun, True
+        return codecs.BOM_UTF8 + block if first and block.startswith(codecs.BOM_UTF8) else block
 
     def claim(self, text: str) -> SetAside | None:
         """Return the record that a marker stands for, None if the text is no marker."""

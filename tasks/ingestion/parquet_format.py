@@ -17,9 +17,7 @@ from tasks.model.run import Part
 BATCH_ROWS = 50_000
 
 
-def read_parquet(
-    path: Path | BinaryIO, uri: str, part: Part | None = None
-) -> Iterator[RawBatch]:
+def read_parquet(path: Path | BinaryIO, uri: str, part: Part | None = None) -> Iterator[RawBatch]:
     """Stream a Parquet file, or the row groups of a part of it.
 
     Raises:

@@ -109,7 +109,9 @@ def count_records(block: bytes, grammar: Grammar, *, empty_count: bool) -> int:
         marks = np.flatnonzero(octets == grammar.quote[0])
         if len(marks) % 2 or not _between_fields(octets, marks, grammar):
             found = grammar.record.finditer(block)
-            return sum(1 for match in found if match[0].strip(b"\r\n") or (empty_count and match[0]))
+            return sum(
+                1 for match in found if match[0].strip(b"\r\n") or (empty_count and match[0])
+            )
         ends = ends[np.searchsorted(marks, ends) % 2 == 0]
     if not len(ends):
         return 1 if block else 0

@@ -201,7 +201,5 @@ class _Split:
     def _group_part(
         self, start: int, end: int, size: int, rows: Sequence[int], groups: int
     ) -> SourceItem:
-        part = Part(
-            unit="row groups", start=start, end=end, of=groups, first_row=rows[start] + 1
-        )
+        part = Part(unit="row groups", start=start, end=end, of=groups, first_row=rows[start] + 1)
         return self._item.model_copy(update={"part": part, "bytes": size})

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+import re
+from datetime import date, datetime
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -53,13 +54,56 @@ class FilesSource(Strict):
     format: Format
 
 
+DATE_FIELD = re.compile(r"\{date:([^{}]*)\}")
+"""The place of a date in a path, with its format."""
+
+
 class S3Source(Strict):
     """Objects of an S3 bucket."""
 
     kind: Literal["s3"]
     block: str = Field(description="Name of the S3Bucket block with bucket and credentials.")
-    path: str = Field(description="Glob pattern of the keys; what precedes the first * is listed.")
+    path: str = Field(
+        description="Glob pattern of the keys; what precedes the first * is listed. "
+        "{date:%Y/%m/%d} stands for a date, of %Y, %m, %d and %H."
+    )
     format: Format
+    lookback_days: int | None = Field(
+        None, ge=0, description="List only the folders of today and of so many days before it."
+    )
+    start: date | None = Field(None, description="List only the folders from this day on.")
+    hive_partitions: tuple[str, ...] = Field(
+        (), description="Folders name=value of the keys that become columns."
+    )
+    requester_pays: bool = Field(
+        False, description="Accept that the owner of the credentials pays for the requests."
+    )
+    customer_key_block: str | None = Field(
+        None,
+        description="Name of the Secret block with the key, in base64, of objects that are "
+        "encrypted with a key of the customer (SSE-C).",
+    )
+
+    @field_validator("path")
+    @classmethod
+    def _dates_are_whole(cls, path: str) -> str:
+        fields = DATE_FIELD.findall(path)
+        if "{date" in DATE_FIELD.sub("", path):
+            raise ValueError("write a date as {date:%Y/%m/%d}")
+        units = re.findall(r"%(.?)", "".join(fields))
+        found = "".join(unit for unit in "YmdH" if unit in units)
+        if fields and (set(units) - set("YmdH") or not found or not "YmdH".startswith(found)):
+            raise ValueError("a date is made of %Y, %m, %d and %H, each with those before it")
+        return path
+
+    @model_validator(mode="after")
+    def _span_needs_dates(self) -> S3Source:
+        if self.lookback_days is not None and self.start is not None:
+            raise ValueError("give either 'lookback_days' or 'start'")
+        span = self.lookback_days is not None or self.start is not None
+        if span and not DATE_FIELD.search(self.path):
+            raise ValueError("'lookback_days' and 'start' need a {date:…} in 'path'")
+        return self
 
 
 class PageNumbers(Strict):

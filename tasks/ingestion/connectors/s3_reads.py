@@ -189,7 +189,9 @@ class ItemReader:
         items: Pairs of an item and the range of it that will be read.
     """
 
-    def __init__(self, objects: PinnedObjects, items: Iterable[tuple[SourceItem, int, int]]) -> None:
+    def __init__(
+        self, objects: PinnedObjects, items: Iterable[tuple[SourceItem, int, int]]
+    ) -> None:
         ranges = list(items)
         self._requests = (request for spec in ranges for request in pieces(*spec))
         self._ahead = read_ahead(objects.fetch, self._requests)

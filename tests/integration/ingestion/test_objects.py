@@ -20,7 +20,8 @@ from blocks.object_store import LakeStorage, s3_store
 from embedded.stack import EmbeddedStack
 from tasks.ingestion.connector import PlanLimits
 from tasks.ingestion.connectors.files import FilesConnector
-from tasks.ingestion.connectors.s3 import S3Connector, key_pattern, literal_prefix
+from tasks.ingestion.connectors.s3 import S3Connector
+from tasks.ingestion.connectors.s3_keys import key_pattern, literal_prefix
 from tasks.model.errors import ConfigError, CredentialsRejected, SourceRejected
 from tasks.model.run import Partition, SourceState
 from tasks.model.source import FilesSource, S3Source
