@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import pyarrow as pa
 
@@ -37,6 +37,8 @@ class RawBatch:
 
     batch: pa.RecordBatch | None
     rejects: tuple[Reject, ...] = ()
+    state: Mapping[str, Any] | None = None
+    """Where the next plan goes on, for sources that know it only after reading; the last one counts."""
 
 
 class Connector(Protocol):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -71,10 +71,13 @@ def ingest_partition(
         log.info("ingestion.reused", rows=done.rows)
         return done
     writer = _RawWriter(scratch)
+    state: dict[str, Any] = {}
     quarantine = QuarantineWriter(scratch / "rejected.parquet", STAGE)
     with closing(writer), closing(quarantine):
         for raw in connector.read(partition):
             _check_deadline(clock() - started, deadline_seconds)
+            if raw.state is not None:
+                state = dict(raw.state)
             if raw.batch is not None and raw.batch.num_rows:
                 writer.write(raw.batch)
             if raw.rejects:
@@ -91,6 +94,7 @@ def ingest_partition(
         rows_deduplicated=0,
         rows_quarantined=quarantine.rows,
         reasons=quarantine.reasons,
+        state=state,
         created_at=datetime.now(UTC),
         seconds=clock() - started,
     )

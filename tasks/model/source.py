@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from tasks.model.columns import Identifier, Strict
+from tasks.model.rest_source import RestSource
 
 
 class CsvFormat(Strict):
@@ -55,54 +55,6 @@ class S3Source(Strict):
     block: str = Field(description="Name of the S3Bucket block with bucket and credentials.")
     path: str = Field(description="Glob pattern of the keys; what precedes the first * is listed.")
     format: Format
-
-
-class PageNumbers(Strict):
-    """Pages are counted: ``?page=1``, ``?page=2``, … until the last one."""
-
-    kind: Literal["page"]
-    page_param: str = "page"
-    size_param: str = "page_size"
-    size: int = Field(1000, ge=1)
-    first: int = 1
-    pages: str | None = Field(
-        None, description="Key of the body that says how many pages there are, e.g. 'pages'."
-    )
-
-
-class NextLink(Strict):
-    """The body names the URL of the next page, null on the last one."""
-
-    kind: Literal["next"]
-    key: str = Field("next", description="Key of the body that holds the URL.")
-
-
-Pagination = Annotated[PageNumbers | NextLink, Field(discriminator="kind")]
-
-
-class TimeWindows(Strict):
-    """Cuts the source into partitions of time, half open: ``from <= t < to``."""
-
-    start: datetime = Field(description="Start of the first window; UTC unless it says otherwise.")
-    end: datetime | None = Field(None, description="End of the last window; now, if not given.")
-    every: Literal["hour", "day", "month"] = "day"
-    from_param: str = "from"
-    to_param: str = "to"
-
-
-class RestSource(Strict):
-    """A REST API that answers in JSON."""
-
-    kind: Literal["rest"]
-    block: str = Field(description="Name of the RestApiCredentials block with URL and credentials.")
-    path: str = Field(description="Path below the block's base URL.")
-    params: dict[str, str | int] = Field(default_factory=dict)
-    records: str | None = Field(
-        None, description="Key of the body that holds the list of records; dots go deeper."
-    )
-    pagination: Pagination | None = None
-    max_pages: int = Field(10_000, ge=1, description="More pages than this are an error.")
-    windows: TimeWindows | None = None
 
 
 class DatabaseSource(Strict):
