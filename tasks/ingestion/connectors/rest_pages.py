@@ -93,7 +93,7 @@ class PageReader:
         if found is None:
             where = self._source.records or "the top of the answer"
             raise SourceUnavailable(
-                f"{self._dataset}: no list of records at {where}: {answer.text!r}",
+                f"{self._dataset}: no list of records at {where}; {answer.shape}",
                 "correct 'records' in the dataset file, if it is not the server that fails",
             )
         return list(found)

@@ -99,7 +99,7 @@ def count_at(answer: Answer, key: str) -> int:
         return int(said)
     except (TypeError, ValueError):
         raise SourceUnavailable(
-            f"no whole number at {key!r} of the answer: {answer.text!r}",
+            f"no whole number at {key!r} of the answer; {answer.shape}",
             "correct it under source.pagination, if it is not the server that fails",
         ) from None
 
@@ -199,8 +199,8 @@ class OffsetPages:
     def _refuse_gap(self, ask: Ask, offset: int, records: Sequence[Any]) -> None:
         if ask.again and not any(record in records for record in ask.again):
             raise SourceUnavailable(
-                f"records moved up by more than the overlap of {self._declared.overlap} while pages "
-                f"were read, at offset {offset}: some would be missed",
+                f"records moved up by {self._declared.overlap} or more while pages were read, at offset "
+                f"{offset}: some may be missed",
                 "raise pagination.overlap, or page by a cursor",
             )
 
@@ -225,17 +225,16 @@ class CursorPages:
         else:
             cursor = value_at(answer.body, declared.key or "")
         if cursor is None or cursor == "":
-            self._check_end(answer)
+            self._check_end()
             return None
         if not isinstance(cursor, str):
-            raise SourceUnavailable(f"the cursor is no text or number: {answer.text!r}")
+            raise SourceUnavailable(f"the cursor is no text or number; {answer.shape}")
         return Ask(ask.url, {**ask.params, declared.param: str(cursor)})
 
-    def _check_end(self, answer: Answer) -> None:
+    def _check_end(self) -> None:
         if self._declared.field:
             raise SourceUnavailable(
-                f"the last record of a page has no {self._declared.field!r} to go on from: "
-                f"{answer.text!r}",
+                f"the last record of a page has no {self._declared.field!r} to go on from",
                 "correct pagination.field, or name a field that every record has",
             )
 
@@ -261,5 +260,5 @@ class LinkedPages:
         if link is None or link == "":
             return None
         if not isinstance(link, str):
-            raise SourceUnavailable(f"the link to the next page is no text: {answer.text!r}")
+            raise SourceUnavailable(f"the link to the next page is no text; {answer.shape}")
         return Ask(self._reader.following(link, answer), {})

@@ -16,6 +16,7 @@ from tasks.model.classify import classify_status
 from tasks.model.errors import PipelineError, SourceRejected, SourceUnavailable
 
 MAX_BODY_BYTES = 256 << 20
+KEYS_SHOWN = 20
 SHOWN = 200
 """Characters of a server's message that are shown."""
 
@@ -33,14 +34,14 @@ class Answer:
     Attributes:
         url: The URL that was asked in the end; it may hold a key, so it is never shown.
         body: The parsed document.
-        text: Its beginning, for messages.
+        shape: What it is, without values of records, for messages.
         links: URLs of the ``Link`` header by relation.
         headers: All headers.
     """
 
     url: httpx.URL
     body: Any
-    text: str
+    shape: str
     links: dict[str, str]
     headers: httpx.Headers
 
@@ -91,7 +92,7 @@ def document(
     except ValueError:
         raise SourceUnavailable(f"{where}: expected JSON, got: {beginning!r}") from None
     links = {name: str(link.get("url", "")) for name, link in response.links.items() if name}
-    return Answer(response.url, body, beginning, links, response.headers)
+    return Answer(response.url, body, _shape(body, redacted), links, response.headers)
 
 
 def refusal(
@@ -111,13 +112,27 @@ def _said(content: bytes, redacted: Redacted) -> str:
         body = parse_json(content.decode())
     except ValueError:
         body = None
+    return _message(body, redacted) or _beginning(content, redacted)
+
+
+def _message(body: Any, redacted: Redacted) -> str | None:
     for key in ("message", "error_description", "error", "detail", "title"):
         said = body.get(key) if isinstance(body, dict) else None
         if isinstance(said, dict):
             said = said.get("message")
         if isinstance(said, str):
             return _beginning(said.encode("utf-8", "replace"), redacted)
-    return _beginning(content, redacted)
+    return None
+
+
+def _shape(body: Any, redacted: Redacted) -> str:
+    """Describe a document: what the server says is wrong, else its keys; it may hold records."""
+    if message := _message(body, redacted):
+        return f"the server says {message!r}"
+    if isinstance(body, dict):
+        keys = ", ".join(map(str, list(body)[:KEYS_SHOWN]))
+        return f"its keys are {keys[:SHOWN]}" if body else "it is an empty object"
+    return "it is a list" if isinstance(body, list) else "it is a single value"
 
 
 def _beginning(content: bytes, redacted: Redacted) -> str:

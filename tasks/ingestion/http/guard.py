@@ -44,6 +44,10 @@ def tell_nobody(_event: BreakerEvent) -> None:
     """Listen to nothing."""
 
 
+class LeftAloneError(SourceUnavailable):
+    """The host was not even asked."""
+
+
 class HostGuard:
     """The circuit breaker and the rate limit of hosts.
 
@@ -74,13 +78,13 @@ class HostGuard:
             interval: Least seconds between two requests; 0 is no limit.
 
         Raises:
-            SourceUnavailable: The host is to be left alone for now.
+            LeftAloneError: The host is to be left alone for now.
         """
         policy = replace(self._policy, interval=interval)
         admission = self._store.change(host, lambda state, now: hosts.admit(state, now, policy))
         self._told(host, admission.change)
         if admission.refused:
-            raise SourceUnavailable(
+            raise LeftAloneError(
                 f"{host} is left alone for another {admission.wait:.0f} s, "
                 "after it failed again and again, or asked for it",
                 retry_after=admission.wait,

@@ -16,7 +16,7 @@ from blocks.egress import AddressRefusedError, Reach
 from blocks.http_auth import Origin, TokenRefusedError
 from blocks.rest_api import ApiClient
 from tasks.ingestion.http.answers import Answer, bounded_body, document, refusal
-from tasks.ingestion.http.guard import HostGuard
+from tasks.ingestion.http.guard import HostGuard, LeftAloneError
 from tasks.ingestion.http.links import target_of
 from tasks.ingestion.http.waiting import Budget, wait
 from tasks.model.classify import classify
@@ -122,6 +122,7 @@ class ApiReader:
         return str(self._target(link, answer.url, "the next page"))
 
     def _retried(self, ask: Callable[[], T]) -> T:
+        failure: SourceUnavailable | None = None
         for attempt in Retrying(
             retry=retry_if_exception_type(SourceUnavailable),
             stop=Budget(self._client.retry_seconds),
@@ -131,7 +132,14 @@ class ApiReader:
             reraise=True,
         ):
             with attempt:
-                return ask()
+                try:
+                    return ask()
+                except LeftAloneError as error:  # why it is left alone says more
+                    said = failure.message if failure else error.message
+                    raise SourceUnavailable(said, retry_after=error.retry_after) from None
+                except SourceUnavailable as error:
+                    failure = error
+                    raise
         raise AssertionError("unreachable: tenacity raises the last error")
 
     def _get_once(self, url: str, params: Params, absent: frozenset[int]) -> Answer | None:
@@ -195,6 +203,10 @@ class ApiReader:
                 response.close()
         except httpx.TransportError as error:
             healthy = False
+            if isinstance(error, httpx.RemoteProtocolError):
+                raise SourceUnavailable(
+                    f"{where}: the connection ended before the answer was complete"
+                ) from None
             raise classify(error, where) from None
         except httpx.DecodingError:
             coding = response.headers.get("Content-Encoding", "")
