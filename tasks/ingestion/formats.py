@@ -8,9 +8,10 @@ from typing import BinaryIO
 
 from tasks.ingestion.connector import PlanLimits, RawBatch
 from tasks.ingestion.csv_format import read_csv
-from tasks.ingestion.json_format import read_json_lines
+from tasks.ingestion.json_array import read_json_document
+from tasks.ingestion.json_lines import read_json_lines
 from tasks.ingestion.parquet_format import read_parquet
-from tasks.model.source import CsvFormat, Format, JsonLinesFormat
+from tasks.model.source import CsvFormat, Format, JsonArrayFormat, JsonLinesFormat
 
 
 def read_object(
@@ -37,6 +38,9 @@ def read_object(
             yield from read_csv(raw, uri, declared, limits, expected_columns)
     elif isinstance(declared, JsonLinesFormat):
         with open_binary() as raw:
-            yield from read_json_lines(raw, uri, limits)
+            yield from read_json_lines(raw, uri, limits, declared)
+    elif isinstance(declared, JsonArrayFormat):
+        with open_binary() as raw:
+            yield from read_json_document(raw, uri, limits, declared)
     else:
         yield from read_parquet(local_path(), uri)

@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+import codecs
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from tasks.model.columns import Identifier, Strict
+from tasks.model.json_path import parse_records_path
+
+
+def _encoding(name: str) -> str:
+    try:
+        codecs.lookup(name)
+    except LookupError:
+        raise ValueError(f"{name!r} is no encoding; write e.g. utf-8, utf-16, cp1252") from None
+    return name
+
+
+def _records_at(path: str) -> str:
+    parse_records_path(path)
+    return path
+
+
+Encoding = Annotated[str, AfterValidator(_encoding)]
+RecordsAt = Annotated[str, AfterValidator(_records_at)]
 
 
 class CsvFormat(Strict):
@@ -25,10 +44,40 @@ class CsvFormat(Strict):
     )
 
 
-class JsonLinesFormat(Strict):
+class Flatten(Strict):
+    """Makes columns of the fields of nested objects; lists and what is deeper stay JSON texts."""
+
+    separator: str = Field(
+        "_", min_length=1, description="Between the keys in a column's name, e.g. address_city."
+    )
+    depth: int = Field(1, ge=1, le=20, description="Levels of objects that are unfolded.")
+    columns: tuple[str, ...] | None = Field(
+        None, description="Unfold only these fields of the record; all objects without it."
+    )
+
+
+class _JsonFormat(Strict):
+    encoding: Encoding = Field("utf-8", description="Encoding of the text; a BOM is skipped.")
+    flatten: Flatten | None = Field(
+        None, description="Make columns of nested objects; without it they are JSON texts."
+    )
+
+
+class JsonLinesFormat(_JsonFormat):
     """One JSON object per line."""
 
     kind: Literal["jsonl"]
+
+
+class JsonArrayFormat(_JsonFormat):
+    """One JSON document with a list of objects, at its top or at a path."""
+
+    kind: Literal["json"]
+    records: RecordsAt | None = Field(
+        None,
+        description="Where the records are: keys with dots ('data.items'), or JSONPath with wildcards "
+        "('$.data[*].items[*]'). Without it the document is the list.",
+    )
 
 
 class ParquetFormat(Strict):
@@ -37,7 +86,9 @@ class ParquetFormat(Strict):
     kind: Literal["parquet"]
 
 
-Format = Annotated[CsvFormat | JsonLinesFormat | ParquetFormat, Field(discriminator="kind")]
+Format = Annotated[
+    CsvFormat | JsonLinesFormat | JsonArrayFormat | ParquetFormat, Field(discriminator="kind")
+]
 
 
 class FilesSource(Strict):

@@ -1,0 +1,188 @@
+"""Gathers JSON records into record batches, and keeps what is refused with its text and number."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from tasks.ingestion.connector import PlanLimits, RawBatch, Reject
+from tasks.ingestion.json_records import (
+    MOST_COLUMNS,
+    Flattener,
+    RefusedRecordError,
+    parse_json,
+    record_texts,
+)
+from tasks.ingestion.json_tokens import split_record, token_columns
+from tasks.ingestion.provenance import RAW_SHOWN, check_names, with_origin
+from tasks.model.source import Flatten
+
+BATCH_ROWS = 20_000
+BATCH_CELLS = 4_000_000
+MOST_SHAPES = 32
+"""Flat records with one of so many lists of keys are built column by column, others row by row."""
+
+
+class RecordBatcher:
+    """Gathers records into batches; columns are those of all records so far.
+
+    Args:
+        uri: Where the records are, for provenance.
+        limits: Bounds of values.
+        first_row: Number of the first record.
+        flatten: Which nested objects become columns of their own.
+    """
+
+    def __init__(
+        self, uri: str, limits: PlanLimits, first_row: int = 1, flatten: Flatten | None = None
+    ) -> None:
+        self._uri = uri
+        self._limits = limits
+        self._next = first_row
+        self._flattener = Flattener(flatten) if flatten else None
+        self._names: dict[str, None] = {}
+        self._folded: dict[str, str] = {}
+        self._tokens: dict[tuple[str, ...], tuple[list[bytes], list[int]]] = {}
+        self._texts: tuple[list[dict[str, str | None]], list[int]] = ([], [])
+        self._rejects: list[Reject] = []
+        self._rows = 0
+        self._bytes = 0
+
+    def add(self, parsed: Any, raw: str | None = None) -> RawBatch | None:
+        """Take one parsed record; return a batch when enough have come together."""
+        try:
+            self._add_texts(record_texts(parsed, self._flattener))
+        except RefusedRecordError as error:
+            self.refuse(error.rule, str(error), raw if raw is not None else repr(parsed))
+        except RecursionError:
+            self.refuse("nesting", "nested too deeply", raw or "")
+        return self._flush_if_full()
+
+    def add_text(self, content: bytes) -> RawBatch | None:
+        """Take the text of one record; return a batch when enough have come together."""
+        if not content.isascii():
+            try:
+                content.decode()
+            except UnicodeDecodeError as error:
+                shown = content.decode(errors="backslashreplace")
+                self.refuse("encoding", f"not UTF-8 at its byte {error.start}", shown)
+                return self._flush_if_full()
+        taken = split_record(content, self._flattener)
+        if taken is None:
+            text = content.decode()
+            try:
+                return self.add(parse_json(text), text)
+            except ValueError as error:
+                self.refuse("invalid_json", str(error), text)
+                return self._flush_if_full()
+        try:
+            if isinstance(taken, dict):
+                self._add_texts(taken)
+            else:
+                self._add_tokens(*taken)
+        except RefusedRecordError as error:
+            self.refuse(error.rule, str(error), content.decode())
+        return self._flush_if_full()
+
+    def refuse(self, rule: str, message: str, raw: str) -> None:
+        """Count a record that is not kept."""
+        # A lone surrogate cannot be stored as it is; its escape can.
+        kept = raw[:RAW_SHOWN].rstrip("\r\n").encode("utf-8", "backslashreplace").decode()
+        self._rejects.append(Reject(self._uri, self._next, rule, message, kept))
+        self._bytes += len(kept)
+        self._next += 1
+
+    def _add_tokens(self, names: tuple[str, ...], tokens: bytes) -> None:
+        group = self._tokens.get(names)
+        if group is None:
+            self._learn(names)
+            if len(self._tokens) >= MOST_SHAPES:
+                values = (column[0].as_py() for column in token_columns([tokens], len(names)))
+                self._add_texts(dict(zip(names, values, strict=True)))
+                return
+            group = self._tokens[names] = ([], [])
+        group[0].append(tokens)
+        group[1].append(self._next)
+        self._count(len(tokens))
+
+    def _add_texts(self, row: dict[str, str | None]) -> None:
+        size = sum(len(value) for value in row.values() if value)
+        if size > self._limits.max_value_bytes:
+            message = f"longer than {self._limits.max_value_bytes}"
+            raise RefusedRecordError("value_too_long", message)
+        self._learn(row)
+        self._texts[0].append(row)
+        self._texts[1].append(self._next)
+        self._count(size)
+
+    def _learn(self, names: Iterable[str]) -> None:
+        """Take in the keys of a record; refuse it if they do not fit those of the others."""
+        new = [name for name in names if name not in self._names]
+        if not new:
+            return
+        if len(self._names) + len(new) > MOST_COLUMNS:
+            raise RefusedRecordError(
+                "too_many_keys", f"brings the keys of this source to more than {MOST_COLUMNS}"
+            )
+        folded: dict[str, str] = {}
+        for name in new:
+            fold = name.casefold()
+            other = folded.get(fold) or self._folded.get(fold)
+            if other is not None:
+                raise RefusedRecordError(
+                    "duplicate_key", f"keys {other!r} and {name!r} differ in case only"
+                )
+            folded[fold] = name
+        check_names(new, self._uri)
+        self._folded |= folded
+        self._names.update(dict.fromkeys(new))
+
+    def _count(self, size: int) -> None:
+        self._next += 1
+        self._rows += 1
+        self._bytes += size
+
+    def _flush_if_full(self) -> RawBatch | None:
+        if (
+            self._rows >= BATCH_ROWS
+            or self._bytes >= self._limits.batch_bytes
+            or self._rows * len(self._names) >= BATCH_CELLS
+        ):
+            return self.flush()
+        return None
+
+    def flush(self) -> RawBatch | None:
+        """Return what has come together, None if it is nothing."""
+        if not self._rows and not self._rejects:
+            return None
+        made = RawBatch(self._batch() if self._rows else None, tuple(self._rejects))
+        self._tokens, self._texts, self._rejects = {}, ([], []), []
+        self._rows = self._bytes = 0
+        return made
+
+    def _batch(self) -> pa.RecordBatch:
+        parts: list[tuple[dict[str, pa.Array], list[int]]] = []
+        for names, (tokens, numbers) in self._tokens.items():
+            columns = token_columns(tokens, len(names))
+            parts.append((dict(zip(names, columns, strict=True)), numbers))
+        rows, numbers = self._texts
+        if rows:
+            texts = {n: pa.array([row.get(n) for row in rows], pa.string()) for n in self._names}
+            parts.append((texts, numbers))
+        numbers = [number for part in parts for number in part[1]]
+        made = [
+            pa.concat_arrays(
+                [
+                    part[name] if name in part else pa.nulls(len(some), pa.string())
+                    for part, some in parts
+                ]
+            )
+            for name in self._names
+        ]
+        if len(parts) > 1:
+            order = pa.array(np.argsort(np.array(numbers)))
+            made, numbers = [column.take(order) for column in made], sorted(numbers)
+        return with_origin(list(self._names), made, self._uri, numbers)
