@@ -16,7 +16,7 @@ from tasks.ingestion.json_records import (
     parse_json,
     record_texts,
 )
-from tasks.ingestion.json_tokens import split_record, token_columns
+from tasks.ingestion.json_tokens import split_record, token_columns, token_text
 from tasks.ingestion.provenance import RAW_SHOWN, check_names, with_origin
 from tasks.model.source import Flatten
 
@@ -71,20 +71,17 @@ class RecordBatcher:
                 self.refuse("encoding", f"not UTF-8 at its byte {error.start}", shown)
                 return self._flush_if_full()
         taken = split_record(content, self._flattener)
-        if taken is None:
-            text = content.decode()
-            try:
-                return self.add(parse_json(text), text)
-            except ValueError as error:
-                self.refuse("invalid_json", str(error), text)
-                return self._flush_if_full()
         try:
+            if taken is None:
+                text = content.decode()
+                return self.add(parse_json(text), text)
             if isinstance(taken, dict):
                 self._add_texts(taken)
             else:
                 self._add_tokens(*taken)
-        except RefusedRecordError as error:
-            self.refuse(error.rule, str(error), content.decode())
+        except ValueError as error:
+            rule = error.rule if isinstance(error, RefusedRecordError) else "invalid_json"
+            self.refuse(rule, str(error), content.decode())
         return self._flush_if_full()
 
     def refuse(self, rule: str, message: str, raw: str) -> None:
@@ -100,8 +97,8 @@ class RecordBatcher:
         if group is None:
             self._learn(names)
             if len(self._tokens) >= MOST_SHAPES:
-                values = (column[0].as_py() for column in token_columns([tokens], len(names)))
-                self._add_texts(dict(zip(names, values, strict=True)))
+                texts = map(token_text, tokens.split(b"\0"))
+                self._add_texts(dict(zip(names, texts, strict=True)))
                 return
             group = self._tokens[names] = ([], [])
         group[0].append(tokens)

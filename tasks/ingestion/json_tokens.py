@@ -8,6 +8,7 @@ is not certain is left to ``json_records``.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,17 +27,18 @@ from tasks.ingestion.json_records import (
 )
 
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_LIST = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_ANY = msgspec.json.Decoder().decode
 _STRING = msgspec.json.Decoder(str).decode
-_QUOTE, _LINE_FEED = ord('"'), ord("\n")
-_NULL = ord("n")
-_NUMBER = frozenset(b"-0123456789")
+_EXPONENT = re.compile(rb"[0-9][eE]")
+_SEPARATOR = b"\0"
+"""Between tokens; a JSON text cannot hold it."""
+_QUOTE, _NULL = ord('"'), ord("n")
 _NESTED = frozenset(b"{[")
-_LIST_BEGINS = ord("[")
 
 Texts = dict[str, str | None]
 Tokens = tuple[tuple[str, ...], bytes]
-"""The keys of a flat record, and its values as they are written, one a line."""
+"""The keys of a record, and its values, separated: strings in quotes but without escapes, anything else
+as it is written, nested values without spaces."""
 
 
 class _UnsureError(Exception):
@@ -51,106 +53,115 @@ def split_record(content: bytes, flattener: Flattener | None = None) -> Tokens |
         flattener: Makes columns of nested objects.
 
     Returns:
-        Tokens of a record without nested values and escapes, the texts of any other; None if it must be
-        read the exact way, be it to refuse it.
+        The tokens of the record, or its texts where tokens do not do; None if it must be read the exact
+        way, be it to refuse it.
     """
     try:
         fields = _OBJECT(content)
-        if b"\\" not in content and b"[" not in content and content.count(b"{") == 1 and fields:
-            tokens = b"\n".join(fields.values())
-            _check_members(content, fields, tokens)
-            names = tuple(fields)
-            if flattener is None or flattener.leaves_alone(names):
-                return names, tokens
-        values = {name: bytes(value) for name, value in fields.items()}
-        _check_members(content, fields, b"".join(values.values()))
-        if flattener is None:
-            return {name: _text(value) for name, value in values.items()}
-        parsed = {name: _parsed(value) for name, value in values.items()}
-        return record_texts(parsed, flattener)
+        tokens = _SEPARATOR.join(fields.values())
+        # A key with a colon would account for one that it has not.
+        if ":" in "".join(fields) or content.count(b":") - tokens.count(b":") != len(fields):
+            return None
+        names = tuple(fields)
+        is_flat = b"{" not in tokens and b"[" not in tokens
+        if is_flat and b"\\" not in tokens and names and flattener is None:
+            return names, tokens
+        return _unescaped(names, tokens, flattener)
     except (msgspec.DecodeError, RecursionError, ValueError, _UnsureError):
         return None
 
 
-def _check_members(content: bytes, fields: dict[str, Any], values: bytes) -> None:
-    """Be unsure if the parser dropped a member of an object."""
-    if ":" in "".join(fields) or content.count(b":") - values.count(b":") != len(fields):
-        raise _UnsureError
+def _unescaped(
+    names: tuple[str, ...], tokens: bytes, flattener: Flattener | None
+) -> Tokens | Texts:
+    values = tokens.split(_SEPARATOR) if names else []
+    if flattener is not None and not (
+        all(value[0] not in _NESTED for value in values) and flattener.leaves_alone(names)
+    ):
+        parsed = {
+            name: parse_json(value.decode()) for name, value in zip(names, values, strict=True)
+        }
+        return record_texts(parsed, flattener)
+    texts: dict[int, str] = {}
+    for position, value in enumerate(values):
+        if value[0] in _NESTED:
+            values[position] = _without_spaces(value)
+        elif value[0] == _QUOTE and b"\\" in value:
+            text = texts[position] = _STRING(value)
+            values[position] = b'"%b"' % text.encode()
+    if names and not any(_is_ambiguous(text) for text in texts.values()):
+        return names, _SEPARATOR.join(values)
+    return {
+        name: texts[position] if position in texts else token_text(values[position])
+        for position, name in enumerate(names)
+    }
 
 
-def _parsed(value: bytes) -> Any:
-    return parse_json(value.decode())
+def _is_ambiguous(text: str) -> bool:
+    """Tell whether a text without its escapes cannot be told from the marks around it."""
+    return text.startswith('"') or text.endswith('"') or "\0" in text
 
 
-def _text(value: bytes) -> str | None:
-    """Return the text of a value that the parser has found to be JSON."""
-    first = value[0]
-    if first == _QUOTE:
-        return _STRING(value) if b"\\" in value else value[1:-1].decode()
-    if first in _NESTED:
-        if b"\\" in value:
-            return json_text(_parsed(value))
-        return _compact(value).decode()
-    return None if first == _NULL else _compact(value).decode()
+def token_text(token: bytes) -> str | None:
+    """Return the text that a token stands for."""
+    if token[0] == _QUOTE:
+        return token[1:-1].decode()
+    if token[0] == _NULL:
+        return None
+    text = token.decode()
+    return text if token[0] in _NESTED or not _EXPONENT.search(token) else plain_digits(text)
 
 
-def _compact(value: bytes, level: int = 1) -> bytes:
-    """Write a value without escapes as JSON without spaces, numbers by their digits."""
-    first = value[0]
-    if first in _NUMBER:
-        return plain_digits(value.decode()).encode() if _has_exponent(value) else value
-    if first not in _NESTED:
-        return value
-    if level > MOST_LEVELS:
-        raise _UnsureError
-    if first == _LIST_BEGINS:
-        return b"[" + b",".join([_compact(bytes(item), level + 1) for item in _LIST(value)]) + b"]"
-    fields = _OBJECT(value)
-    _check_members(value, fields, b"".join(fields.values()))
-    members = [
-        b'"%b":%b' % (name.encode(), _compact(bytes(item), level + 1))
-        for name, item in fields.items()
-    ]
-    return b"{" + b",".join(members) + b"}"
-
-
-def _has_exponent(number: bytes) -> bool:
-    return b"e" in number or b"E" in number
+def _without_spaces(value: bytes) -> bytes:
+    """Write an object or a list without spaces, numbers by their digits."""
+    if (
+        b"\\" in value
+        or _EXPONENT.search(value)
+        or value.count(b"{") + value.count(b"[") > MOST_LEVELS
+    ):
+        return json_text(parse_json(value.decode())).encode()
+    written: bytes = msgspec.json.format(value, indent=-1)
+    if b"{" in value:
+        # The parser drops a member whose key comes again, and its '":' with it.
+        kept = msgspec.json.encode(_ANY(value))
+        if kept.count(b'":') != written.count(b'":'):
+            raise _UnsureError
+    return written
 
 
 def token_columns(rows: Sequence[bytes], count: int) -> list[pa.Array]:
     """Return the columns of records that ``split_record`` took apart into tokens.
 
     Args:
-        rows: Their tokens, one a line.
+        rows: Their tokens.
         count: Number of tokens of a row.
     """
-    content = b"\n".join(rows) + b"\n"
+    content = _SEPARATOR.join(rows) + _SEPARATOR
     octets = np.frombuffer(content, np.uint8)
-    ends = np.flatnonzero(octets == _LINE_FEED) + 1
+    ends = np.flatnonzero(octets == 0) + 1
     offsets = np.concatenate([np.zeros(1, np.int32), ends.astype(np.int32)])
     first = octets[offsets[:-1]]
     validity = pa.py_buffer(np.packbits(first != _NULL, bitorder="little"))
     tokens = pa.StringArray.from_buffers(
         len(ends), pa.py_buffer(offsets), pa.py_buffer(content), validity
     )
-    # Without escapes a quote is never part of a value, nor is a line feed.
-    texts = pc.ascii_trim(tokens, '"\n')
-    texts = _without_exponents(texts, content, octets, offsets, first)
+    texts = pc.ascii_trim(tokens, '"\0')
+    texts = _without_exponents(texts, octets, ends, first)
     return [texts.take(pa.array(np.arange(n, len(ends), count))) for n in range(count)]
 
 
-def _without_exponents(
-    texts: pa.Array, content: bytes, octets: Any, offsets: Any, first: Any
-) -> pa.Array:
-    if not _has_exponent(content):
+def _without_exponents(texts: pa.Array, octets: Any, ends: Any, first: Any) -> pa.Array:
+    letters = np.flatnonzero((octets | 0x20) == ord("e"))
+    letters = letters[_is_digit(octets[letters - 1])]
+    found = np.unique(np.searchsorted(ends, letters, side="right"))
+    found = found[(first[found] == ord("-")) | _is_digit(first[found])]
+    if not len(found):
         return texts
-    seen = np.concatenate(
-        [np.zeros(1, np.int32), np.cumsum((octets | 0x20) == ord("e"), dtype=np.int32)]
-    )
-    is_number = (first == ord("-")) | ((first >= ord("0")) & (first <= ord("9")))
-    mask = is_number & (seen[offsets[1:]] > seen[offsets[:-1]])
-    if not mask.any():
-        return texts
-    plain = [plain_digits(text) for text in texts.filter(pa.array(mask)).to_pylist()]
+    mask = np.zeros(len(ends), np.bool_)
+    mask[found] = True
+    plain = [plain_digits(text) for text in texts.take(pa.array(found)).to_pylist()]
     return pc.replace_with_mask(texts, pa.array(mask), pa.array(plain, pa.string()))
+
+
+def _is_digit(octets: Any) -> Any:
+    return (octets >= ord("0")) & (octets <= ord("9"))

@@ -83,7 +83,7 @@ def fast(text: str, flattener: Flattener | None = None) -> dict[str, str | None]
     return taken
 
 
-@settings(max_examples=800)
+@settings(max_examples=4000)
 @given(RECORDS)
 @example('{"a":1,"a":2}')
 @example(r'{"a":1,"\u0061":2}')
