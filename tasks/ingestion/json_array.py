@@ -14,6 +14,8 @@ from tasks.model.errors import SourceRejected
 from tasks.model.json_path import Every, RecordsPath, Step, parse_records_path
 from tasks.model.source import JsonArrayFormat
 
+TOGETHER_BYTES = 128 << 10
+"""Records of about this size are taken apart together."""
 MOST_MEMBERS = 1_000_000
 """An object whose values are the records may have this many; their keys must be remembered."""
 
@@ -36,13 +38,21 @@ def read_json_document(
     stream = open_stream(raw, uri, declared.encoding)
     cursor = JsonCursor(stream, uri, limits.max_value_bytes, RAW_SHOWN)
     batcher = RecordBatcher(uri, limits, flatten=declared.flatten)
+    pending: list[bytes] = []
+    size = 0
     for record in _Selection(cursor, uri, parse_records_path(declared.records)).records():
         if record.too_long:
+            yield from batcher.add_texts(pending)
             shown = record.content.decode(errors="backslashreplace")
             batcher.refuse("value_too_long", f"longer than {limits.max_value_bytes} bytes", shown)
+            pending, size = [], 0
             continue
-        if made := batcher.add_text(record.content):
-            yield made
+        pending.append(record.content)
+        size += len(record.content)
+        if size >= TOGETHER_BYTES:
+            yield from batcher.add_texts(pending)
+            pending, size = [], 0
+    yield from batcher.add_texts(pending)
     if left := batcher.flush():
         yield left
 

@@ -7,9 +7,10 @@ from typing import BinaryIO
 
 from tasks.ingestion.connector import PlanLimits, RawBatch
 from tasks.ingestion.json_batches import RecordBatcher
-from tasks.ingestion.provenance import RAW_SHOWN
 from tasks.ingestion.streams import open_stream
 from tasks.model.source import JsonLinesFormat
+
+BLOCK_BYTES = 128 << 10
 
 
 def read_json_lines(
@@ -28,23 +29,22 @@ def read_json_lines(
     """
     declared = declared or JsonLinesFormat(kind="jsonl")
     batcher = RecordBatcher(uri, limits, flatten=declared.flatten)
-    for line in _lines(open_stream(raw, uri, declared.encoding), limits.max_value_bytes):
-        if len(line) > limits.max_value_bytes:
-            shown = line[:RAW_SHOWN].decode(errors="backslashreplace")
-            batcher.refuse("value_too_long", f"longer than {limits.max_value_bytes} bytes", shown)
-        elif line.strip() and (made := batcher.add_text(line)):
-            yield made
+    stream = open_stream(raw, uri, declared.encoding)
+    for block in _whole_lines(stream, limits.max_value_bytes):
+        yield from batcher.add_texts([line for line in block.split(b"\n") if line.strip()])
     if left := batcher.flush():
         yield left
 
 
-def _lines(stream: BinaryIO, most: int) -> Iterator[bytes]:
-    """Split at line feeds only: U+2028 and its like are part of a JSON string.
+def _whole_lines(stream: BinaryIO, most: int) -> Iterator[bytes]:
+    """Cut at line feeds only: U+2028 and its like are part of a JSON string.
 
-    Of a line longer than allowed only the beginning is kept.
+    Of a line longer than allowed only a beginning that is too long is kept.
     """
-    while line := stream.readline(most + 1):
-        if not line.endswith(b"\n") and len(line) > most:
-            while (more := stream.readline(1 << 20)) and not more.endswith(b"\n"):
-                continue
-        yield line
+    while block := stream.read(BLOCK_BYTES):
+        if not block.endswith(b"\n"):
+            rest = stream.readline(most + 1)
+            block += rest
+            while rest and not rest.endswith(b"\n"):
+                rest = stream.readline(BLOCK_BYTES)
+        yield block

@@ -8,8 +8,11 @@ is not certain is left to ``json_records``.
 
 from __future__ import annotations
 
+import operator
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -32,84 +35,134 @@ _STRING = msgspec.json.Decoder(str).decode
 _EXPONENT = re.compile(rb"[0-9][eE]")
 _SEPARATOR = b"\0"
 """Between tokens; a JSON text cannot hold it."""
+_VALUES = operator.methodcaller("values")
 _QUOTE, _NULL = ord('"'), ord("n")
 _NESTED = frozenset(b"{[")
 
 Texts = dict[str, str | None]
-Tokens = tuple[tuple[str, ...], bytes]
-"""The keys of a record, and its values, separated: strings in quotes but without escapes, anything else
-as it is written, nested values without spaces."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Records of the same keys.
+
+    Attributes:
+        names: Their keys.
+        tokens: Their values, one record after the other: strings in quotes but without escapes, nested
+            values without spaces, anything else as it is written.
+        positions: The records' positions among those that were taken apart together.
+    """
+
+    names: tuple[str, ...]
+    tokens: bytes
+    positions: list[int]
 
 
 class _UnsureError(Exception):
     """The fast way cannot vouch for this record."""
 
 
-def split_record(content: bytes, flattener: Flattener | None = None) -> Tokens | Texts | None:
-    """Take a record apart.
+def split_together(
+    contents: Sequence[bytes], flattener: Flattener | None = None
+) -> list[Group] | None:
+    """Take records apart together; None if some of them must be seen one by one.
 
     Args:
-        content: The record; its bytes are UTF-8.
+        contents: The records; their bytes are UTF-8.
         flattener: Makes columns of nested objects.
-
-    Returns:
-        The tokens of the record, or its texts where tokens do not do; None if it must be read the exact
-        way, be it to refuse it.
     """
     try:
-        fields = _OBJECT(content)
-        tokens = _SEPARATOR.join(fields.values())
-        # A key with a colon would account for one that it has not.
-        if ":" in "".join(fields) or content.count(b":") - tokens.count(b":") != len(fields):
-            return None
-        names = tuple(fields)
-        is_flat = b"{" not in tokens and b"[" not in tokens
-        if is_flat and b"\\" not in tokens and names and flattener is None:
-            return names, tokens
-        return _unescaped(names, tokens, flattener)
+        return _groups([_OBJECT(content) for content in contents], contents, flattener)
     except (msgspec.DecodeError, RecursionError, ValueError, _UnsureError):
         return None
 
 
-def _unescaped(
-    names: tuple[str, ...], tokens: bytes, flattener: Flattener | None
-) -> Tokens | Texts:
-    values = tokens.split(_SEPARATOR) if names else []
-    if flattener is not None and not (
-        all(value[0] not in _NESTED for value in values) and flattener.leaves_alone(names)
-    ):
-        parsed = {
-            name: parse_json(value.decode()) for name, value in zip(names, values, strict=True)
-        }
-        return record_texts(parsed, flattener)
-    texts: dict[int, str] = {}
+def split_record(content: bytes, flattener: Flattener | None = None) -> Texts | None:
+    """Take one record apart; None if it must be read the exact way, be it to refuse it.
+
+    Args:
+        content: The record; its bytes are UTF-8.
+        flattener: Makes columns of nested objects.
+    """
+    try:
+        fields = _OBJECT(content)
+        if not fields:
+            return {}
+        tokens = _SEPARATOR.join(fields.values())
+        _check_members([content], fields, [tokens], len(fields))
+        values = tokens.split(_SEPARATOR)
+        if flattener is not None:
+            parsed = {
+                name: parse_json(value.decode()) for name, value in zip(fields, values, strict=True)
+            }
+            return record_texts(parsed, flattener)
+        return {name: _text(value) for name, value in zip(fields, values, strict=True)}
+    except (msgspec.DecodeError, RecursionError, ValueError, _UnsureError):
+        return None
+
+
+def _groups(
+    records: list[dict[str, msgspec.Raw]],
+    contents: Sequence[bytes],
+    flattener: Flattener | None,
+) -> list[Group]:
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for position, names in enumerate(map(tuple, records)):
+        groups.setdefault(names, []).append(position)
+    made: list[Group] = []
+    names_of_all: list[str] = []
+    tokens_of_all: list[bytes] = []
+    for names, positions in groups.items():
+        if not names or (flattener is not None and not flattener.leaves_alone(names)):
+            raise _UnsureError
+        members = [records[n] for n in positions] if len(groups) > 1 else records
+        tokens = _SEPARATOR.join(chain.from_iterable(map(_VALUES, members)))
+        names_of_all += names
+        tokens_of_all.append(tokens)
+        if b"\\" in tokens or b"{" in tokens or b"[" in tokens:
+            tokens = _prepared(tokens, is_nested_kept=flattener is None)
+        made.append(Group(names, tokens, positions))
+    _check_members(contents, names_of_all, tokens_of_all, sum(map(len, records)))
+    return made
+
+
+def _check_members(
+    contents: Iterable[bytes], names: Iterable[str], tokens: Iterable[bytes], members: int
+) -> None:
+    """Be unsure if the parser may have dropped a member of an object.
+
+    A key with a colon would account for one that it has not.
+    """
+    colons = b"".join(contents).count(b":") - b"".join(tokens).count(b":")
+    if colons != members or ":" in "".join(names):
+        raise _UnsureError
+
+
+def _prepared(tokens: bytes, *, is_nested_kept: bool) -> bytes:
+    """Resolve the escapes of strings, and write nested values without spaces."""
+    values = tokens.split(_SEPARATOR)
     for position, value in enumerate(values):
         if value[0] in _NESTED:
+            if not is_nested_kept:
+                raise _UnsureError
             values[position] = _without_spaces(value)
-        elif value[0] == _QUOTE and b"\\" in value:
-            text = texts[position] = _STRING(value)
+        elif b"\\" in value:
+            text = _STRING(value)
+            if text.startswith('"') or text.endswith('"') or "\0" in text:
+                raise _UnsureError  # it could not be told from the marks around it
             values[position] = b'"%b"' % text.encode()
-    if names and not any(_is_ambiguous(text) for text in texts.values()):
-        return names, _SEPARATOR.join(values)
-    return {
-        name: texts[position] if position in texts else token_text(values[position])
-        for position, name in enumerate(names)
-    }
+    return _SEPARATOR.join(values)
 
 
-def _is_ambiguous(text: str) -> bool:
-    """Tell whether a text without its escapes cannot be told from the marks around it."""
-    return text.startswith('"') or text.endswith('"') or "\0" in text
-
-
-def token_text(token: bytes) -> str | None:
-    """Return the text that a token stands for."""
+def _text(token: bytes) -> str | None:
     if token[0] == _QUOTE:
-        return token[1:-1].decode()
+        return _STRING(token) if b"\\" in token else token[1:-1].decode()
+    if token[0] in _NESTED:
+        return _without_spaces(token).decode()
     if token[0] == _NULL:
         return None
     text = token.decode()
-    return text if token[0] in _NESTED or not _EXPONENT.search(token) else plain_digits(text)
+    return plain_digits(text) if _EXPONENT.search(token) else text
 
 
 def _without_spaces(value: bytes) -> bytes:
@@ -129,23 +182,23 @@ def _without_spaces(value: bytes) -> bytes:
     return written
 
 
-def token_columns(rows: Sequence[bytes], count: int) -> list[pa.Array]:
-    """Return the columns of records that ``split_record`` took apart into tokens.
+def token_columns(tokens: Sequence[bytes], count: int) -> list[pa.Array]:
+    """Return the columns of groups of the same names.
 
     Args:
-        rows: Their tokens.
-        count: Number of tokens of a row.
+        tokens: Their tokens.
+        count: Number of columns.
     """
-    content = _SEPARATOR.join(rows) + _SEPARATOR
+    content = _SEPARATOR.join(tokens) + _SEPARATOR
     octets = np.frombuffer(content, np.uint8)
     ends = np.flatnonzero(octets == 0) + 1
     offsets = np.concatenate([np.zeros(1, np.int32), ends.astype(np.int32)])
     first = octets[offsets[:-1]]
     validity = pa.py_buffer(np.packbits(first != _NULL, bitorder="little"))
-    tokens = pa.StringArray.from_buffers(
+    written = pa.StringArray.from_buffers(
         len(ends), pa.py_buffer(offsets), pa.py_buffer(content), validity
     )
-    texts = pc.ascii_trim(tokens, '"\0')
+    texts = pc.ascii_trim(written, '"\0')
     texts = _without_exponents(texts, octets, ends, first)
     return [texts.take(pa.array(np.arange(n, len(ends), count))) for n in range(count)]
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tasks.ingestion.connector import PlanLimits, RawBatch
 from tasks.ingestion.json_batches import MOST_SHAPES, RecordBatcher
 from tasks.ingestion.json_records import Flattener, parse_json, record_texts
-from tasks.ingestion.json_tokens import split_record, token_columns
+from tasks.ingestion.json_tokens import split_record, split_together, token_columns
 from tasks.model.source import Flatten
 
 SPACES = st.sampled_from(["", "", "", " ", "\t", "\r", "  \n "])
@@ -73,14 +73,20 @@ def exactly(text: str, flattener: Flattener | None = None) -> dict[str, str | No
 
 
 def fast(text: str, flattener: Flattener | None = None) -> dict[str, str | None] | None:
-    """Read a record the fast way; None if it is not sure."""
-    taken = split_record(text.encode("utf-8", "surrogatepass"), flattener)
-    if isinstance(taken, tuple):
-        names, tokens = taken
-        columns = token_columns([tokens, tokens], len(names))
-        assert all(column[0].as_py() == column[1].as_py() for column in columns)
-        return {name: column[0].as_py() for name, column in zip(names, columns, strict=True)}
-    return taken
+    """Read a record the fast way, alone and with others; None if that is not sure."""
+    content = text.encode("utf-8", "surrogatepass")
+    alone = split_record(content, flattener)
+    groups = split_together([content, content], flattener)
+    if groups is not None:
+        (group,) = groups
+        columns = token_columns([group.tokens], len(group.names))
+        assert group.positions == [0, 1]
+        rows = [
+            {name: c[n].as_py() for name, c in zip(group.names, columns, strict=True)}
+            for n in (0, 1)
+        ]
+        assert rows == [alone, alone]
+    return alone
 
 
 @settings(max_examples=4000)
@@ -114,17 +120,23 @@ def test_flattening_is_the_same_in_both_ways(
 
 PLAIN = st.dictionaries(
     st.sampled_from(["a", "b", "time", "x y", "é"]),
-    st.none() | st.booleans() | st.integers() | st.text(st.characters(codec="utf-8"), max_size=5),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.text(st.characters(codec="utf-8", exclude_characters='"\0'), max_size=5)
+    | st.lists(st.integers() | st.text("ab :"), max_size=2)
+    | st.dictionaries(st.text("ab", max_size=1), st.text("1:", max_size=2), max_size=2),
     max_size=5,
 )
 
 
-@given(PLAIN, st.sampled_from([(",", ":"), (", ", ": ")]))
+@given(PLAIN.filter(bool), st.sampled_from([(",", ":"), (", ", ": ")]), st.booleans())
 def test_ordinary_records_take_the_fast_way(
-    record: dict[str, Any], separators: tuple[str, str]
+    record: dict[str, Any], separators: tuple[str, str], ascii_only: bool
 ) -> None:
-    text = json.dumps(record, separators=separators, ensure_ascii=False)
+    text = json.dumps(record, separators=separators, ensure_ascii=ascii_only)
     assert fast(text) == exactly(text)
+    assert split_together([text.encode()]) is not None
 
 
 def _rows(batches: list[RawBatch | None]) -> list[tuple[int, dict[str, Any]]]:
@@ -139,12 +151,19 @@ def _rows(batches: list[RawBatch | None]) -> list[tuple[int, dict[str, Any]]]:
 
 
 @settings(max_examples=100)
-@given(st.lists(st.one_of(RECORDS, PLAIN.map(json.dumps)), max_size=12))
-def test_batches_are_the_same_in_both_ways(texts: list[str]) -> None:
+@given(
+    st.lists(RECORDS | PLAIN.map(json.dumps), max_size=6)
+    | st.lists(PLAIN.map(json.dumps), max_size=9),
+    st.integers(0, 9),
+)
+def test_batches_are_the_same_in_both_ways(texts: list[str], together: int) -> None:
     """Records of the fast and of the exact way, mixed, keep their order and their numbers."""
     one, two = (RecordBatcher("u", PlanLimits()) for _ in range(2))
+    contents = [text.encode("utf-8", "surrogatepass") for text in texts]
+    assert not list(one.add_texts(contents[:together]))
+    for content in contents[together:]:
+        assert not list(one.add_text(content))
     for text in texts:
-        assert one.add_text(text.encode("utf-8", "surrogatepass")) is None
         try:
             text.encode()
         except UnicodeEncodeError:
@@ -162,8 +181,8 @@ def test_batches_are_the_same_in_both_ways(texts: list[str]) -> None:
 def test_records_of_many_shapes_keep_their_values() -> None:
     batcher = RecordBatcher("u", PlanLimits())
     texts = [f'{{"id":{n},"k{n % 50}":"v{n}","z":1e2}}' for n in range(MOST_SHAPES * 4)]
-    for text in texts:
-        batcher.add_text(text.encode())
+    for start in range(0, len(texts), 20):
+        assert not list(batcher.add_texts([text.encode() for text in texts[start : start + 20]]))
     rows = _rows([batcher.flush()])
     assert rows == [
         (n + 1, {"id": str(n), f"k{n % 50}": f"v{n}", "z": "100"}) for n in range(len(texts))
@@ -182,8 +201,8 @@ def test_two_paths_to_one_column_are_refused_with_both_named(
     first: dict[str, Any], second: dict[str, Any], words: str
 ) -> None:
     batcher = RecordBatcher("u", PlanLimits(), flatten=Flatten())
-    for record in (first, second):
-        batcher.add_text(json.dumps(record).encode())
+    texts = [json.dumps(record).encode() for record in (first, second)]
+    assert not list(batcher.add_texts(texts))
     made = batcher.flush()
     assert made is not None
     (reject,) = made.rejects
@@ -193,13 +212,13 @@ def test_two_paths_to_one_column_are_refused_with_both_named(
 def test_listed_objects_are_flattened_and_null_in_their_place_has_no_column() -> None:
     declared = Flatten(separator=".", depth=2, columns=("a",))
     batcher = RecordBatcher("u", PlanLimits(), flatten=declared)
-    for text in (
+    texts = (
         b'{"a":{"b":{"c":{"d":1.10}},"l":[1, 2]},"o":{"p":1}}',
         b'{"a":null,"o":null}',
         b'{"a":{},"o":{}}',
         b'{"a":"text","o":1}',
-    ):
-        batcher.add_text(text)
+    )
+    assert not list(batcher.add_texts(texts))
     assert _rows([batcher.flush()]) == [
         (1, {"a.b.c": '{"d":1.10}', "a.l": "[1,2]", "o": '{"p":1}'}),
         (2, {}),
@@ -220,9 +239,7 @@ def test_listed_objects_are_flattened_and_null_in_their_place_has_no_column() ->
 )
 def test_record_that_would_break_the_table_is_refused(text: str, rule: str) -> None:
     batcher = RecordBatcher("u", PlanLimits())
-    batcher.add_text(b'{"a":"1"}')
-    batcher.add_text(text.encode())
-    batcher.add_text(b'{"a":"2"}')
+    assert not list(batcher.add_texts([b'{"a":"1"}', text.encode(), b'{"a":"2"}']))
     made = batcher.flush()
     assert made is not None
     assert [reject.rule for reject in made.rejects] == [rule]
