@@ -7,7 +7,7 @@ from typing import BinaryIO
 
 from tasks.ingestion.connector import PlanLimits, RawBatch
 from tasks.ingestion.json_batches import RecordBatcher
-from tasks.ingestion.json_cursor import LIST, OBJECT, JsonCursor, RawValue
+from tasks.ingestion.json_cursor import LIST, OBJECT, JsonCursor, TooLong
 from tasks.ingestion.provenance import RAW_SHOWN
 from tasks.ingestion.streams import open_stream
 from tasks.model.errors import SourceRejected
@@ -41,14 +41,14 @@ def read_json_document(
     pending: list[bytes] = []
     size = 0
     for record in _Selection(cursor, uri, parse_records_path(declared.records)).records():
-        if record.too_long:
+        if isinstance(record, TooLong):
             yield from batcher.add_texts(pending)
-            shown = record.content.decode(errors="backslashreplace")
+            shown = record.beginning.decode(errors="backslashreplace")
             batcher.refuse("value_too_long", f"longer than {limits.max_value_bytes} bytes", shown)
             pending, size = [], 0
             continue
-        pending.append(record.content)
-        size += len(record.content)
+        pending.append(record)
+        size += len(record)
         if size >= TOGETHER_BYTES:
             yield from batcher.add_texts(pending)
             pending, size = [], 0
@@ -66,7 +66,7 @@ class _Selection:
         self._path = path
         self._is_there = False
 
-    def records(self) -> Iterator[RawValue]:
+    def records(self) -> Iterator[bytes | TooLong]:
         yield from self._at(self._path.steps)
         self._cursor.end()
         if not self._is_there:
@@ -75,7 +75,7 @@ class _Selection:
                 "say in 'format.records' where it is, e.g. records: data.items",
             )
 
-    def _at(self, steps: tuple[Step, ...]) -> Iterator[RawValue]:
+    def _at(self, steps: tuple[Step, ...]) -> Iterator[bytes | TooLong]:
         if not steps:
             yield self._cursor.value()
             return
@@ -89,11 +89,10 @@ class _Selection:
         else:
             self._cursor.skip()
 
-    def _of_list(self, steps: tuple[Step, ...]) -> Iterator[RawValue]:
+    def _of_list(self, steps: tuple[Step, ...]) -> Iterator[bytes | TooLong]:
         step, rest = steps[0], steps[1:]
         if isinstance(step, Every) and not rest:  # the records themselves: no generator for each
-            for _ in self._cursor.items():
-                yield self._cursor.value()
+            yield from self._cursor.values()
             return
         for number, _ in enumerate(self._cursor.items()):
             if isinstance(step, Every) or number == step:
@@ -101,7 +100,7 @@ class _Selection:
             else:
                 self._cursor.skip()
 
-    def _of_object(self, steps: tuple[Step, ...]) -> Iterator[RawValue]:
+    def _of_object(self, steps: tuple[Step, ...]) -> Iterator[bytes | TooLong]:
         step, rest = steps[0], steps[1:]
         seen: set[str] = set()
         for key in self._cursor.members():

@@ -13,8 +13,14 @@ from tasks.model.errors import SourceRejected
 CHUNK_BYTES = 1 << 20
 MOST_KEY_BYTES = 1 << 20
 _SPACES = re.compile(rb"[ \t\r\n]*+")
-_FLAT = re.compile(rb'\{(?:[^"\\{}\[\]]++|"[^"\\]*+")*+\}')
-"""An object without nested values and escapes, in one go."""
+_STRING = rb'"(?:[^"\\]++|\\.)*+"'
+_LEAF = rb'[^"{}\[\]]++|' + _STRING
+_INNER = rb"[{\[](?:" + _LEAF + rb")*+[}\]]"
+_MIDDLE = rb"[{\[](?:" + _LEAF + b"|" + _INNER + rb")*+[}\]]"
+_OUTER = rb"[{\[](?:" + _LEAF + b"|" + _MIDDLE + rb")*+[}\]]"
+_SHALLOW = re.compile(_OUTER, re.DOTALL)
+"""An object or a list that is nested three levels deep at most, in one go."""
+_NEXT_ITEM = re.compile(rb"[ \t\r\n]*+(" + _OUTER + rb")[ \t\r\n]*+,", re.DOTALL)
 _BETWEEN = re.compile(rb'(?:[^"{}\[\]]++|"(?:[^"\\]++|\\.)*+")*+', re.DOTALL)
 """What is between two brackets, strings included."""
 _STRING_REST = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
@@ -22,14 +28,14 @@ _SCALAR = re.compile(rb'[^ \t\r\n,:"{}\[\]]*+')
 _QUOTE, _COMMA, _COLON = ord('"'), ord(","), ord(":")
 _OPENING = frozenset(b"{[")
 LIST, OBJECT = ord("["), ord("{")
+_LIST_ENDS = ord("]")
 
 
 @dataclass(frozen=True, slots=True)
-class RawValue:
-    """A value as it is written; of one that is too long only its beginning."""
+class TooLong:
+    """The beginning of a value that is too long to be returned."""
 
-    content: bytes
-    too_long: bool
+    beginning: bytes
 
 
 class JsonCursor:
@@ -67,7 +73,23 @@ class JsonCursor:
 
     def items(self) -> Iterator[None]:
         """Stop at each item of the list that begins here; whoever iterates takes each."""
-        yield from self._parts(ord("]"))
+        yield from self._parts(_LIST_ENDS)
+
+    def values(self) -> Iterator[bytes | TooLong]:
+        """Yield the items of the list that begins here as they are written, and go behind it."""
+        self._at += 1
+        if self.peek() == _LIST_ENDS:
+            self._at += 1
+            return
+        while True:
+            while found := _NEXT_ITEM.match(self._buffer, self._at):
+                if found.end() - self._at > self._most:
+                    break
+                self._at = found.end()
+                yield found[1]
+            yield self.value()
+            if self._is_last(_LIST_ENDS):
+                return
 
     def members(self) -> Iterator[str]:
         """Stop at the value of each member of the object that begins here; gives the keys."""
@@ -76,7 +98,7 @@ class JsonCursor:
                 raise self._broken("expected a key")
             key = self.value(MOST_KEY_BYTES)
             try:
-                name = parse_json(key.content.decode())
+                name = parse_json("" if isinstance(key, TooLong) else key.decode())
             except ValueError:
                 raise self._broken("a key is no JSON string") from None
             if self.peek() != _COLON:
@@ -91,27 +113,29 @@ class JsonCursor:
             return
         while True:
             yield
-            following = self.peek()
-            if following not in (_COMMA, closing):
-                raise self._broken(f"expected ',' or '{chr(closing)}'")
-            self._at += 1
-            if following == closing:
+            if self._is_last(closing):
                 return
-            if self.peek() == closing:
-                raise self._broken("a value is missing after ','")
+
+    def _is_last(self, closing: int) -> bool:
+        """Go behind the ',' or the end that follows a value; True if it is the end."""
+        following = self.peek()
+        if following not in (_COMMA, closing):
+            raise self._broken(f"expected ',' or '{chr(closing)}'")
+        self._at += 1
+        return following == closing
 
     def skip(self) -> None:
         """Go behind the value that begins here."""
         self.value(0)
 
-    def value(self, most: int | None = None) -> RawValue:
-        """Return the value that begins here, and go behind it."""
+    def value(self, most: int | None = None) -> bytes | TooLong:
+        """Return the value that begins here as it is written, and go behind it."""
         if (first := self.peek()) is None:
             raise self._broken("expected a value")
         most = self._most if most is None else most
-        if (flat := _FLAT.match(self._buffer, self._at)) and flat.end() - flat.start() <= most:
+        if (flat := _SHALLOW.match(self._buffer, self._at)) and flat.end() - flat.start() <= most:
             self._at = flat.end()
-            return RawValue(flat[0], too_long=False)
+            return flat[0]
         pieces = _Pieces(most, self._shown)
         if first == _QUOTE or first in _OPENING:
             start = self._through(first, pieces)
@@ -200,5 +224,6 @@ class _Pieces:
         else:
             self._kept = [b"".join([*self._kept, piece])[: self._shown]]
 
-    def value(self) -> RawValue:
-        return RawValue(b"".join(self._kept), too_long=self.size > self._most)
+    def value(self) -> bytes | TooLong:
+        content = b"".join(self._kept)
+        return TooLong(content) if self.size > self._most else content
