@@ -72,9 +72,15 @@ class PlanLimits:
         partition_items: Most objects in a partition, so that its description stays small.
         batch_bytes: Size of a record batch, in bytes of text; bounds memory.
         max_value_bytes: A single value larger than this is refused.
+        decoded_bytes: An object that decompresses to more than this is refused.
+        decoded_ratio: So is one that grows to more than this many times its size,
+        ratio_from_bytes: as soon as it has grown beyond this; short texts may well be all zeros.
     """
 
     partition_bytes: int = 128 << 20
     partition_items: int = 1000
     batch_bytes: int = 4 << 20
     max_value_bytes: int = 16 << 20
+    decoded_bytes: int = 64 << 30
+    decoded_ratio: int = 1000
+    ratio_from_bytes: int = 64 << 20

@@ -2,27 +2,78 @@
 
 from __future__ import annotations
 
+import codecs
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from tasks.model.columns import Identifier, Strict
 
 
-class CsvFormat(Strict):
-    """Delimited text with a header line (RFC 4180)."""
+class Packed(Strict):
+    """A format of one object that may be delivered inside a zip archive."""
+
+    member: str | None = Field(
+        None,
+        description="Glob pattern of the members of a zip archive to read; '*' is all of them. "
+        "Without it an archive must have one member. Names are compared, never used as paths.",
+    )
+
+
+def _single_byte(name: str, mark: str | None) -> None:
+    if mark is not None and (len(mark) != 1 or not mark.isascii() or mark in "\r\n\0"):
+        raise ValueError(f"{name}: {mark!r} is not one ASCII character")
+
+
+def _encoding(name: str) -> str:
+    try:
+        found = codecs.lookup(name)
+    except LookupError:
+        raise ValueError(f"{name!r} is not an encoding, e.g. utf-8, utf-16 or cp1252") from None
+    if not found._is_text_encoding:
+        raise ValueError(f"{name!r} is not an encoding of text")
+    return name
+
+
+Encoding = Annotated[str, AfterValidator(_encoding)]
+
+
+class CsvFormat(Packed):
+    """Delimited text (RFC 4180), with a header line or without."""
 
     kind: Literal["csv"]
-    delimiter: str = Field(",", min_length=1, max_length=1)
-    quote: str = Field('"', min_length=1, max_length=1)
-    encoding: str = Field("utf-8", description="Encoding of the text; a BOM is skipped.")
+    delimiter: str = Field(",", description='One ASCII character; a tab is "\\t".')
+    quote: str | None = Field('"', description="Encloses fields; null if quotes mean nothing.")
+    escape: str | None = Field(
+        None,
+        description="Makes the character after it stand for itself, such as \\; without one only "
+        "a doubled quote is a quote.",
+    )
+    comment: str | None = Field(None, description="Lines that begin with it are no records.")
+    skip_lines: int = Field(0, ge=0, description="Lines before the header to leave out.")
+    encoding: Encoding = Field("utf-8", description="Encoding of the text; a BOM is skipped.")
     null_values: tuple[str, ...] = Field(
         (), description="Unquoted texts that mean NULL. '' is a value unless it is listed here."
     )
     header: tuple[str, ...] | None = Field(
-        None, description="Column names, for files without a header line."
+        None, min_length=1, description="Column names, for files without a header line."
     )
+
+    @model_validator(mode="after")
+    def _marks_are_different(self) -> CsvFormat:
+        marks = {
+            "delimiter": self.delimiter,
+            "quote": self.quote,
+            "escape": self.escape,
+            "comment": self.comment,
+        }
+        for name, mark in marks.items():
+            _single_byte(name, mark)
+        used = [mark for mark in marks.values() if mark is not None]
+        if len(set(used)) < len(used):
+            raise ValueError("delimiter, quote, escape and comment must be different characters")
+        return self
 
 
 class JsonLinesFormat(Strict):

@@ -54,6 +54,7 @@ def test_every_text_survives(rows: list[list[str | None]]) -> None:
 @given(st.lists(st.sampled_from(["good", "long", "short", "latin"]), max_size=30))
 def test_rows_keep_their_numbers_whatever_is_refused_between_them(kinds: list[str]) -> None:
     lines = {"good": b"x,y", "long": b"1,2,3", "short": b"1", "latin": b"caf\xe9,y"}
+    kinds = ["good", *kinds]  # of a file without any, all would be refused together
     content = b"a,b\n" + b"".join(lines[kind] + b"\n" for kind in kinds)
     # Blocks of a few rows: numbers must go on over them.
     found, rejects = read(content, limits=PlanLimits(batch_bytes=64))
@@ -67,7 +68,7 @@ def test_rows_keep_their_numbers_whatever_is_refused_between_them(kinds: list[st
 def test_refused_row_keeps_its_text_and_the_reason() -> None:
     _, (reject,) = read(b"a,b\n1,2,3\n")
     assert (reject.rule, reject.message, reject.raw) == (
-        "ragged_row", "expected 2 columns, found 3", "1,2,3",
+        "ragged_row", "line 2: expected 2 fields, found 3", "1,2,3",
     )  # fmt: skip
 
 
@@ -106,9 +107,15 @@ def test_declared_encoding_is_read(encoding: str, text: str) -> None:
     assert found[0]["a"] == "café"
 
 
-def test_bytes_that_are_not_of_the_declared_encoding_are_refused() -> None:
-    with pytest.raises(SourceRejected, match="not ascii at byte 7"):
-        read("a,b\n1,2é\n".encode(), encoding="ascii")
+def test_04_row_that_is_not_of_the_declared_encoding_is_refused_alone() -> None:
+    found, (reject,) = read("a,b\n1,2é\n3,4\n".encode(), encoding="ascii")
+    assert [row["a"] for row in found] == ["3"]
+    assert (reject.rule, reject.message) == ("encoding", "line 2: not text at its byte 3")
+
+
+def test_06_utf16_that_ends_in_the_middle_of_a_character_is_refused() -> None:
+    with pytest.raises(SourceRejected, match="not utf-16 at byte 14"):
+        read("a,b\n1,2".encode("utf-16")[:-1], encoding="utf-16")
 
 
 def test_compression_is_told_by_content() -> None:
@@ -140,6 +147,7 @@ def test_stream_is_read_in_pieces() -> None:
 
     class Watched(io.RawIOBase):
         served = 0
+        _left = b""
 
         def __init__(self, lines: Iterator[bytes]) -> None:
             self._lines = lines
@@ -148,7 +156,8 @@ def test_stream_is_read_in_pieces() -> None:
             return True
 
         def readinto(self, buffer: Any) -> int:
-            piece = next(self._lines, b"")
+            self._left = self._left or next(self._lines, b"")
+            piece, self._left = self._left[: len(buffer)], self._left[len(buffer) :]
             buffer[: len(piece)] = piece
             Watched.served += len(piece)
             return len(piece)
