@@ -72,7 +72,14 @@ CODECS = (
     Codec("bzip2", b"BZh", lambda: cast(Decompressor, bz2.BZ2Decompressor())),
     Codec("xz", b"\xfd7zXZ\x00", lambda: cast(Decompressor, lzma.LZMADecompressor())),
 )
-DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError, zstd.ZstdError, igzip_lib.error)
+DAMAGE: tuple[type[Exception], ...] = (
+    OSError,
+    EOFError,
+    zlib.error,
+    lzma.LZMAError,
+    zstd.ZstdError,
+    igzip_lib.error,
+)
 
 
 def codec_of(beginning: bytes) -> Codec | None:
