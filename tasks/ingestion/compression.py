@@ -26,6 +26,8 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
+__all__ = ["AGAIN", "DAMAGE", "Codec", "Decompressed", "GrowthGuard", "codec_of", "zstd"]
+
 READ_BYTES = 1 << 18
 AGAIN = "deliver the object again; nothing of it was loaded"
 
@@ -78,7 +80,7 @@ DAMAGE: tuple[type[Exception], ...] = (
     zlib.error,
     lzma.LZMAError,
     zstd.ZstdError,
-    igzip_lib.error,
+    cast(type[Exception], igzip_lib.error),
 )
 
 

@@ -114,3 +114,22 @@ def line_ends(text: bytes) -> int:
     if b"\r" not in text:
         return feeds
     return feeds + text.count(b"\r") - text.count(b"\r\n")
+
+
+def last_line_end(buffer: bytes, before: int) -> int:
+    """Return the position after the last line end, 0 if there is none."""
+    feed = buffer.rfind(b"\n", 0, before)
+    # A CR at the very end may be half of CR LF.
+    single = buffer.rfind(b"\r", feed + 1, min(before, len(buffer) - 1))
+    return max(feed, single) + 1
+
+
+def is_text(content: bytes) -> bool:
+    """Tell whether bytes are UTF-8."""
+    if content.isascii():
+        return True
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -14,7 +14,7 @@ from typing import BinaryIO
 import numpy as np
 
 from tasks.ingestion.connector import PlanLimits
-from tasks.ingestion.csv_grammar import Grammar, line_ends
+from tasks.ingestion.csv_grammar import Grammar, is_text, last_line_end, line_ends
 from tasks.ingestion.provenance import RAW_SHOWN
 from tasks.model.errors import SourceRejected
 
@@ -96,7 +96,7 @@ class RecordGuard:
             else:
                 text = buffer[:end]
                 block = Block(text, text)
-                if not _is_text(text):
+                if not is_text(text):
                     block, end = self._irregular(buffer)
             self._position += end
             self._pending = buffer[end:]
@@ -110,7 +110,7 @@ class RecordGuard:
         quote, grammar = self._grammar.quote, self._grammar
         if any(mark and mark in buffer for mark in (grammar.escape, grammar.comment)):
             return None
-        end = len(buffer) if self._ended else _line_end(buffer, len(buffer))
+        end = len(buffer) if self._ended else last_line_end(buffer, len(buffer))
         if not quote or quote not in buffer:
             return end
         octets = np.frombuffer(buffer, np.uint8)
@@ -119,7 +119,7 @@ class RecordGuard:
         while count % 2:  # the end found is inside a quoted field
             if self._ended:
                 return None
-            end = _line_end(buffer, int(marks[count - 1]))
+            end = last_line_end(buffer, int(marks[count - 1]))
             count = int(np.searchsorted(marks, end))
         before, after = marks[:count:2] - 1, marks[1:count:2] + 1
         before, after = before[before >= 0], after[after < len(buffer)]
@@ -192,21 +192,3 @@ class RecordGuard:
         self._lines_lost += line_ends(self._pending)
         self._position += len(self._pending) - len(kept)
         self._pending = kept
-
-
-def _line_end(buffer: bytes, before: int) -> int:
-    """Return the position after the last line end, 0 if there is none."""
-    feed = buffer.rfind(b"\n", 0, before)
-    # A CR at the very end may be half of CR LF.
-    single = buffer.rfind(b"\r", feed + 1, min(before, len(buffer) - 1))
-    return max(feed, single) + 1
-
-
-def _is_text(content: bytes) -> bool:
-    if content.isascii():
-        return True
-    try:
-        content.decode()
-    except UnicodeDecodeError:
-        return False
-    return True

@@ -88,7 +88,87 @@ class ParquetFormat(Strict):
     kind: Literal["parquet"]
 
 
-Format = Annotated[CsvFormat | JsonLinesFormat | ParquetFormat, Field(discriminator="kind")]
+class AvroFormat(Packed):
+    """Apache Avro container files; types come from the file."""
+
+    kind: Literal["avro"]
+
+
+class ExcelFormat(Strict):
+    """One sheet of an Excel workbook (.xlsx); every cell is read as the text of its value."""
+
+    kind: Literal["excel"]
+    sheet: str | int | None = Field(
+        None, description="Name of the sheet, or its number from 1; the first one without it."
+    )
+    skip_rows: int = Field(0, ge=0, description="Rows of the sheet before the header to leave out.")
+    header: tuple[str, ...] | None = Field(
+        None, min_length=1, description="Column names, for sheets without a header row."
+    )
+    merged: Literal["quarantine", "fill"] = Field(
+        "quarantine",
+        description="Rows with merged cells: refuse them, or give each cell the merged value.",
+    )
+    null_values: tuple[str, ...] = Field(
+        (), description="Texts that mean NULL, beside the empty cell."
+    )
+
+
+class FixedColumn(Strict):
+    """A field of a fixed width, in characters."""
+
+    name: str = Field(min_length=1)
+    width: int = Field(ge=1)
+    start: int | None = Field(
+        None, ge=1, description="Its first character, from 1; after the field before, if not given."
+    )
+
+
+class FixedWidthFormat(Packed):
+    """Lines whose fields have fixed widths."""
+
+    kind: Literal["fixed"]
+    columns: tuple[FixedColumn, ...] = Field(min_length=1)
+    length: int | None = Field(
+        None, ge=1, description="Characters of a line; the end of the last field, if not given."
+    )
+    trim: Literal["both", "right", "left", "none"] = Field(
+        "both", description="On which side of a field spaces are padding."
+    )
+    skip_lines: int = Field(0, ge=0, description="Lines to leave out at the start.")
+    encoding: Encoding = Field("utf-8", description="Encoding of the text; a BOM is skipped.")
+    null_values: tuple[str, ...] = Field(
+        (), description="Texts, after trimming, that mean NULL; '' for a field of spaces only."
+    )
+
+    @model_validator(mode="after")
+    def _fields_fit_the_line(self) -> FixedWidthFormat:
+        names = [column.name for column in self.columns]
+        if len(set(names)) < len(names):
+            raise ValueError("two columns have the same name")
+        if self.length is not None and self.length < max(end for _, end in self.spans):
+            raise ValueError(f"the fields end after the line, which has {self.length} characters")
+        return self
+
+    @property
+    def spans(self) -> tuple[tuple[int, int], ...]:
+        """Start and end of each field, counted from 0, the end not included."""
+        spans: list[tuple[int, int]] = []
+        for column in self.columns:
+            start = column.start - 1 if column.start else (spans[-1][1] if spans else 0)
+            spans.append((start, start + column.width))
+        return tuple(spans)
+
+    @property
+    def line_length(self) -> int:
+        """Characters of a line."""
+        return self.length or max(end for _, end in self.spans)
+
+
+Format = Annotated[
+    CsvFormat | JsonLinesFormat | ParquetFormat | AvroFormat | ExcelFormat | FixedWidthFormat,
+    Field(discriminator="kind"),
+]
 
 
 class FilesSource(Strict):
