@@ -22,10 +22,12 @@ MAX_SHARED_STRINGS = 256 << 20
 """openpyxl holds the texts of a workbook in memory."""
 MAX_MERGED = 100_000
 _READ_BYTES = 1 << 20
-_OVERLAP = 1 << 10
+_OVERLAP = 1 << 15
 _PREFIX = rb"<(?:\w+:)?"
 _MERGED = re.compile(_PREFIX + rb'mergeCell\s[^>]*?ref="([A-Z0-9:$]+)"')
-_NOT_COMPUTED = re.compile(rb"(?:<(?:\w+:)?f(?:\s[^>]*)?/>|</(?:\w+:)?f>)\s*</(?:\w+:)?c>")
+_FORMULA = _PREFIX + rb"f(?:\s[^>]*)?(?:/>|>[^<]*</(?:\w+:)?f>)\s*"
+_NO_VALUE = rb"(?:<(?:\w+:)?v\s*/>|<(?:\w+:)?v></(?:\w+:)?v>)?\s*</(?:\w+:)?c>"
+_NOT_COMPUTED = re.compile(_PREFIX + rb"c(\s[^>]*)?>\s*" + _FORMULA + _NO_VALUE)
 _CELLS_END = re.compile(rb"</(?:\w+:)?sheetData>|<(?:\w+:)?sheetData\s*/>")
 
 
@@ -92,7 +94,8 @@ def _scan(pieces: Iterable[bytes], uri: str) -> Iterator[bytes]:
     for piece in pieces:
         text = kept + piece
         if not behind:
-            if _NOT_COMPUTED.search(text):
+            # A formula whose value is the empty text has none either, and says so by its type.
+            if any(b't="str"' not in (found[1] or b"") for found in _NOT_COMPUTED.finditer(text)):
                 raise SourceRejected(
                     f"{uri}: has formulas without values",
                     "open it in a spreadsheet program, which computes them, and save it",
