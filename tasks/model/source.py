@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from tasks.model.columns import Identifier, Strict
+from tasks.model.dated_paths import DatedPath
 
 
 class Packed(Strict):
@@ -175,8 +176,17 @@ class FilesSource(Strict):
     """Files of a local directory."""
 
     kind: Literal["files"]
-    path: str = Field(description="Glob pattern, relative to the project or absolute.")
+    path: str = Field(
+        description="Glob pattern, relative to the project or absolute. {date:%Y-%m-%d} in it tells "
+        "where a file's date is, for backfills."
+    )
     format: Format
+
+    @field_validator("path")
+    @classmethod
+    def _date_is_readable(cls, path: str) -> str:
+        DatedPath.parse(path)
+        return path
 
 
 class S3Source(Strict):
