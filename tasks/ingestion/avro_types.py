@@ -7,7 +7,6 @@ written: fastavro's own dates end at the year 9999 and lose nanoseconds.
 from __future__ import annotations
 
 import base64
-import json
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tasks.ingestion.typed import json_text, out_of_range
 from tasks.model.columns import MAX_DECIMAL_PRECISION
 from tasks.model.errors import ContractBroken
 
@@ -158,7 +158,7 @@ class _Types:
         shown = self._shown(value, schema)
         if shown is None or isinstance(shown, str):
             return shown
-        return _json(shown)
+        return json_text(shown)
 
     def _shown(self, value: Any, schema: Any) -> Any:
         schema = self._resolved(schema)
@@ -218,17 +218,6 @@ def _scalar(value: Any, schema: Any) -> Any:
     return value
 
 
-def _json(value: Any) -> str:
-    """Write JSON with the digits of decimals, and without NaN, which JSON does not have."""
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{json.dumps(k)}: {_json(v)}" for k, v in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ", ".join(map(_json, value)) + "]"
-    if isinstance(value, Decimal):
-        return format(value, "f")
-    return json.dumps(value, ensure_ascii=False, allow_nan=False)
-
-
 def _decimal(value: bytes, scale: int) -> Decimal:
     return Decimal(int.from_bytes(value, "big", signed=True)).scaleb(-scale, EXACT)
 
@@ -251,6 +240,8 @@ def _temporals(kind: pa.DataType) -> Callable[[Sequence[Any]], pa.Array]:
             ).as_py():
                 raise ValueError("no time of a day")
             return made.cast(pa.time64("us"))
+        if out_of_range(made):
+            raise ValueError("not of the years 1 to 9999")
         if pa.types.is_timestamp(kind) and kind.unit == "ms":
             return made.cast(pa.timestamp("us", tz=kind.tz))
         return made

@@ -45,7 +45,7 @@ def read_object(
         local_path: Gives a local file of it, for formats that are not read in one pass.
     """
     if isinstance(declared, ParquetFormat):
-        yield from read_parquet(local_path(), uri)
+        yield from read_parquet(local_path(), uri, limits)
         return
     if isinstance(declared, ExcelFormat):
         yield from read_excel(local_path(), uri, declared, limits)
