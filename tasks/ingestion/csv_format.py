@@ -99,7 +99,8 @@ class _Parser:
             return "skip"
 
         lines = line_ends(block.original) + block.lines_lost
-        if not block.text.strip(b"\r\n") and len(self._names) > 1:
+        only_ends = block.text.isspace() and not block.text.strip(b"\r\n")
+        if not block.text or (only_ends and len(self._names) > 1):
             return _Parsed(pa.RecordBatch.from_pylist([], schema=self._schema), ragged, lines)
         table = pacsv.read_csv(
             pa.BufferReader(block.text),

@@ -58,9 +58,12 @@ class FilesConnector:
         files = _once(self._base / name for name in names)
         if not files and not glob.has_magic(self._pattern.glob):
             where = self._base / self._source.path
-            remedy = f"write {self._source.path}/* for the files in it" if where.is_dir() else None
-            found = "is a folder, no file" if where.is_dir() else "there is no such file"
-            raise SourceRejected(f"{self._dataset}: {where}: {found}", remedy)
+            if where.is_dir():
+                raise SourceRejected(
+                    f"{self._dataset}: {where} is a folder, no file",
+                    f"write {self._source.path}/* for the files in it",
+                )
+            raise SourceRejected(f"{self._dataset}: no file {where}")
         if not files and not self._folder().is_dir():
             raise ConfigError(
                 f"{self._dataset}: source.path: there is no folder {self._folder()}",
