@@ -151,7 +151,7 @@ class _Sheet:
                 continue
             if cell.data_type == "e":
                 error = error or ("cell_error", f"{cell.coordinate}: {value}")
-            text = cell_text(value, cell.number_format)
+            text = cell_text(value, cell)
             values.append(None if text in self._nulls else text)
         while values and values[-1] is None:
             values.pop()
@@ -208,14 +208,16 @@ class _Sheet:
         return RawBatch(made, tuple(rejects))
 
 
-def cell_text(value: Any, number_format: str) -> str:
+def cell_text(value: Any, cell: Any) -> str:
     """Return the text of a cell's value: digits of numbers, ISO of dates, text as it is."""
+    if isinstance(value, str):
+        return value
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float):
         return format(Decimal(f"{value:.{DIGITS}g}"), "f")
     if isinstance(value, datetime):
-        with_time = value.time() != time() or "h" in number_format.lower()
+        with_time = value.time() != time() or "h" in cell.number_format.lower()
         return value.isoformat() if with_time else value.date().isoformat()
     if isinstance(value, date | time):
         return value.isoformat()

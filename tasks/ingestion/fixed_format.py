@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
 import pyarrow as pa
@@ -74,27 +74,29 @@ class _Lines:
         if not lines[-1]:
             lines.pop()
         first, self._line = self._line, self._line + max(line_ends(block), len(lines))
-        numbered = [
-            (number, line)
-            for number, line in enumerate(lines, first + 1)
-            if line and number > self._declared.skip_lines
-        ]
+        numbers: Sequence[int] = range(first + 1, first + len(lines) + 1)
+        if first < self._declared.skip_lines or b"" in lines:
+            kept = [
+                (number, line)
+                for number, line in zip(numbers, lines, strict=True)
+                if line and number > self._declared.skip_lines
+            ]
+            numbers, lines = [number for number, _ in kept], [line for _, line in kept]
         refused: dict[int, tuple[str, str]] = {}
+        known = lines
         if not is_text(block):
-            for position, (_, line) in enumerate(numbered):
+            for position, line in enumerate(lines):
                 if not is_text(line):
                     refused[position] = ("encoding", "not text in the declared encoding")
-        texts = pa.array(
-            [b"" if position in refused else line for position, (_, line) in enumerate(numbered)],
-            pa.binary(),
-        ).cast(pa.string())
+            known = [b"" if position in refused else line for position, line in enumerate(lines)]
+        texts = pa.array(known, pa.binary()).cast(pa.string())
         lengths = pc.utf8_length(texts)
         wrong = pc.not_equal(lengths, self._declared.line_length)
         for position in pc.indices_nonzero(wrong).to_pylist():
             message = f"expected {self._declared.line_length} characters, found {lengths[position]}"
             refused.setdefault(position, ("line_length", message))
-        rows = range(self._row + 1, self._row + len(numbered) + 1)
-        self._row += len(numbered)
+        rows = range(self._row + 1, self._row + len(lines) + 1)
+        self._row += len(lines)
         names = [column.name for column in self._declared.columns]
         made = with_origin(names, self._fields(texts), self._uri, rows)
         rejects = tuple(
@@ -102,8 +104,8 @@ class _Lines:
                 self._uri,
                 rows[position],
                 rule,
-                f"line {numbered[position][0]}: {message}",
-                shown_bytes(numbered[position][1]),
+                f"line {numbers[position]}: {message}",
+                shown_bytes(lines[position]),
             )
             for position, (rule, message) in sorted(refused.items())
         )
