@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
 
 import pyarrow as pa
+from pydantic import BaseModel
 
+from tasks.connections import Connections
+from tasks.model.dataset import DatasetSpec
 from tasks.model.run import Partition, SourceState
 
 SOURCE_URI = "_source_uri"
@@ -84,3 +88,30 @@ class PlanLimits:
     decoded_bytes: int = 64 << 30
     decoded_ratio: int = 1000
     ratio_from_bytes: int = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectorContext:
+    """What a connector may use.
+
+    Attributes:
+        connections: Opens blocks: ``connections.load(BlockClass, name)``.
+        limits: How sources are cut, and how large a batch may be.
+        scratch: Folder for files of this piece of work; removed at its end.
+    """
+
+    connections: Connections
+    limits: PlanLimits
+    scratch: Path
+
+
+class ConnectorPlugin(Protocol):
+    """The class that an entry point of the group ``dpp.connectors`` names."""
+
+    declaration: ClassVar[type[BaseModel]]
+    """What a dataset file says under ``source:``, beside ``kind``."""
+
+    @classmethod
+    def connect(cls, spec: DatasetSpec, declared: Any, context: ConnectorContext) -> Connector:
+        """Return the connector of a dataset; ``declared`` is an instance of ``declaration``."""
+        ...

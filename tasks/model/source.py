@@ -6,10 +6,11 @@ import codecs
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from tasks.model.columns import Identifier, Strict
 from tasks.model.dated_paths import DatedPath
+from tasks.model.plugins import PluginSource, plugin_kinds
 
 
 class Packed(Strict):
@@ -264,11 +265,24 @@ class DatabaseSource(Strict):
         return self
 
 
-Source = Annotated[
+_OwnSource = Annotated[
     FilesSource | S3Source | RestSource | DatabaseSource, Field(discriminator="kind")
 ]
 
-SOURCE_KINDS = ("files", "s3", "rest", "database")
+
+BRANCHES = frozenset({"<own>", "<plugin>"})
+"""Parts of the location of a mistake that no dataset file has."""
+
+
+def _who_brings(source: object) -> str:
+    kind = source.get("kind") if isinstance(source, dict) else getattr(source, "kind", None)
+    return "<plugin>" if kind in plugin_kinds() else "<own>"
+
+
+Source = Annotated[
+    Annotated[_OwnSource, Tag("<own>")] | Annotated[PluginSource, Tag("<plugin>")],
+    Discriminator(_who_brings),
+]
 
 
 class Lookup(Strict):
