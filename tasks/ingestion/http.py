@@ -13,7 +13,7 @@ import httpx
 import structlog
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt
 
-from tasks.ingestion.json_format import parse_json
+from tasks.ingestion.json_records import parse_json
 from tasks.model.classify import classify, classify_status
 from tasks.model.errors import PipelineError, SourceRejected, SourceUnavailable
 

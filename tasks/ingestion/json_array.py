@@ -11,8 +11,8 @@ from tasks.ingestion.json_cursor import LIST, OBJECT, JsonCursor, TooLong
 from tasks.ingestion.provenance import RAW_SHOWN
 from tasks.ingestion.streams import open_stream
 from tasks.model.errors import SourceRejected
+from tasks.model.formats import JsonArrayFormat
 from tasks.model.json_path import Every, RecordsPath, Step, parse_records_path
-from tasks.model.source import JsonArrayFormat
 
 TOGETHER_BYTES = 128 << 10
 """Records of about this size are taken apart together."""
@@ -35,7 +35,7 @@ def read_json_document(
         SourceRejected: It is damaged, ends too early or goes on after its end, or has no records at the
             declared path.
     """
-    stream = open_stream(raw, uri, declared.encoding)
+    stream = open_stream(raw, uri, declared.encoding, limits)
     cursor = JsonCursor(stream, uri, limits.max_value_bytes, RAW_SHOWN)
     batcher = RecordBatcher(uri, limits, flatten=declared.flatten)
     pending: list[bytes] = []

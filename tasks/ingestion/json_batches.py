@@ -23,7 +23,7 @@ from tasks.ingestion.json_tokens import (
     token_columns,
 )
 from tasks.ingestion.provenance import RAW_SHOWN, check_names, with_origin
-from tasks.model.source import Flatten
+from tasks.model.formats import Flatten
 
 BATCH_ROWS = 20_000
 BATCH_CELLS = 4_000_000

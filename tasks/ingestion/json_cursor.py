@@ -15,6 +15,7 @@ MOST_KEY_BYTES = 1 << 20
 _SPACES = re.compile(rb"[ \t\r\n]*+")
 _STRING = rb'"(?:[^"\\]++|\\.)*+"'
 _LEAF = rb'[^"{}\[\]]++|' + _STRING
+
 _INNER = rb"[{\[](?:" + _LEAF + rb")*+[}\]]"
 _MIDDLE = rb"[{\[](?:" + _LEAF + b"|" + _INNER + rb")*+[}\]]"
 _OUTER = rb"[{\[](?:" + _LEAF + b"|" + _MIDDLE + rb")*+[}\]]"
@@ -26,7 +27,7 @@ _BETWEEN = re.compile(rb'(?:[^"{}\[\]]++|"(?:[^"\\]++|\\.)*+")*+', re.DOTALL)
 _STRING_REST = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
 _SCALAR = re.compile(rb'[^ \t\r\n,:"{}\[\]]*+')
 _QUOTE, _COMMA, _COLON = ord('"'), ord(","), ord(":")
-_OPENING = frozenset(b"{[")
+_CLOSING = {ord("{"): ord("}"), ord("["): ord("]")}
 LIST, OBJECT = ord("["), ord("{")
 _LIST_ENDS = ord("]")
 
@@ -137,7 +138,7 @@ class JsonCursor:
             self._at = flat.end()
             return flat[0]
         pieces = _Pieces(most, self._shown)
-        if first == _QUOTE or first in _OPENING:
+        if first == _QUOTE or first in _CLOSING:
             start = self._through(first, pieces)
         else:
             start = self._through_scalar(pieces)
@@ -154,8 +155,8 @@ class JsonCursor:
         start = self._at
         self._at += 1
         in_string = first == _QUOTE
-        depth = 0 if in_string else 1
-        while in_string or depth:
+        open_brackets = bytearray() if in_string else bytearray([_CLOSING[first]])
+        while in_string or open_brackets:
             pattern = _STRING_REST if in_string else _BETWEEN
             found = pattern.match(self._buffer, self._at)
             self._at = found.end() if found else self._at
@@ -170,9 +171,10 @@ class JsonCursor:
             if following == b'"':
                 in_string = not in_string
             elif following in b"{[":
-                depth += 1
-            else:
-                depth -= 1
+                open_brackets.append(_CLOSING[following[0]])
+            elif open_brackets.pop() != following[0] and not pieces.wanted:
+                self._at -= 1
+                raise self._broken(f"{following.decode()!r} closes what it did not open")
         return start
 
     def _through_scalar(self, pieces: _Pieces) -> int:
@@ -212,6 +214,8 @@ class _Pieces:
     """The pieces of a value; once they are too long, only the beginning."""
 
     def __init__(self, most: int, shown: int) -> None:
+        self.wanted = most > 0
+        """Somebody takes the value, and looks at its syntax."""
         self._most = most
         self._shown = shown
         self._kept: list[bytes] = []

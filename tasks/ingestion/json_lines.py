@@ -8,7 +8,7 @@ from typing import BinaryIO
 from tasks.ingestion.connector import PlanLimits, RawBatch
 from tasks.ingestion.json_batches import RecordBatcher
 from tasks.ingestion.streams import open_stream
-from tasks.model.source import JsonLinesFormat
+from tasks.model.formats import JsonLinesFormat
 
 BLOCK_BYTES = 128 << 10
 
@@ -29,7 +29,7 @@ def read_json_lines(
     """
     declared = declared or JsonLinesFormat(kind="jsonl")
     batcher = RecordBatcher(uri, limits, flatten=declared.flatten)
-    stream = open_stream(raw, uri, declared.encoding)
+    stream = open_stream(raw, uri, declared.encoding, limits)
     for block in _whole_lines(stream, limits.max_value_bytes):
         yield from batcher.add_texts([line for line in block.split(b"\n") if line.strip()])
     if left := batcher.flush():

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from tasks.model.source import Flatten
+from tasks.model.formats import Flatten
 
 MOST_ZEROS = 400
 """A number with a larger exponent is left as it is written; no column can hold it."""

@@ -6,13 +6,14 @@ from pathlib import Path
 
 from tasks.connections import Connections
 from tasks.environments import project_root
-from tasks.ingestion.connector import Connector, PlanLimits
+from tasks.ingestion.connector import Connector, ConnectorContext, ConnectorPlugin, PlanLimits
 from tasks.ingestion.connectors.database import DatabaseConnector
 from tasks.ingestion.connectors.files import FilesConnector
 from tasks.ingestion.connectors.rest import RestConnector
 from tasks.ingestion.connectors.s3 import S3Connector
 from tasks.model.dataset import DatasetSpec
-from tasks.model.source import DatabaseSource, FilesSource, RestSource
+from tasks.model.plugins import load_plugin
+from tasks.model.source import DatabaseSource, FilesSource, RestSource, S3Source
 
 
 def connector_for(
@@ -26,5 +27,9 @@ def connector_for(
         return RestConnector(spec.name, source, connections.rest_client(source.block), limits)
     if isinstance(source, DatabaseSource):
         return DatabaseConnector(spec.name, source, connections.database(source.block), limits)
-    store = connections.object_store(source.block)
-    return S3Connector(spec.name, source, store, scratch, limits, columns)
+    if isinstance(source, S3Source):
+        store = connections.object_store(source.block)
+        return S3Connector(spec.name, source, store, scratch, limits, columns)
+    plugin: type[ConnectorPlugin] = load_plugin(source.kind)
+    context = ConnectorContext(connections, limits, scratch)
+    return plugin.connect(spec, source.declared, context)

@@ -2,101 +2,32 @@
 
 from __future__ import annotations
 
-import codecs
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from tasks.model.columns import Identifier, Strict
-from tasks.model.json_path import parse_records_path
-
-
-def _encoding(name: str) -> str:
-    try:
-        codecs.lookup(name)
-    except LookupError:
-        raise ValueError(f"{name!r} is no encoding; write e.g. utf-8, utf-16, cp1252") from None
-    return name
-
-
-def _records_at(path: str) -> str:
-    parse_records_path(path)
-    return path
-
-
-Encoding = Annotated[str, AfterValidator(_encoding)]
-RecordsAt = Annotated[str, AfterValidator(_records_at)]
-
-
-class CsvFormat(Strict):
-    """Delimited text with a header line (RFC 4180)."""
-
-    kind: Literal["csv"]
-    delimiter: str = Field(",", min_length=1, max_length=1)
-    quote: str = Field('"', min_length=1, max_length=1)
-    encoding: str = Field("utf-8", description="Encoding of the text; a BOM is skipped.")
-    null_values: tuple[str, ...] = Field(
-        (), description="Unquoted texts that mean NULL. '' is a value unless it is listed here."
-    )
-    header: tuple[str, ...] | None = Field(
-        None, description="Column names, for files without a header line."
-    )
-
-
-class Flatten(Strict):
-    """Makes columns of the fields of nested objects; lists and what is deeper stay JSON texts."""
-
-    separator: str = Field(
-        "_", min_length=1, description="Between the keys in a column's name, e.g. address_city."
-    )
-    depth: int = Field(1, ge=1, le=20, description="Levels of objects that are unfolded.")
-    columns: tuple[str, ...] | None = Field(
-        None, description="Unfold only these fields of the record; all objects without it."
-    )
-
-
-class _JsonFormat(Strict):
-    encoding: Encoding = Field("utf-8", description="Encoding of the text; a BOM is skipped.")
-    flatten: Flatten | None = Field(
-        None, description="Make columns of nested objects; without it they are JSON texts."
-    )
-
-
-class JsonLinesFormat(_JsonFormat):
-    """One JSON object per line."""
-
-    kind: Literal["jsonl"]
-
-
-class JsonArrayFormat(_JsonFormat):
-    """One JSON document with a list of objects, at its top or at a path."""
-
-    kind: Literal["json"]
-    records: RecordsAt | None = Field(
-        None,
-        description="Where the records are: keys with dots ('data.items'), or JSONPath with wildcards "
-        "('$.data[*].items[*]'). Without it the document is the list.",
-    )
-
-
-class ParquetFormat(Strict):
-    """Apache Parquet; types come from the file."""
-
-    kind: Literal["parquet"]
-
-
-Format = Annotated[
-    CsvFormat | JsonLinesFormat | JsonArrayFormat | ParquetFormat, Field(discriminator="kind")
-]
+from tasks.model.dated_paths import DatedPath
+from tasks.model.formats import Format
+from tasks.model.plugins import PluginSource, plugin_kinds
 
 
 class FilesSource(Strict):
     """Files of a local directory."""
 
     kind: Literal["files"]
-    path: str = Field(description="Glob pattern, relative to the project or absolute.")
+    path: str = Field(
+        description="Glob pattern, relative to the project or absolute. {date:%Y-%m-%d} in it tells "
+        "where a file's date is, for backfills."
+    )
     format: Format
+
+    @field_validator("path")
+    @classmethod
+    def _date_is_readable(cls, path: str) -> str:
+        DatedPath.parse(path)
+        return path
 
 
 class S3Source(Strict):
@@ -174,11 +105,24 @@ class DatabaseSource(Strict):
         return self
 
 
-Source = Annotated[
+_OwnSource = Annotated[
     FilesSource | S3Source | RestSource | DatabaseSource, Field(discriminator="kind")
 ]
 
-SOURCE_KINDS = ("files", "s3", "rest", "database")
+
+BRANCHES = frozenset({"<own>", "<plugin>"})
+"""Parts of the location of a mistake that no dataset file has."""
+
+
+def _who_brings(source: object) -> str:
+    kind = source.get("kind") if isinstance(source, dict) else getattr(source, "kind", None)
+    return "<plugin>" if kind in plugin_kinds() else "<own>"
+
+
+Source = Annotated[
+    Annotated[_OwnSource, Tag("<own>")] | Annotated[PluginSource, Tag("<plugin>")],
+    Discriminator(_who_brings),
+]
 
 
 class Lookup(Strict):

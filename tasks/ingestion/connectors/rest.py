@@ -13,7 +13,8 @@ import httpx
 
 from tasks.ingestion.connector import PlanLimits, RawBatch
 from tasks.ingestion.http import get_json
-from tasks.ingestion.json_format import RecordBatcher, records_at
+from tasks.ingestion.json_batches import RecordBatcher
+from tasks.ingestion.json_select import records_at
 from tasks.model.errors import SourceRejected, SourceUnavailable
 from tasks.model.run import Partition, SourceState
 from tasks.model.source import NextLink, PageNumbers, RestSource, TimeWindows

@@ -13,7 +13,7 @@ from tasks.ingestion.connector import PlanLimits, RawBatch
 from tasks.ingestion.json_batches import MOST_SHAPES, RecordBatcher
 from tasks.ingestion.json_records import Flattener, parse_json, record_texts
 from tasks.ingestion.json_tokens import split_record, split_together, token_columns
-from tasks.model.source import Flatten
+from tasks.model.formats import Flatten
 
 SPACES = st.sampled_from(["", "", "", " ", "\t", "\r", "  \n "])
 NUMBERS = st.one_of(
