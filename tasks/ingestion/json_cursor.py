@@ -15,7 +15,6 @@ MOST_KEY_BYTES = 1 << 20
 _SPACES = re.compile(rb"[ \t\r\n]*+")
 _STRING = rb'"(?:[^"\\]++|\\.)*+"'
 _LEAF = rb'[^"{}\[\]]++|' + _STRING
-
 _INNER = rb"[{\[](?:" + _LEAF + rb")*+[}\]]"
 _MIDDLE = rb"[{\[](?:" + _LEAF + b"|" + _INNER + rb")*+[}\]]"
 _OUTER = rb"[{\[](?:" + _LEAF + b"|" + _MIDDLE + rb")*+[}\]]"
