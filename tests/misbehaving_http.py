@@ -130,7 +130,7 @@ def misbehaving_server() -> Iterator[MisbehavingServer]:
             with suppress(OSError):  # a client that went away
                 _send(self, made.answer(made.asked[-1], len(made.asked)))
 
-        do_GET = do_POST = do_HEAD = _any
+        do_GET = do_POST = do_HEAD = _any  # noqa: N815 - the names that http.server calls
 
         def log_message(self, *_: object) -> None:
             return

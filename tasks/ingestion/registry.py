@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tasks.connections import Connections
 from tasks.environments import project_root
-from tasks.ingestion.connector import Connector, PlanLimits
+from tasks.ingestion.connector import Connector, ConnectorContext, ConnectorPlugin, PlanLimits
 from tasks.ingestion.connectors.database import DatabaseConnector
 from tasks.ingestion.connectors.files import FilesConnector
 from tasks.ingestion.connectors.rest import RestConnector
@@ -14,8 +14,9 @@ from tasks.ingestion.connectors.s3 import S3Connector
 from tasks.ingestion.http.guard import HostGuard, Tell, tell_nobody
 from tasks.ingestion.http.host_stores import shared_hosts
 from tasks.model.dataset import DatasetSpec
+from tasks.model.plugins import load_plugin
 from tasks.model.rest_source import RestSource
-from tasks.model.source import DatabaseSource, FilesSource
+from tasks.model.source import DatabaseSource, FilesSource, S3Source
 
 
 def connector_for(
@@ -43,8 +44,12 @@ def connector_for(
         return RestConnector(spec.name, source, client, limits, guard)
     if isinstance(source, DatabaseSource):
         return DatabaseConnector(spec.name, source, connections.database(source.block), limits)
-    store = connections.object_store(source.block)
-    return S3Connector(spec.name, source, store, scratch, limits, columns)
+    if isinstance(source, S3Source):
+        store = connections.object_store(source.block)
+        return S3Connector(spec.name, source, store, scratch, limits, columns)
+    plugin: type[ConnectorPlugin] = load_plugin(source.kind)
+    context = ConnectorContext(connections, limits, scratch)
+    return plugin.connect(spec, source.declared, context)
 
 
 def host_guard(connections: Connections, tell: Tell) -> HostGuard:

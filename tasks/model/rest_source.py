@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from tasks.model.columns import Strict
+from tasks.model.formats import RecordsAt
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -152,8 +153,10 @@ class RestSource(Strict):
     block: str = Field(description="Name of the RestApiCredentials block with URL and credentials.")
     path: str = Field(description="Path below the block's base URL.")
     params: dict[str, str | int] = Field(default_factory=dict)
-    records: str | None = Field(
-        None, description="Key of the body that holds the list of records; dots go deeper."
+    records: RecordsAt | None = Field(
+        None,
+        description="Where in the body the records are: keys with dots ('data.items'), or JSONPath "
+        "with wildcards ('$.data[*].items[*]'). Without it the body is the list.",
     )
     content_type: str | None = Field(
         None, description="Content type of the answers, if the API does not call its JSON JSON."

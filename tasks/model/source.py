@@ -4,48 +4,30 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from tasks.model.columns import Identifier, Strict
+from tasks.model.dated_paths import DatedPath
+from tasks.model.formats import Format
+from tasks.model.plugins import PluginSource, plugin_kinds
 from tasks.model.rest_source import RestSource
-
-
-class CsvFormat(Strict):
-    """Delimited text with a header line (RFC 4180)."""
-
-    kind: Literal["csv"]
-    delimiter: str = Field(",", min_length=1, max_length=1)
-    quote: str = Field('"', min_length=1, max_length=1)
-    encoding: str = Field("utf-8", description="Encoding of the text; a BOM is skipped.")
-    null_values: tuple[str, ...] = Field(
-        (), description="Unquoted texts that mean NULL. '' is a value unless it is listed here."
-    )
-    header: tuple[str, ...] | None = Field(
-        None, description="Column names, for files without a header line."
-    )
-
-
-class JsonLinesFormat(Strict):
-    """One JSON object per line."""
-
-    kind: Literal["jsonl"]
-
-
-class ParquetFormat(Strict):
-    """Apache Parquet; types come from the file."""
-
-    kind: Literal["parquet"]
-
-
-Format = Annotated[CsvFormat | JsonLinesFormat | ParquetFormat, Field(discriminator="kind")]
 
 
 class FilesSource(Strict):
     """Files of a local directory."""
 
     kind: Literal["files"]
-    path: str = Field(description="Glob pattern, relative to the project or absolute.")
+    path: str = Field(
+        description="Glob pattern, relative to the project or absolute. {date:%Y-%m-%d} in it tells "
+        "where a file's date is, for backfills."
+    )
     format: Format
+
+    @field_validator("path")
+    @classmethod
+    def _date_is_readable(cls, path: str) -> str:
+        DatedPath.parse(path)
+        return path
 
 
 class S3Source(Strict):
@@ -75,11 +57,24 @@ class DatabaseSource(Strict):
         return self
 
 
-Source = Annotated[
+_OwnSource = Annotated[
     FilesSource | S3Source | RestSource | DatabaseSource, Field(discriminator="kind")
 ]
 
-SOURCE_KINDS = ("files", "s3", "rest", "database")
+
+BRANCHES = frozenset({"<own>", "<plugin>"})
+"""Parts of the location of a mistake that no dataset file has."""
+
+
+def _who_brings(source: object) -> str:
+    kind = source.get("kind") if isinstance(source, dict) else getattr(source, "kind", None)
+    return "<plugin>" if kind in plugin_kinds() else "<own>"
+
+
+Source = Annotated[
+    Annotated[_OwnSource, Tag("<own>")] | Annotated[PluginSource, Tag("<plugin>")],
+    Discriminator(_who_brings),
+]
 
 
 class Lookup(Strict):

@@ -18,7 +18,7 @@ from tasks.ingestion.connectors.rest_pages import PageReader
 from tasks.ingestion.connectors.rest_paging import Params, count_at, pager_of
 from tasks.ingestion.http.guard import HostGuard
 from tasks.ingestion.http.reader import ApiReader
-from tasks.ingestion.json_format import RecordBatcher
+from tasks.ingestion.json_batches import RecordBatcher
 from tasks.model.dataset import canonical_json
 from tasks.model.errors import ConfigError, SourceUnavailable
 from tasks.model.rest_source import PageNumbers, RestSource

@@ -11,7 +11,7 @@ from urllib.parse import urlencode, urlsplit
 from tasks.ingestion.connectors.rest_paging import Ask, Pager, Params
 from tasks.ingestion.http.answers import Answer
 from tasks.ingestion.http.reader import ApiReader
-from tasks.ingestion.json_format import records_at
+from tasks.ingestion.json_select import records_at
 from tasks.model.errors import SourceRejected, SourceUnavailable
 from tasks.model.rest_source import RestSource
 

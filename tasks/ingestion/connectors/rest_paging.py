@@ -199,8 +199,8 @@ class OffsetPages:
     def _refuse_gap(self, ask: Ask, offset: int, records: Sequence[Any]) -> None:
         if ask.again and not any(record in records for record in ask.again):
             raise SourceUnavailable(
-                f"records moved up by {self._declared.overlap} or more while pages were read, at offset "
-                f"{offset}: some may be missed",
+                f"records moved up by {self._declared.overlap} or more while pages were read, at "
+                f"offset {offset}: some may be missed",
                 "raise pagination.overlap, or page by a cursor",
             )
 

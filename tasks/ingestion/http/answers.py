@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 
 from tasks.ingestion.http.waiting import retry_after_seconds
-from tasks.ingestion.json_format import parse_json
+from tasks.ingestion.json_records import parse_json
 from tasks.model.classify import classify_status
 from tasks.model.errors import PipelineError, SourceRejected, SourceUnavailable
 

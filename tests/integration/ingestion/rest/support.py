@@ -25,6 +25,9 @@ NOW = datetime(2013, 2, 15, 12, tzinfo=UTC)
 CANARY = "CANARY-hunter2/=&"
 
 
+NOTHING_KNOWN = SourceState()
+
+
 class Api(MisbehavingServer):
     """A server, and what reads it; waits take no time, and are kept."""
 
@@ -77,7 +80,7 @@ class Api(MisbehavingServer):
         )
 
     def read(
-        self, connector: RestConnector, state: SourceState = SourceState()
+        self, connector: RestConnector, state: SourceState = NOTHING_KNOWN
     ) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = []
         for partition in connector.plan(state):

@@ -39,12 +39,18 @@ TRANSIENT = {
     # B34, 52: half an answer is none
     "short body": (Reply(200, b'{"data": []}', length=900), "ended before the answer was complete"),
     "long body": (Reply(200, b'{"data": [{"id": 1}]}', length=9), "expected JSON"),
-    "cut chunk": (Reply(200, b'{"data": []}', chunked=True, cut_chunk=True), "the connection ended before"),
+    "cut chunk": (
+        Reply(200, b'{"data": []}', chunked=True, cut_chunk=True),
+        "the connection ended before",
+    ),
     "reset": (Reply(200, b'{"data": [{"id": 1}]}', reset_after=5), "read error"),
     "no gzip": (Reply(200, b'{"data": []}', {"Content-Encoding": "gzip"}), "not the gzip it says"),
     "half a gzip": (Reply(200, ZIPPED[:60], {"Content-Encoding": "gzip"}), "expected JSON"),
     # 51: success in the status only
-    "error with 200": (Reply(200, b'{"error": "no"}'), "no list of records at data; the server says"),
+    "error with 200": (
+        Reply(200, b'{"error": "no"}'),
+        "no list of records at data; the server says",
+    ),
     "other keys": (Reply(200, b'{"rows": [{"name": "Ann"}]}'), "its keys are rows"),
     "null": (Reply(200, b'{"data": null}'), "no list of records at data"),
     "an object": (Reply(200, b'{"data": {"id": 1}}'), "no list of records at data"),
@@ -73,7 +79,11 @@ def test_answer_that_is_whole_the_second_time_is_read(api: Api, case: str) -> No
 
 def test_usual_compression_and_chunks_are_read(api: Api) -> None:
     api.answer = lambda _asked, _n: Reply(
-        200, ZIPPED, {"Content-Encoding": "gzip", "Content-Type": "application/hal+json"}, None, True
+        200,
+        ZIPPED,
+        {"Content-Encoding": "gzip", "Content-Type": "application/hal+json"},
+        None,
+        True,
     )
     assert len(api.read(api.connector())) == 500
 
@@ -129,7 +139,7 @@ def test_body_that_is_too_large_is_refused(api: Api, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("tasks.ingestion.http.answers.MAX_BODY_BYTES", 1 << 20)
     bomb = gzip.compress(b'{"data": [' + b" " * (50 << 20) + b"]}")
     api.answer = lambda _asked, _n: Reply(200, bomb, {"Content-Encoding": "gzip"})
-    with pytest.raises(SourceRejected, match="larger than 256 MB|larger than 1 MB"):
+    with pytest.raises(SourceRejected, match=r"larger than 256 MB|larger than 1 MB"):
         api.read(api.connector())
 
 
@@ -217,7 +227,9 @@ def test_server_that_repeats_our_secret_does_not_get_it_into_a_message(api: Api,
     assert "HTTP 400: bad" in str(refusal.value)
     assert "CANARY" not in str(refusal.value)
     assert "hunter2" not in str(refusal.value)
-    assert api.asked[0].headers.get("Authorization", "Basic").split()[-1] not in str(refusal.value)[9:]
+    assert (
+        api.asked[0].headers.get("Authorization", "Basic").split()[-1] not in str(refusal.value)[9:]
+    )
 
 
 def test_record_that_cannot_be_trusted_is_refused_alone(api: Api) -> None:

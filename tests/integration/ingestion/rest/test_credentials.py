@@ -114,6 +114,9 @@ def test_redirects_come_to_an_end(api: Api) -> None:
     assert len(api.asked) == 6
 
 
+PAGES = {"kind": "page", "size": 1}
+
+
 class TokenServer:
     """Gives out tokens 1, 2, 3, …, and knows which of them the API takes."""
 
@@ -140,7 +143,7 @@ class TokenServer:
         page = int(asked.query["page"])
         return data(page) if page <= 4 else data()
 
-    def connector(self, **block: Any) -> Any:
+    def connector(self, source: dict[str, Any] | None = None, **block: Any) -> Any:
         client = self.api.client(
             auth="oauth2",
             token_url=f"{self.api.url}/token",
@@ -149,7 +152,7 @@ class TokenServer:
             **block,
         )
         client._credentials._clock = lambda: self.clock
-        return self.api.connector(client, pagination={"kind": "page", "size": 1})
+        return self.api.connector(client, **{"pagination": PAGES, **(source or {})})
 
 
 @pytest.fixture
@@ -224,7 +227,9 @@ def test_token_that_is_refused_is_renewed_once(api: Api, tokens: TokenServer) ->
     assert tokens.given == 2
 
 
-def test_token_that_is_always_refused_is_not_renewed_for_ever(api: Api, tokens: TokenServer) -> None:
+def test_token_that_is_always_refused_is_not_renewed_for_ever(
+    api: Api, tokens: TokenServer
+) -> None:
     """B36: 401 always."""
     answered = tokens.answer
     api.answer = lambda asked, n: answered(asked, n) if asked.path == "/token" else Reply(401)
@@ -273,9 +278,8 @@ def test_token_is_not_sent_to_a_listed_host(api: Api, tokens: TokenServer) -> No
             if asked.path == "/token"
             else Reply(307, b"", {"Location": other.url + "/x"})
         )
-        connector = tokens.connector()
-        connector._reader._allow_hosts = (other.host,)
-        connector._source.pagination = None
+        listed = f"{other.host}:{other.port}"
+        connector = tokens.connector(source={"allow_hosts": [listed], "pagination": None})
         assert api.ids(connector) == ["1"]
         assert "Authorization" not in other.asked[0].headers
 
@@ -284,12 +288,10 @@ def test_certificate_of_the_name_is_asked_for(tmp_path: Path) -> None:
     """The address is checked, and TLS still verifies the name: a self-signed server is refused."""
     from blocks.rest_api import RestApiCredentials
 
+    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost"
+    files = ["-keyout", "key.pem", "-out", "cert.pem"]
     made = subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj"]
-        + ["/CN=localhost", "-keyout", "key.pem", "-out", "cert.pem"],
-        cwd=tmp_path,
-        capture_output=True,
-        check=False,
+        [*command.split(), *files], cwd=tmp_path, capture_output=True, check=False
     )
     if made.returncode:
         pytest.skip("no openssl here")

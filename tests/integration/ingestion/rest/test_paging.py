@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any
 
 import pytest
@@ -87,10 +88,22 @@ def test_offsets_are_read_to_the_total(api: Api) -> None:
 @pytest.mark.parametrize(
     ("answer", "pagination", "words"),
     [
-        (counted(4, pages=9), {**PAGE, "pages": "pages"}, "page 3 has no records, though there are 9"),
-        (counted(0, pages=2), {**PAGE, "pages": "pages"}, "page 1 has no records, though there are 2"),
+        (
+            counted(4, pages=9),
+            {**PAGE, "pages": "pages"},
+            "page 3 has no records, though there are 9",
+        ),
+        (
+            counted(0, pages=2),
+            {**PAGE, "pages": "pages"},
+            "page 1 has no records, though there are 2",
+        ),
         (counted(4, pages=1), {**PAGE, "pages": "pages"}, "page 2 has records, though by what"),
-        (offset(4, total=9), {**OFFSET, "total": "total"}, "no records from 4 on, though there are 9"),
+        (
+            offset(4, total=9),
+            {**OFFSET, "total": "total"},
+            "no records from 4 on, though there are 9",
+        ),
         (offset(4, total=2), {**OFFSET, "total": "total"}, "page 2 has records, though by what"),
         (counted(4), {**PAGE, "pages": "pages"}, "no whole number at 'pages' of the answer"),
         (counted(4, pages="many"), {**PAGE, "pages": "pages"}, "no whole number at 'pages'"),
@@ -155,7 +168,11 @@ def test_last_record_is_the_cursor(api: Api) -> None:
 def test_link_header_is_followed(api: Api) -> None:
     def answer(asked: Asked, _n: int) -> Reply:
         at = int(asked.query.get("at", 0))
-        links = f'</things?at=0>; rel="first", <?at={at + 1}>; rel="next"' if at < 2 else "<x>; rel=last"
+        links = (
+            f'</things?at=0>; rel="first", <?at={at + 1}>; rel="next"'
+            if at < 2
+            else "<x>; rel=last"
+        )
         return data(at + 1, headers={"Link": links})
 
     api.answer = answer
@@ -250,7 +267,11 @@ def test_overlap_comes_to_an_end(api: Api, total: int, server_size: int) -> None
 def test_ranges_of_pages_are_partitions_of_their_own(api: Api) -> None:
     """A range that fails is read again alone; the last one takes what was added meanwhile."""
     total = 9
-    api.answer = lambda asked, n: counted(total, pages=(total + 1) // 2)(asked, n)
+
+    def growing(asked: Asked, number: int) -> Reply:
+        return counted(total, pages=(total + 1) // 2)(asked, number)
+
+    api.answer = growing
     paging = {**PAGE, "pages": "pages", "partition_pages": 2}
     connector = api.connector(pagination=paging)
     planned = connector.plan(SourceState())
@@ -259,11 +280,16 @@ def test_ranges_of_pages_are_partitions_of_their_own(api: Api) -> None:
     assert planned[1].label == "things pages 3 to 4"
     total = 13
     read = [
-        [row["id"] for raw in connector.read(partition) if raw.batch for row in raw.batch.to_pylist()]
+        [
+            row["id"]
+            for raw in connector.read(partition)
+            if raw.batch
+            for row in raw.batch.to_pylist()
+        ]
         for partition in planned
     ]
     assert [len(part) for part in read] == [4, 4, 5]
-    assert sum(read, []) == ids(13)
+    assert list(chain.from_iterable(read)) == ids(13)
 
 
 @pytest.mark.parametrize(
