@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from tasks.model.columns import Strict
-from tasks.model.formats import RecordsAt
+from tasks.model.formats import Flatten, RecordsAt
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -157,6 +157,9 @@ class RestSource(Strict):
         None,
         description="Where in the body the records are: keys with dots ('data.items'), or JSONPath "
         "with wildcards ('$.data[*].items[*]'). Without it the body is the list.",
+    )
+    flatten: Flatten | None = Field(
+        None, description="Make columns of nested objects; without it they are JSON texts."
     )
     content_type: str | None = Field(
         None, description="Content type of the answers, if the API does not call its JSON JSON."

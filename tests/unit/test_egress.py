@@ -89,7 +89,7 @@ def target(link: str) -> httpx.URL:
         ("https://cdn.example.org/x", "https://cdn.example.org/x"),
         ("https://files.example.org:8443/x", "https://files.example.org:8443/x"),
         ("../../../etc/passwd", "https://api.example.org/etc/passwd"),
-        ("https:\\\\evil.org/x", "https://api.example.org/v1/%5C%5Cevil.org/x"),
+        ("https:\\\\evil.org/x", r"https://api.example.org/v1/\\evil.org/x"),
         ("https:///x", "https://api.example.org/x"),
     ],
 )

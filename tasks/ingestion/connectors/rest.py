@@ -152,7 +152,7 @@ class RestConnector:
         for page in self._pages.pages(pager, self._params(partition)):
             if self._source.conditional:
                 self._refuse_changed(partition, page.answer.headers)
-            batcher = RecordBatcher(page.uri, self._limits)
+            batcher = RecordBatcher(page.uri, self._limits, flatten=self._source.flatten)
             for record in page.records:
                 if mark is not None:
                     mark.see(record)

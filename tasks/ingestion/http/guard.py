@@ -121,4 +121,4 @@ class HostGuard:
         try:
             self._tell(event)
         except Exception as error:  # who listens is no condition of work
-            log.warning("breaker.not_told", event=event.name, error=type(error).__name__)
+            log.warning("breaker.not_told", change=event.name, error=type(error).__name__)

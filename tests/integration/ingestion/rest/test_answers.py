@@ -38,7 +38,10 @@ TRANSIENT = {
     "blank": (Reply(200, b" \n"), "empty answer"),
     # B34, 52: half an answer is none
     "short body": (Reply(200, b'{"data": []}', length=900), "ended before the answer was complete"),
-    "long body": (Reply(200, b'{"data": [{"id": 1}]}', length=9), "expected JSON"),
+    "long body": (
+        Reply(200, b'{"data": [{"id": 1}]}', {"Connection": "close"}, length=9),
+        "expected JSON",
+    ),
     "cut chunk": (
         Reply(200, b'{"data": []}', chunked=True, cut_chunk=True),
         "the connection ended before",
@@ -241,3 +244,12 @@ def test_record_that_cannot_be_trusted_is_refused_alone(api: Api) -> None:
         (2, "not_a_number"),
         (3, "duplicate_key"),
     ]
+
+
+def test_nested_objects_become_columns_or_stay_json(api: Api) -> None:
+    body = b'{"data": [{"id": 9007199254740993, "at": {"x": 0.1000, "y": [1, 2]}}]}'
+    api.answer = lambda _asked, _n: Reply(200, body)
+    [plain] = api.read(api.connector())
+    assert (plain["id"], plain["at"]) == ("9007199254740993", '{"x":0.1000,"y":[1,2]}')
+    [flat] = api.read(api.connector(flatten={}))
+    assert (flat["at_x"], flat["at_y"]) == ("0.1000", "[1,2]")

@@ -278,7 +278,7 @@ def test_token_is_not_sent_to_a_listed_host(api: Api, tokens: TokenServer) -> No
             if asked.path == "/token"
             else Reply(307, b"", {"Location": other.url + "/x"})
         )
-        listed = f"{other.host}:{other.port}"
+        listed = other.host
         connector = tokens.connector(source={"allow_hosts": [listed], "pagination": None})
         assert api.ids(connector) == ["1"]
         assert "Authorization" not in other.asked[0].headers
