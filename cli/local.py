@@ -17,7 +17,6 @@ from tasks.environments import project_root
 from tasks.model.dataset import DatasetSpec
 from tasks.model.environment import Environment
 from tasks.model.errors import ConfigError, SourceUnavailable
-from tasks.model.source import FilesSource
 
 WAREHOUSE_DATABASE = "warehouse"
 OnEvent = Callable[[str, str], None]
@@ -39,7 +38,8 @@ class LocalServers:
 
         self.stack = stack
         self._environment = environment
-        named = {spec.source.block for spec in specs if not isinstance(spec.source, FilesSource)}
+        blocks = (getattr(spec.source, "block", None) for spec in specs)
+        named = {str(block) for block in blocks if block}
         self.source_blocks = named & SERVERS.keys()
         self.blocks_of_the_user = named - SERVERS.keys()
         """Blocks that only the Prefect server has."""

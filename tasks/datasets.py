@@ -17,7 +17,8 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from tasks.model.columns import decimal_digits
 from tasks.model.dataset import DATASET_FILE, DatasetSpec
 from tasks.model.errors import ConfigError
-from tasks.model.source import Lookup
+from tasks.model.plugins import plugin_kinds
+from tasks.model.source import BRANCHES, Lookup
 
 MAX_FILE_BYTES = 1 << 20
 ModelT = TypeVar("ModelT", bound=BaseModel)
@@ -104,14 +105,18 @@ def _plain(node: object) -> object:
 
 
 def _explain(document: Document, model: type[BaseModel], detail: dict[str, Any]) -> str:
-    location: Location = detail["loc"]
+    location: Location = tuple(part for part in detail["loc"] if part not in BRANCHES)
     kind = detail["type"]
+    if kind == "union_tag_not_found":
+        location, kind = (*location, detail["ctx"]["discriminator"].strip("'")), "missing"
     if kind == "union_tag_invalid":
         context = detail["ctx"]
         choice = context["discriminator"].strip("'")
         location = (*location, choice)
         where = f"{document.path}:{document.line(location)}: {'.'.join(map(str, location))}"
-        return f"{where}: found {context['tag']!r}; allowed: {context['expected_tags']}"
+        brought = "".join(f", {name!r}" for name in sorted(plugin_kinds()))
+        brought = brought if location[0] == "source" else ""
+        return f"{where}: found {context['tag']!r}; allowed: {context['expected_tags']}{brought}"
     message = detail["msg"].removeprefix("Value error, ")
     if not location:  # about the whole file: the message begins with the key
         named: Location = tuple(message.split(":")[0].split(" ")[0].split("."))

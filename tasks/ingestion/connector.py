@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
 
 import pyarrow as pa
+from pydantic import BaseModel
 
+from tasks.connections import Connections
+from tasks.model.dataset import DatasetSpec
 from tasks.model.run import Partition, SourceState
 
 SOURCE_URI = "_source_uri"
@@ -37,6 +41,8 @@ class RawBatch:
 
     batch: pa.RecordBatch | None
     rejects: tuple[Reject, ...] = ()
+    state: Mapping[str, Any] | None = None
+    """Where the next plan goes on, for sources that know it only after reading; the last one counts."""
 
 
 class Connector(Protocol):
@@ -72,9 +78,42 @@ class PlanLimits:
         partition_items: Most objects in a partition, so that its description stays small.
         batch_bytes: Size of a record batch, in bytes of text; bounds memory.
         max_value_bytes: A single value larger than this is refused.
+        decoded_bytes: An object that decompresses to more than this is refused.
+        decoded_ratio: So is one that grows to more than this many times its size,
+        ratio_from_bytes: as soon as it has grown beyond this; short texts may well be all zeros.
     """
 
     partition_bytes: int = 128 << 20
     partition_items: int = 1000
     batch_bytes: int = 4 << 20
     max_value_bytes: int = 16 << 20
+    decoded_bytes: int = 64 << 30
+    decoded_ratio: int = 1000
+    ratio_from_bytes: int = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectorContext:
+    """What a connector may use.
+
+    Attributes:
+        connections: Opens blocks: ``connections.load(BlockClass, name)``.
+        limits: How sources are cut, and how large a batch may be.
+        scratch: Folder for files of this piece of work; removed at its end.
+    """
+
+    connections: Connections
+    limits: PlanLimits
+    scratch: Path
+
+
+class ConnectorPlugin(Protocol):
+    """The class that an entry point of the group ``dpp.connectors`` names."""
+
+    declaration: ClassVar[type[BaseModel]]
+    """What a dataset file says under ``source:``, beside ``kind``."""
+
+    @classmethod
+    def connect(cls, spec: DatasetSpec, declared: Any, context: ConnectorContext) -> Connector:
+        """Return the connector of a dataset; ``declared`` is an instance of ``declaration``."""
+        ...

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-import csv
+import codecs
 import io
-import json
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import BinaryIO, cast
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import BinaryIO
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
 from tasks.ingestion.connector import PlanLimits, RawBatch, Reject
-from tasks.ingestion.csv_guard import Grammar, RecordGuard
-from tasks.ingestion.provenance import RAW_SHOWN, check_names, with_origin
+from tasks.ingestion.csv_grammar import Grammar, line_ends
+from tasks.ingestion.csv_guard import Block, RecordGuard
+from tasks.ingestion.csv_header import read_beginning
+from tasks.ingestion.provenance import check_names, long_values, shown_bytes, with_origin
 from tasks.ingestion.streams import open_stream
 from tasks.model.errors import ContractBroken, SourceRejected
+from tasks.model.formats import CsvFormat
 from tasks.model.run import Part
-from tasks.model.source import CsvFormat
 
-MAX_HEADER_BYTES = 1 << 20
+PARSERS = 2
+"""Blocks that are parsed at the same time, while the caller writes the ones before."""
+SURE_RAGGED_ROWS = 2
+"""So many rows, all of another number of fields than the header, are no accident."""
 
 
 def read_csv(
@@ -34,7 +40,7 @@ def read_csv(
     part: Part | None = None,
     header: bytes = b"",
 ) -> Iterator[RawBatch]:
-    """Stream a file of delimited text.
+    """Stream a file of delimited text, or a part of it.
 
     Args:
         raw: Its bytes, compressed or not; of a part, the bytes of the part.
@@ -43,209 +49,184 @@ def read_csv(
         limits: Bounds of batches and values.
         expected_columns: Number of columns that the dataset declares.
         part: The part of it that is read, None for all of it.
-        header: What names the columns of a part that is not the first one.
+        header: The beginning of the file, of a part that is not the first one.
 
     Raises:
-        ContractBroken: The header cannot be the declared one.
+        ContractBroken: The header cannot be the declared one, or no row fits it.
         SourceRejected: The file is damaged, or a quote is never closed.
     """
-    later = part is not None and part.start > 0
-    # The middle of a text may begin like another encoding or a compressed file.
-    stream = raw if later else open_stream(raw, uri, declared.encoding)
-    grammar = Grammar(declared)
-    first, position = b"", part.start if part else 0
-    if declared.header is None:
-        named = open_stream(io.BytesIO(header), uri, declared.encoding) if later else stream
-        names, first, read = read_header(named, uri, declared, grammar)
-        position += 0 if later else read
-        if not names:
-            return
-        _check_header(names, uri, declared, expected_columns)
+    later = part if part and part.start else None
+    stream = open_stream(io.BytesIO(header) if later else raw, uri, declared.encoding, limits)
+    begin = read_beginning(stream, uri, declared, Grammar(declared), expected_columns)
+    if not begin.names:
+        return
+    check_names(begin.names, uri)
+    grammar = Grammar(declared, len(begin.names))
+    if later:  # the middle of a text may begin like another encoding or a compressed file
+        guard = RecordGuard(raw, b"", uri, grammar, limits, later.start)
+        rows = _Rows(uri, grammar, limits, 0, later)
     else:
-        names = list(declared.header)
-    check_names(names, uri)
-    guard = RecordGuard(stream, first, uri, grammar, limits, len(names), position)
-    before = (part.first_row or 1) - 1 if part else 0
-    refused = _RefusedRows(uri, guard, before)
-    rows = _Rows(uri, refused, limits, before)
-    try:
-        for batch in _open(guard, names, declared, refused):
-            yield rows.convert(batch)
-    except pa.ArrowInvalid:
-        # Its message would show a row.
-        raise SourceRejected(f"{uri}: cannot be parsed as delimited text") from None
-    if left := rows.rest():
-        yield left
+        guard = RecordGuard(stream, begin.rest, uri, grammar, limits, begin.position, begin.lines)
+        rows = _Rows(uri, grammar, limits, begin.lines)
+    parser = _Parser(begin.names, declared, grammar)
+    with ThreadPoolExecutor(PARSERS, "csv") as pool:
+        waiting: deque[tuple[Block, Future[_Parsed]]] = deque()
+        for block in guard.blocks():
+            waiting.append((block, pool.submit(parser.parse, block)))
+            if len(waiting) > PARSERS:
+                yield _converted(rows, *waiting.popleft())
+        while waiting:
+            yield _converted(rows, *waiting.popleft())
+    if part is None:
+        rows.check_any_row_fits(len(begin.names))
 
 
-def read_header(
-    stream: BinaryIO, uri: str, declared: CsvFormat, grammar: Grammar
-) -> tuple[list[str], bytes, int]:
-    """Return the names in the first line that is not empty, what was read beyond it, and where."""
-    read = b""
-    total = 0
-    while True:
-        line = stream.readline(MAX_HEADER_BYTES)
-        total += len(line)
-        read = (read + line).lstrip(b"\r\n")
-        found = grammar.record.match(read)
-        if found and (found[1] or not line):
-            if found[0].strip() or not line:
-                break
-            read = read[found.end() :]
-        elif not line:
-            raise SourceRejected(f"{uri}: the header opens a quote that is never closed")
-        if len(read) > MAX_HEADER_BYTES:
-            raise ContractBroken(f"{uri}: the header is longer than {MAX_HEADER_BYTES} bytes")
-    try:
-        text = found[0].decode()
-    except UnicodeDecodeError as error:
-        raise SourceRejected(f"{uri}: header is not UTF-8 at byte {error.start}") from None
-    if "\0" in text:
-        raise ContractBroken(f"{uri}: NUL in the header; is the encoding UTF-16?")
-    parsed = csv.reader(
-        io.StringIO(text.rstrip("\r\n"), newline=""),
-        delimiter=declared.delimiter,
-        quotechar=declared.quote,
-    )
-    rest = read[found.end() :]
-    return next(parsed, []), rest, total - len(rest)
+@dataclass(frozen=True, slots=True)
+class _Parsed:
+    """A parsed block; ``ragged`` are (number among its records, fields), starting at 1."""
+
+    batch: pa.RecordBatch
+    ragged: list[tuple[int, int]]
+    lines: int
 
 
-def _check_header(names: list[str], uri: str, declared: CsvFormat, expected: int) -> None:
-    if len(names) == 1 and expected > 1:
-        other = next((d for d in ";\t|," if d in names[0] and d != declared.delimiter), None)
-        hint = f"; is the delimiter {other!r}?" if other else ""
-        raise ContractBroken(f"{uri}: found 1 column, expected {expected}{hint}")
-    if "" in names:
-        raise ContractBroken(f"{uri}: column {names.index('') + 1} of the header has no name")
-    folded = Counter(name.casefold() for name in names)
-    twice = [name for name in names if folded[name.casefold()] > 1]
-    if twice:
-        raise ContractBroken(f"{uri}: column names that are not different: {', '.join(twice)}")
+class _Parser:
+    """Turns blocks into record batches of text."""
 
+    def __init__(self, names: Sequence[str], declared: CsvFormat, grammar: Grammar) -> None:
+        self._names = list(names)
+        self._schema = pa.schema([(name, pa.string()) for name in names])
+        self._quote = declared.quote or False
+        self._delimiter = declared.delimiter
+        self._escape = declared.escape or False
+        nulls = grammar.null_words(declared)
+        self._convert = pacsv.ConvertOptions(
+            check_utf8=False,  # the guard has checked it
+            column_types=dict.fromkeys(names, pa.string()),
+            null_values=nulls,
+            strings_can_be_null=bool(nulls),
+            quoted_strings_can_be_null=False,
+        )
 
-class _RefusedRows:
-    """Rows that have too many or too few fields, as the parser meets them; and those set aside."""
+    def parse(self, block: Block) -> _Parsed:
+        """Parse one block."""
+        ragged: list[tuple[int, int]] = []
 
-    def __init__(self, uri: str, guard: RecordGuard, before: int) -> None:
-        self._uri = uri
-        self._guard = guard
-        self._before = before
-        self.numbers: deque[int] = deque()
-        self._waiting: list[Reject] = []
+        def refuse(row: pacsv.InvalidRow) -> str:
+            ragged.append((row.number, row.actual_columns))
+            return "skip"
 
-    def handle(self, row: pacsv.InvalidRow) -> str:
-        number = self._before + row.number if row.number is not None else -1
-        self.numbers.append(number)
-        text = row.text or ""
-        if aside := self._guard.claim(text):
-            refusal = Reject(self._uri, number, aside.rule, aside.message, aside.raw)
-        else:
-            message = f"expected {row.expected_columns} columns, found {row.actual_columns}"
-            refusal = Reject(self._uri, number, "ragged_row", message, text[:RAW_SHOWN])
-        self._waiting.append(refusal)
-        return "skip"
-
-    def take(self) -> tuple[Reject, ...]:
-        taken, self._waiting = tuple(self._waiting), []
-        return taken
-
-
-def _open(
-    guard: RecordGuard, names: Sequence[str], declared: CsvFormat, refused: _RefusedRows
-) -> Iterator[pa.RecordBatch]:
-    try:
-        reader = pacsv.open_csv(
-            pa.PythonFile(cast(BinaryIO, guard), mode="r"),
+        lines = line_ends(block.original) + block.lines_lost
+        only_ends = block.text.isspace() and not block.text.strip(b"\r\n")
+        if not block.text or (only_ends and len(self._names) > 1):
+            return _Parsed(pa.RecordBatch.from_pylist([], schema=self._schema), ragged, lines)
+        text = block.text
+        if text.startswith(codecs.BOM_UTF8):  # the parser takes one off each block
+            text = codecs.BOM_UTF8 + text
+        table = pacsv.read_csv(
+            pa.BufferReader(text),
             read_options=pacsv.ReadOptions(
                 use_threads=False,  # rows are numbered only when they are parsed one after the other
-                block_size=guard.largest_block,
-                column_names=list(names),
-                encoding="utf8",
+                block_size=len(text) + 1,
+                column_names=self._names,
             ),
             parse_options=pacsv.ParseOptions(
-                delimiter=declared.delimiter,
-                quote_char=declared.quote,
+                delimiter=self._delimiter,
+                quote_char=self._quote,
+                escape_char=self._escape,
                 newlines_in_values=True,
-                ignore_empty_lines=len(names) > 1,
-                invalid_row_handler=refused.handle,
+                ignore_empty_lines=len(self._names) > 1,
+                invalid_row_handler=refuse,
             ),
-            convert_options=pacsv.ConvertOptions(
-                check_utf8=False,  # the guard has checked it
-                column_types=dict.fromkeys(names, pa.string()),
-                null_values=list(declared.null_values),
-                strings_can_be_null=bool(declared.null_values),
-                quoted_strings_can_be_null=False,
-            ),
+            convert_options=self._convert,
         )
-    except pa.ArrowInvalid as error:
-        if "Empty CSV file" in str(error):
-            return
-        raise
-    yield from reader
+        columns = [column.combine_chunks() for column in table.columns]
+        return _Parsed(pa.record_batch(columns, schema=self._schema), ragged, lines)
+
+
+def _converted(rows: _Rows, block: Block, parsed: Future[_Parsed]) -> RawBatch:
+    try:
+        return rows.convert(block, parsed.result())
+    except pa.ArrowInvalid:
+        # Its message would show a row.
+        raise SourceRejected(f"{rows.uri}: cannot be parsed as delimited text") from None
 
 
 class _Rows:
-    """Numbers the rows of a file, and refuses values that are too long."""
+    """Numbers the rows and lines of a file, and tells what is wrong with the refused ones."""
 
-    def __init__(self, uri: str, refused: _RefusedRows, limits: PlanLimits, before: int) -> None:
-        self._uri = uri
-        self._refused = refused
+    def __init__(
+        self, uri: str, grammar: Grammar, limits: PlanLimits, line: int, part: Part | None = None
+    ) -> None:
+        self.uri = uri
+        self._grammar = grammar
         self._most = limits.max_value_bytes
-        self._last = before
+        self._line = line
+        self._last = (part.first_row or 1) - 1 if part else 0
+        self._after = f" after byte {part.start}" if part else ""
+        self._good = 0
+        self._refused = 0
+        self._ragged = 0
 
-    def convert(self, batch: pa.RecordBatch) -> RawBatch:
-        """Give the rows of a batch their numbers, without those that are refused."""
-        numbers = self._number(batch.num_rows)
-        names = batch.schema.names
-        long: dict[int, str] = {}
-        for name, column in zip(names, batch.columns, strict=True):
-            for row in long_values(column, self._most):
-                long.setdefault(row, f"{name} is longer than {self._most} bytes")
-        made = with_origin(names, batch.columns, self._uri, numbers)
-        rejects = self._refused.take()
-        if long:
-            rejects += tuple(
-                Reject(self._uri, numbers[row], "value_too_long", long[row], shown(batch, row))
-                for row in sorted(long)
-            )
+    def convert(self, block: Block, parsed: _Parsed) -> RawBatch:
+        """Give the rows of a block their numbers, without those that are refused."""
+        batch, names = parsed.batch, parsed.batch.schema.names
+        total = batch.num_rows + len(parsed.ragged) + len(block.aside)
+        numbers = np.arange(self._last + 1, self._last + total + 1)
+        refused: dict[int, tuple[str, str]] = {}
+        if block.aside:
+            refused = {number: (a.rule, a.message) for number, a in block.aside.items()}
+            numbers = np.delete(numbers, [number - 1 for number in block.aside])
+        if parsed.ragged:
+            for number, fields in parsed.ragged:
+                message = f"expected {len(names)} fields, found {fields}"
+                refused[int(numbers[number - 1]) - self._last] = ("ragged_row", message)
+            numbers = np.delete(numbers, [number - 1 for number, _ in parsed.ragged])
+        made = with_origin(names, batch.columns, self.uri, numbers)
+        if long := self._long(batch):
+            for row, message in long.items():
+                refused[int(numbers[row]) - self._last] = ("value_too_long", message)
             made = made.filter(pa.array([row not in long for row in range(batch.num_rows)]))
+        rejects = tuple(self._rejects(block, refused)) if refused else ()
+        self._last += total
+        self._line += parsed.lines
+        self._good += made.num_rows
+        self._refused += len(refused)
+        self._ragged += len(parsed.ragged)
         return RawBatch(made, rejects)
 
-    def rest(self) -> RawBatch | None:
-        """Return what was refused after the last good row."""
-        rejects = self._refused.take()
-        return RawBatch(None, rejects) if rejects else None
+    def check_any_row_fits(self, columns: int) -> None:
+        """Refuse a file of which every row has another number of fields than the header.
 
-    def _number(self, rows: int) -> Sequence[int]:
-        """Number the good rows of a batch, leaving out the numbers of the refused ones."""
-        refused = self._refused.numbers
-        if not refused or refused[0] > self._last + rows:
-            self._last += rows
-            return range(self._last - rows + 1, self._last + 1)
-        numbers: list[int] = []
-        while len(numbers) < rows:
-            self._last += 1
-            if refused and refused[0] == self._last:
-                refused.popleft()
-            else:
-                numbers.append(self._last)
-        return numbers
+        Raises:
+            ContractBroken: It is so.
+        """
+        if not self._good and self._ragged == self._refused >= SURE_RAGGED_ROWS:
+            raise ContractBroken(
+                f"{self.uri}: none of its {self._ragged} rows has the {columns} fields of the header",
+                "is the header the one of this file? Its columns cannot be told apart",
+            )
 
+    def _long(self, batch: pa.RecordBatch) -> dict[int, str]:
+        found: dict[int, str] = {}
+        for name, column in zip(batch.schema.names, batch.columns, strict=True):
+            for row in long_values(column, self._most):
+                found.setdefault(row, f"{name} is longer than {self._most} bytes")
+        return found
 
-def long_values(column: pa.Array, most: int) -> list[int]:
-    """Return the rows whose text or bytes are longer than ``most`` bytes."""
-    if column.nbytes <= most:
-        return []
-    found: list[int] = pc.indices_nonzero(pc.greater(pc.binary_length(column), most)).to_pylist()
-    return found
-
-
-def shown(batch: pa.RecordBatch, row: int) -> str:
-    """Return a row as JSON, each value cut to what is kept of it."""
-    values = {
-        name: None if (text := column[row].as_py()) is None else str(text)[:RAW_SHOWN]
-        for name, column in zip(batch.schema.names, batch.columns, strict=True)
-    }
-    return json.dumps(values, ensure_ascii=False)
+    def _rejects(self, block: Block, refused: dict[int, tuple[str, str]]) -> Iterator[Reject]:
+        """Tell of the refused records, each with its line and its text in the file."""
+        line, counted = self._line + 1, 0
+        for number, (start, end) in enumerate(self._grammar.records(block.original), 1):
+            if number not in refused:
+                continue
+            line += line_ends(block.original[counted:start])
+            if block.lines_lost and counted == 0 < start:
+                line += block.lines_lost
+            counted = start
+            aside = block.aside.get(number)
+            raw = aside.raw if aside else block.original[start:end]
+            rule, message = refused[number]
+            where = f"line {line}{self._after}"
+            text = shown_bytes(raw)
+            yield Reject(self.uri, self._last + number, rule, f"{where}: {message}", text)

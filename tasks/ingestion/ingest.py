@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
+from prefect.events import emit_event
 
 from tasks.connections import Connections
 from tasks.ingestion.connector import PlanLimits
+from tasks.ingestion.http.guard import BreakerEvent, Tell, tell_nobody
 from tasks.ingestion.read import STAGE, STAGE_VERSION, ingest_partition, ingestion_identity
 from tasks.ingestion.registry import connector_for
 from tasks.lake import manifest_key
@@ -19,6 +21,14 @@ from tasks.stages import RETRY, StageCache, Work, scratch_root, stage_context
 def limits_of(environment: Environment) -> PlanLimits:
     """Return how an environment cuts sources into partitions."""
     return PlanLimits(partition_bytes=environment.partition_bytes)
+
+
+def emit_breaker_event(event: BreakerEvent) -> None:
+    """Tell Prefect that the circuit breaker of a host changed, so that automations can react."""
+    emit_event(
+        event=event.name,
+        resource={"prefect.resource.id": event.resource, "prefect.resource.name": event.host},
+    )
 
 
 def ingestion_work(
@@ -42,14 +52,19 @@ def ingestion_work(
 def plan(environment: Environment, spec: DatasetSpec, state: SourceState) -> list[Partition]:
     """List the source, compare with the ledger, and cut what is new into partitions."""
     with Connections(environment) as connections:
-        return plan_partitions(environment, spec, state, connections)
+        return plan_partitions(environment, spec, state, connections, emit_breaker_event)
 
 
 def plan_partitions(
-    environment: Environment, spec: DatasetSpec, state: SourceState, connections: Connections
+    environment: Environment,
+    spec: DatasetSpec,
+    state: SourceState,
+    connections: Connections,
+    tell: Tell = tell_nobody,
 ) -> list[Partition]:
     """Return the partitions of a dataset that the ledger does not have."""
-    connector = connector_for(spec, connections, limits_of(environment), scratch_root(environment))
+    limits, scratch = limits_of(environment), scratch_root(environment)
+    connector = connector_for(spec, connections, limits, scratch, tell)
     return connector.plan(state)
 
 
@@ -69,7 +84,8 @@ def ingest(
         Connections(environment) as connections,
         stage_context(STAGE, work, environment) as scratch,
     ):
-        connector = connector_for(spec, connections, limits_of(environment), scratch)
+        limits = limits_of(environment)
+        connector = connector_for(spec, connections, limits, scratch, emit_breaker_event)
         return ingest_partition(
             connector,
             partition,

@@ -11,10 +11,11 @@ import pyarrow.compute as pc
 
 from tasks.ingestion.connector import SOURCE_URI, PlanLimits, RawBatch
 from tasks.ingestion.formats import read_object
+from tasks.ingestion.parquet_format import read_parquet
 from tasks.ingestion.record_ends import OpenRange
 from tasks.model.errors import SourceRejected
+from tasks.model.formats import CsvFormat, Format, ParquetFormat
 from tasks.model.run import SourceItem
-from tasks.model.source import CsvFormat, Format
 
 
 def read_item(
@@ -24,7 +25,8 @@ def read_item(
     expected_columns: int,
     *,
     open_range: OpenRange,
-    local_path: Callable[[], Path | BinaryIO],
+    local_path: Callable[[], Path],
+    parquet: Callable[[], Path | BinaryIO],
 ) -> Iterator[RawBatch]:
     """Stream the rows of an item.
 
@@ -35,11 +37,15 @@ def read_item(
         expected_columns: Number of columns that the dataset declares.
         open_range: Opens the bytes from one position up to another of the object.
         local_path: Gives a local file of it, for formats that are not read in one pass.
+        parquet: Gives a Parquet file of it, in memory if it is small.
 
     Raises:
         SourceRejected: A value has a line end, though the dataset file says that none has.
     """
     part = item.part
+    if isinstance(declared, ParquetFormat):
+        yield from read_parquet(parquet(), item.origin, limits, part)
+        return
     start, end, header = 0, item.bytes, b""
     if part and part.unit == "bytes":
         start, end = part.start, part.end

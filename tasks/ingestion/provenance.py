@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from tasks.ingestion.connector import SOURCE_ROW, SOURCE_URI
 from tasks.model.errors import ContractBroken
@@ -28,7 +32,10 @@ def check_names(names: Sequence[str], uri: str) -> None:
 
 
 def with_origin(
-    names: Sequence[str], columns: Sequence[pa.Array], uri: str, numbers: Sequence[int]
+    names: Sequence[str],
+    columns: Sequence[pa.Array],
+    uri: str,
+    numbers: Sequence[int] | npt.NDArray[np.int64],
 ) -> pa.RecordBatch:
     """Return the columns as a batch, each row with its origin.
 
@@ -42,3 +49,25 @@ def with_origin(
         [*columns, pa.repeat(uri, len(numbers)), pa.array(numbers, pa.int64())],
         names=[*names, SOURCE_URI, SOURCE_ROW],
     )
+
+
+def shown_bytes(raw: bytes) -> str:
+    """Return the text of a refused record, without its line end, cut to what is kept of it."""
+    return raw[: 4 * RAW_SHOWN].rstrip(b"\r\n").decode(errors="backslashreplace")[:RAW_SHOWN]
+
+
+def shown(batch: pa.RecordBatch, row: int) -> str:
+    """Return a row as JSON, each value cut to what is kept of it."""
+    values = {
+        name: None if (text := column[row].as_py()) is None else str(text)[:RAW_SHOWN]
+        for name, column in zip(batch.schema.names, batch.columns, strict=True)
+    }
+    return json.dumps(values, ensure_ascii=False)
+
+
+def long_values(column: pa.Array, most: int) -> list[int]:
+    """Return the rows whose text or bytes are longer than ``most`` bytes."""
+    if column.nbytes <= most:
+        return []
+    found: list[int] = pc.indices_nonzero(pc.greater(pc.binary_length(column), most)).to_pylist()
+    return found

@@ -5,17 +5,18 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import structlog
 
 from blocks.lake import Lake
-from tasks.ingestion.connector import Connector, RawBatch
+from tasks.ingestion.connector import SOURCE_ROW, Connector, RawBatch
 from tasks.lake import intact_manifest, manifest_key, publish_manifest, store_file
 from tasks.model.dataset import DatasetSpec, canonical_json
 from tasks.model.errors import StageTimeout
@@ -23,7 +24,7 @@ from tasks.model.run import LakeFile, Manifest, Partition
 from tasks.quarantine import QuarantineWriter, RefusedRow
 
 STAGE: Final = "ingestion"
-STAGE_VERSION = "1"
+STAGE_VERSION = "2"
 """Raised whenever this code would make other raw files of the same source."""
 GROUP_BYTES = 8 << 20
 GROUP_ROWS = 100_000
@@ -71,10 +72,13 @@ def ingest_partition(
         log.info("ingestion.reused", rows=done.rows)
         return done
     writer = _RawWriter(scratch)
+    state: dict[str, Any] = {}
     quarantine = QuarantineWriter(scratch / "rejected.parquet", STAGE)
-    with closing(writer), closing(quarantine):
+    with writer, closing(quarantine):
         for raw in connector.read(partition):
             _check_deadline(clock() - started, deadline_seconds)
+            if raw.state is not None:
+                state = dict(raw.state)
             if raw.batch is not None and raw.batch.num_rows:
                 writer.write(raw.batch)
             if raw.rejects:
@@ -91,6 +95,7 @@ def ingest_partition(
         rows_deduplicated=0,
         rows_quarantined=quarantine.rows,
         reasons=quarantine.reasons,
+        state=state,
         created_at=datetime.now(UTC),
         seconds=clock() - started,
     )
@@ -126,10 +131,15 @@ def _refused(raw: RawBatch) -> Iterator[RefusedRow]:
 
 
 class _RawWriter:
-    """Writes batches as Parquet, gathered into larger row groups; a new file for new columns."""
+    """Writes batches as Parquet, gathered into larger row groups; a new file for new columns.
+
+    Row groups are encoded in a thread of their own, one at a time, while the source is read on.
+    """
 
     def __init__(self, scratch: Path) -> None:
         self._scratch = scratch
+        self._thread = ThreadPoolExecutor(1, "raw")
+        self._writing: Future[None] | None = None
         self._pending: list[pa.RecordBatch] = []
         self._pending_bytes = 0
         self._pending_rows = 0
@@ -142,8 +152,16 @@ class _RawWriter:
             self.close()
             path = self._scratch / f"raw-{len(self._files)}.parquet"
             self._schema = batch.schema
+            # Each row is read once, by the transformation: statistics find nothing there, and a
+            # dictionary of row numbers is the numbers again. Without both it writes 1.7 times as fast.
             self._writer = pq.ParquetWriter(
-                path, batch.schema, compression="zstd", compression_level=1
+                path,
+                batch.schema,
+                compression="zstd",
+                compression_level=1,
+                write_statistics=False,
+                use_dictionary=[name for name in batch.schema.names if name != SOURCE_ROW],
+                column_encoding={SOURCE_ROW: "DELTA_BINARY_PACKED"},
             )
             self._files.append((path, 0))
         self._pending.append(batch)
@@ -155,17 +173,34 @@ class _RawWriter:
     def _flush(self) -> None:
         if self._writer is None or not self._pending:
             return
-        self._writer.write_table(pa.Table.from_batches(self._pending))
+        table = pa.Table.from_batches(self._pending)
+        self._settle()
+        self._writing = self._thread.submit(self._writer.write_table, table)
         path, rows = self._files[-1]
         self._files[-1] = (path, rows + self._pending_rows)
         self._pending, self._pending_bytes, self._pending_rows = [], 0, 0
 
+    def _settle(self) -> None:
+        if self._writing is not None:
+            writing, self._writing = self._writing, None
+            writing.result()
+
     def close(self) -> None:
         """Finish the open file."""
-        self._flush()
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        try:
+            self._flush()
+            self._settle()
+        finally:
+            if self._writer is not None:
+                self._writer.close()
+                self._writer = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._thread:
+            self.close()
 
     def store(self, lake: Lake, dataset: str) -> tuple[LakeFile, ...]:
         """Move the finished files into the lake."""

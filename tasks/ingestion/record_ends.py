@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.ingestion.connector import PlanLimits
-from tasks.ingestion.csv_format import MAX_HEADER_BYTES, read_header
-from tasks.ingestion.csv_guard import Grammar, RecordGuard
+from tasks.ingestion.csv_grammar import Grammar
+from tasks.ingestion.csv_guard import RecordGuard
+from tasks.ingestion.csv_header import MAX_HEADER_BYTES, read_beginning
 from tasks.ingestion.streams import open_stream
-from tasks.model.source import CsvFormat
+from tasks.model.formats import CsvFormat
 
 OpenRange = Callable[[int, int], BinaryIO]
 """Opens the bytes from one position up to another of an object, in the version that was listed."""
@@ -60,19 +61,16 @@ class CsvScan:
     ) -> None:
         self._open = open_range
         self._uri = uri
-        self._grammar = Grammar(declared)
         self._limits = limits
-        self.header = 0
-        """Bytes that hold the header."""
-        if declared.header is not None:
-            self._columns = len(declared.header)
-            return
         with open_range(0, min(size, 2 * MAX_HEADER_BYTES)) as raw:
             begin = raw.read()
         stream = open_stream(io.BytesIO(begin), uri, declared.encoding)
-        names, _, self.header = read_header(stream, uri, declared, self._grammar)
-        self.header += len(codecs.BOM_UTF8) if begin.startswith(codecs.BOM_UTF8) else 0
-        self._columns = len(names)
+        beginning = read_beginning(stream, uri, declared, Grammar(declared), expected=0)
+        self.header = beginning.position
+        """Bytes before the first record."""
+        if begin.startswith(codecs.BOM_UTF8):
+            self.header += len(codecs.BOM_UTF8)
+        self._grammar = Grammar(declared, len(beginning.names))
 
     def cuts(self, start: int, end: int, records: int) -> Iterator[Cut]:
         """Yield the places between ``start``, which is one, and ``end``; the last one is the end.
@@ -87,31 +85,27 @@ class CsvScan:
         """
         start = max(start, self.header)
         with self._open(start, end) as raw:
-            guard = RecordGuard(
-                raw, b"", self._uri, self._grammar, self._limits, self._columns, start
-            )
-            while block := guard.read():
-                records += count_records(block, self._grammar, empty_count=self._columns == 1)
-                yield Cut(guard.position, records)
+            guard = RecordGuard(raw, b"", self._uri, self._grammar, self._limits, start)
+            for block in guard.blocks():
+                records += count_records(block.original, self._grammar)
+                yield Cut(guard.end, records)
 
 
-def count_records(block: bytes, grammar: Grammar, *, empty_count: bool) -> int:
+def count_records(block: bytes, grammar: Grammar) -> int:
     """Count whole records as the parser numbers them.
 
     Args:
         block: What the guard hands to the parser.
         grammar: The format.
-        empty_count: Is an empty line a record? It is, where records have a single field.
     """
+    if any(mark and mark in block for mark in (grammar.escape, grammar.comment)):
+        return sum(1 for _ in grammar.records(block))
     octets = np.frombuffer(block, np.uint8)
     ends = np.flatnonzero((octets == _LF) | (octets == _CR))
-    if grammar.quote in block:
+    if grammar.quote and grammar.quote in block:
         marks = np.flatnonzero(octets == grammar.quote[0])
         if len(marks) % 2 or not _between_fields(octets, marks, grammar):
-            found = grammar.record.finditer(block)
-            return sum(
-                1 for match in found if match[0].strip(b"\r\n") or (empty_count and match[0])
-            )
+            return sum(1 for _ in grammar.records(block))
         ends = ends[np.searchsorted(marks, ends) % 2 == 0]
     if not len(ends):
         return 1 if block else 0
@@ -120,7 +114,7 @@ def count_records(block: bytes, grammar: Grammar, *, empty_count: bool) -> int:
     line_feed_of_two = follows_cr & (octets[ends] == _LF)
     closers = ends[~line_feed_of_two]
     unfinished = int(ends[-1] != len(block) - 1)
-    if empty_count:
+    if grammar.counts_empty_lines:
         return len(closers) + unfinished
     # A line is empty when it begins where it ends: right behind the end of the one before.
     before = np.concatenate(([-1], ends[:-1]))[~line_feed_of_two]

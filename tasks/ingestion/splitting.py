@@ -15,13 +15,14 @@ from typing import BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tasks.ingestion.archives import EMPTY_ZIP, ZIP_MAGIC
+from tasks.ingestion.compression import codec_of
 from tasks.ingestion.connector import PlanLimits
 from tasks.ingestion.ranged_file import RangedFile
 from tasks.ingestion.record_ends import CsvScan, Cut, OpenRange, line_cuts
-from tasks.ingestion.streams import GZIP_MAGIC, ZSTD_MAGIC
 from tasks.model.errors import ConfigError, ContractBroken, SourceRejected
+from tasks.model.formats import CsvFormat, Format, JsonLinesFormat, ParquetFormat
 from tasks.model.run import Part, SourceItem, SourceState
-from tasks.model.source import CsvFormat, Format, ParquetFormat
 
 OpenItem = Callable[[SourceItem, int, int], BinaryIO]
 """Opens the bytes from one position up to another of an item."""
@@ -107,19 +108,21 @@ class _Split:
     def _parts(self, done: Sequence[Span]) -> Iterator[SourceItem]:
         if isinstance(self._declared, ParquetFormat):
             yield from self._row_groups(done)
-        elif not self._is_plain_text():
+        elif not isinstance(self._declared, CsvFormat | JsonLinesFormat):
+            return  # nobody can tell where a record begins in the middle of it
+        elif not self._is_plain_text(self._declared):
             return
         elif isinstance(self._declared, CsvFormat) and self._declared.newlines_in_values:
             yield from self._scanned(self._declared, done)
         else:
             yield from self._lines(done)
 
-    def _is_plain_text(self) -> bool:
-        encoding = getattr(self._declared, "encoding", "utf-8")
-        with self._open(0, 4) as raw:
-            begin = raw.read(4)
-        packed = (GZIP_MAGIC, ZSTD_MAGIC, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-        return codecs.lookup(encoding).name in ("utf-8", "ascii") and not begin.startswith(packed)
+    def _is_plain_text(self, declared: CsvFormat | JsonLinesFormat) -> bool:
+        with self._open(0, min(8, self._item.bytes)) as raw:
+            begin = raw.read(8)
+        packed = (ZIP_MAGIC, EMPTY_ZIP, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+        plain = codec_of(begin) is None and not begin.startswith(packed)
+        return plain and codecs.lookup(declared.encoding).name in ("utf-8", "ascii")
 
     def _lines(self, done: Sequence[Span]) -> Iterator[SourceItem]:
         """Cut behind line feeds, which are found by small reads; nobody counts the records."""

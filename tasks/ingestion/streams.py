@@ -3,75 +3,39 @@
 from __future__ import annotations
 
 import codecs
-import gzip
 import io
-import zlib
 from typing import Any, BinaryIO, cast
 
-import pyarrow as pa
-
+from tasks.ingestion.compression import Decompressed, codec_of
+from tasks.ingestion.connector import PlanLimits
 from tasks.model.errors import SourceRejected
 
-GZIP_MAGIC = b"\x1f\x8b"
-ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 READ_BYTES = 1 << 20
-
-
-class _CheckedGzip(io.RawIOBase):
-    """A gzip stream whose damage is an error of ours that names the object and the byte."""
-
-    def __init__(self, raw: BinaryIO, uri: str) -> None:
-        self._counted = _Counted(raw)
-        self._gzip = gzip.GzipFile(fileobj=cast(BinaryIO, io.BufferedReader(self._counted)))
-        self._uri = uri
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        try:
-            piece = self._gzip.read(len(buffer))
-        except EOFError:
-            raise SourceRejected(
-                f"{self._uri}: gzip ends too early, after byte {self._counted.position}",
-                "deliver the object again; nothing of it was loaded",
-            ) from None
-        except (gzip.BadGzipFile, zlib.error):
-            raise SourceRejected(
-                f"{self._uri}: not gzip any more before byte {self._counted.position}",
-                "deliver the object again; nothing of it was loaded",
-            ) from None
-        buffer[: len(piece)] = piece
-        return len(piece)
-
-
-class _Counted(io.RawIOBase):
-    """Knows how many bytes were taken from it."""
-
-    def __init__(self, raw: BinaryIO) -> None:
-        self._raw = raw
-        self.position = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        piece = self._raw.read(len(buffer))
-        buffer[: len(piece)] = piece
-        self.position += len(piece)
-        return len(piece)
+_MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
 
 
 class _Transcoded(io.RawIOBase):
-    """Turns text of another encoding into UTF-8."""
+    """Turns text of another encoding into UTF-8.
+
+    What is no text in that encoding becomes bytes that are no UTF-8 either, so that it is refused
+    with its record and not with the whole object.
+    """
 
     def __init__(self, raw: BinaryIO, encoding: str, uri: str) -> None:
         self._raw = raw
-        self._decoder = codecs.getincrementaldecoder(encoding)("strict")
+        wide = codecs.lookup(encoding).name.startswith(("utf-16", "utf-32"))
+        self._decoder = codecs.getincrementaldecoder(encoding)(
+            "surrogatepass" if wide else "surrogateescape"
+        )
         self._encoding = encoding
         self._uri = uri
         self._position = 0
-        self._ready = b""
+        self._ready = memoryview(b"")
 
     def readable(self) -> bool:
         return True
@@ -81,12 +45,13 @@ class _Transcoded(io.RawIOBase):
             piece = self._raw.read(READ_BYTES)
             held = len(self._decoder.getstate()[0])  # the beginning of a character
             try:
-                self._ready = self._decoder.decode(piece, final=not piece).encode()
+                text = self._decoder.decode(piece, final=not piece)
             except UnicodeDecodeError as error:
                 raise SourceRejected(
                     f"{self._uri}: not {self._encoding} at byte {self._position - held + error.start}",
                     "correct 'encoding' in the dataset file",
                 ) from None
+            self._ready = memoryview(text.encode(errors="surrogatepass"))
             self._position += len(piece)
             if not piece:
                 break
@@ -96,46 +61,56 @@ class _Transcoded(io.RawIOBase):
         return len(taken)
 
 
-def open_stream(raw: BinaryIO, uri: str, encoding: str = "utf-8") -> BinaryIO:
+def open_stream(
+    raw: BinaryIO, uri: str, encoding: str = "utf-8", limits: PlanLimits | None = None
+) -> BinaryIO:
     """Return the text of an object as UTF-8 bytes, without a byte order mark.
 
     Compression is recognised by its first bytes, never by the object's name. Errors while reading
     are ``SourceRejected`` and name the object.
     """
-    buffered: io.BufferedReader[Any] = io.BufferedReader(_Counted(raw), READ_BYTES)
-    magic = buffered.peek(4)[:4]
-    if magic.startswith(GZIP_MAGIC):
-        buffered = io.BufferedReader(_CheckedGzip(cast(BinaryIO, buffered), uri), READ_BYTES)
-    elif magic.startswith(ZSTD_MAGIC):
-        stream = pa.CompressedInputStream(pa.PythonFile(buffered, mode="r"), "zstd")
-        buffered = io.BufferedReader(_Zstd(stream, uri), READ_BYTES)
-    if codecs.lookup(encoding).name != "utf-8":
-        buffered = io.BufferedReader(_Transcoded(cast(BinaryIO, buffered), encoding, uri))
-    elif buffered.peek(2)[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-        raise SourceRejected(
-            f"{uri}: begins like UTF-16", "set 'encoding: utf-16' in the dataset file"
+    buffered = decompressed(raw, uri, limits)
+    if codecs.lookup(encoding).name not in ("utf-8", "utf-8-sig"):
+        buffered = io.BufferedReader(
+            _Transcoded(cast(BinaryIO, buffered), encoding, uri), READ_BYTES
         )
-    if buffered.peek(3)[:3] == codecs.BOM_UTF8:
+    elif wide := next((name for mark, name in _MARKS if _begins(buffered, mark)), None):
+        raise SourceRejected(
+            f"{uri}: begins like {wide.upper()}", f"set 'encoding: {wide}' in the dataset file"
+        )
+    if _begins(buffered, codecs.BOM_UTF8):
         buffered.read(3)
     return cast(BinaryIO, buffered)
 
 
-class _Zstd(io.RawIOBase):
-    """A zstd stream whose damage is an error of ours."""
+def decompressed(
+    raw: BinaryIO, uri: str, limits: PlanLimits | None = None
+) -> io.BufferedReader[Any]:
+    """Return the bytes of an object without the compression that its first bytes tell of."""
+    buffered = io.BufferedReader(_Raw(raw), READ_BYTES)
+    if codec := codec_of(buffered.peek(8)[:8]):
+        content = Decompressed(cast(BinaryIO, buffered), uri, codec, limits or PlanLimits())
+        return io.BufferedReader(content, READ_BYTES)
+    return buffered
 
-    def __init__(self, stream: pa.NativeFile, uri: str) -> None:
-        self._stream = stream
-        self._uri = uri
+
+def _begins(stream: io.BufferedReader[Any], mark: bytes) -> bool:
+    return stream.peek(len(mark))[: len(mark)] == mark
+
+
+class _Raw(io.RawIOBase):
+    """Bytes that someone else closes."""
+
+    def __init__(self, raw: BinaryIO) -> None:
+        self._raw = raw
+        self._into = getattr(raw, "readinto", None)
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        try:
-            piece = self._stream.read(len(buffer))
-        except OSError:
-            raise SourceRejected(
-                f"{self._uri}: damaged zstd", "deliver the object again; nothing of it was loaded"
-            ) from None
+        if self._into is not None:
+            return int(self._into(buffer) or 0)
+        piece = self._raw.read(len(buffer))
         buffer[: len(piece)] = piece
         return len(piece)

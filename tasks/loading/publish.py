@@ -206,7 +206,9 @@ def _transaction(
             reasons=manifest.reasons,
             seconds=time.monotonic() - started,
         )
-        ledger.insert_load(cursor, _ledger_row(load, receipt), load.partition)
+        state = load.partition.state | manifest.state
+        partition = load.partition.model_copy(update={"state": state})
+        ledger.insert_load(cursor, _ledger_row(load, receipt), partition)
         on_step("ledger_written")
         ledger.insert_quarantine(cursor, load_id, manifest)
         on_step("quarantine_written")

@@ -107,6 +107,30 @@ class Checks(Strict):
         return between
 
 
+class NumberFormat(Strict):
+    """How numbers are written, where it is not ``-1234.5``."""
+
+    decimal: str | None = Field(None, description="Character before the decimals; '.' without it.")
+    thousands: str | None = Field(
+        None, description="Character between groups of three digits; groups may also be left out."
+    )
+    negative: tuple[Literal["minus", "trailing_minus", "parentheses"], ...] = Field(
+        ("minus",), min_length=1, description="Forms of a negative number: -12, 12-, (12)."
+    )
+
+    @model_validator(mode="after")
+    def _marks_are_clear(self) -> NumberFormat:
+        for name, mark in (("decimal", self.decimal), ("thousands", self.thousands)):
+            if mark is not None and (len(mark) != 1 or mark.isalnum() or mark in "+-()"):
+                raise ValueError(f"{name}: {mark!r} is not one character that separates digits")
+        if self.decimal is not None and self.decimal == self.thousands:
+            raise ValueError(f"decimal and thousands are both {self.decimal!r}")
+        return self
+
+
+_TWO_DIGIT_YEAR = re.compile(r"(?<!%)(?:%%)*%-?y")
+
+
 class ColumnSpec(Strict):
     """One column of the target table, and how it comes out of the source."""
 
@@ -124,8 +148,16 @@ class ColumnSpec(Strict):
         default_factory=dict, description="Whole texts to be replaced, after cleaning."
     )
     default: str | None = Field(None, description="Text used where the value is missing.")
-    format: str | None = Field(
-        None, description="strptime format of a date, time or timestamp; ISO 8601 without it."
+    format: str | tuple[str, ...] | NumberFormat | None = Field(
+        None,
+        description="Of a date, time or timestamp: its strptime format, or several; ISO 8601 without "
+        "it. A text that two formats read differently is refused. Of a number: its separators.",
+    )
+    pivot: int | None = Field(
+        None,
+        ge=0,
+        le=100,
+        description="For formats with %y: two-digit years below it are 20xx, the others 19xx.",
     )
     timezone: str | None = Field(
         None,
@@ -135,6 +167,11 @@ class ColumnSpec(Strict):
     ambiguous: Literal["quarantine", "earlier", "later"] = Field(
         "quarantine",
         description="What a local time that occurs twice (end of daylight saving) means.",
+    )
+    nonexistent: Literal["quarantine", "shift_forward"] = Field(
+        "quarantine",
+        description="What a local time that is skipped (start of daylight saving) means; "
+        "shift_forward adds the hour that was skipped: 02:30 becomes 03:30.",
     )
     checks: Checks = Field(default_factory=Checks)
 
@@ -155,8 +192,18 @@ class ColumnSpec(Strict):
         temporal = self.type in ("date", "time", "timestamp")
         textual = self.type == "string"
         numeric = self.type.startswith(("int", "decimal", "float"))
-        if self.format and not temporal:
-            raise ValueError(f"'format' is for dates, times and timestamps, not for {self.type}")
+        if self.formats and not temporal:
+            raise ValueError(
+                f"a text 'format' is for dates, times and timestamps, not for {self.type}"
+            )
+        if self.number and not numeric:
+            raise ValueError(f"'format' with separators is for numbers, not for {self.type}")
+        if self.number and self.type.startswith("int"):
+            if self.number.decimal is not None:
+                raise ValueError(f"'decimal' is for numbers with decimals, not for {self.type}")
+        elif self.number and self.number.thousands == "." and self.number.decimal is None:
+            raise ValueError("'thousands' is '.', so say what 'decimal' is, e.g. ','")
+        self._years_are_clear()
         if self.timezone and self.type != "timestamp":
             raise ValueError(f"'timezone' is for timestamps, not for {self.type}")
         if self.checks.between and not numeric:
@@ -168,3 +215,32 @@ class ColumnSpec(Strict):
         if self.checks.one_of and not (textual or numeric):
             raise ValueError(f"check 'one_of' is for strings and numbers, not for {self.type}")
         return self
+
+    def _years_are_clear(self) -> None:
+        two_digits = [text for text in self.formats if _TWO_DIGIT_YEAR.search(text)]
+        if two_digits and self.pivot is None:
+            raise ValueError(
+                f"'format' {two_digits[0]!r} has years of two digits; say with 'pivot' which century "
+                "they mean, e.g. pivot: 70 for 1970 to 2069"
+            )
+        if self.pivot is not None and not two_digits:
+            raise ValueError("'pivot' is for formats with %y")
+        for text in self.formats:
+            if "%Z" in text or "%z" in text.removesuffix("%z"):
+                raise ValueError(f"'format' {text!r}: an offset is read as %z at the end only")
+            if text.endswith("%z") and not self.timezone:
+                raise ValueError(
+                    f"'format' {text!r} reads an offset, which makes an instant; declare 'timezone'"
+                )
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """The strptime formats of a date, time or timestamp; none for ISO 8601."""
+        if isinstance(self.format, str):
+            return (self.format,)
+        return self.format if isinstance(self.format, tuple) else ()
+
+    @property
+    def number(self) -> NumberFormat | None:
+        """How the number is written, None for the plain form."""
+        return self.format if isinstance(self.format, NumberFormat) else None

@@ -168,6 +168,8 @@ class Manifest(Value):
     reasons: tuple[QuarantineReason, ...] = ()
     columns_added: tuple[str, ...] = ()
     """Source columns beyond the dataset file, kept under ``contract: evolve``."""
+    state: dict[str, Any] = Field(default_factory=dict)
+    """What ingestion learned of where the next plan goes on; it overrides the partition's."""
     created_at: datetime
     seconds: float
 

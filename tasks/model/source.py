@@ -2,60 +2,33 @@
 
 from __future__ import annotations
 
-import re
-from datetime import date, datetime
+from datetime import date
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from tasks.model.columns import Identifier, Strict
-
-
-class CsvFormat(Strict):
-    """Delimited text with a header line (RFC 4180)."""
-
-    kind: Literal["csv"]
-    delimiter: str = Field(",", min_length=1, max_length=1)
-    quote: str = Field('"', min_length=1, max_length=1)
-    encoding: str = Field("utf-8", description="Encoding of the text; a BOM is skipped.")
-    null_values: tuple[str, ...] = Field(
-        (), description="Unquoted texts that mean NULL. '' is a value unless it is listed here."
-    )
-    header: tuple[str, ...] | None = Field(
-        None, description="Column names, for files without a header line."
-    )
-    newlines_in_values: bool = Field(
-        True,
-        description="Whether quoted values may hold line ends. If not, large objects are split "
-        "without being read by the plan.",
-    )
-
-
-class JsonLinesFormat(Strict):
-    """One JSON object per line."""
-
-    kind: Literal["jsonl"]
-
-
-class ParquetFormat(Strict):
-    """Apache Parquet; types come from the file."""
-
-    kind: Literal["parquet"]
-
-
-Format = Annotated[CsvFormat | JsonLinesFormat | ParquetFormat, Field(discriminator="kind")]
+from tasks.model.dated_paths import DatedPath
+from tasks.model.formats import Format
+from tasks.model.plugins import PluginSource, plugin_kinds
+from tasks.model.rest_source import RestSource
 
 
 class FilesSource(Strict):
     """Files of a local directory."""
 
     kind: Literal["files"]
-    path: str = Field(description="Glob pattern, relative to the project or absolute.")
+    path: str = Field(
+        description="Glob pattern, relative to the project or absolute. {date:%Y-%m-%d} in it tells "
+        "where a file's date is, for backfills."
+    )
     format: Format
 
-
-DATE_FIELD = re.compile(r"\{date:([^{}]*)\}")
-"""The place of a date in a path, with its format."""
+    @field_validator("path")
+    @classmethod
+    def _date_is_readable(cls, path: str) -> str:
+        DatedPath.parse(path)
+        return path
 
 
 class S3Source(Strict):
@@ -65,7 +38,7 @@ class S3Source(Strict):
     block: str = Field(description="Name of the S3Bucket block with bucket and credentials.")
     path: str = Field(
         description="Glob pattern of the keys; what precedes the first * is listed. "
-        "{date:%Y/%m/%d} stands for a date, of %Y, %m, %d and %H."
+        "{date:%Y/%m/%d} stands for a date; a span of time lists only its folders."
     )
     format: Format
     lookback_days: int | None = Field(
@@ -86,14 +59,8 @@ class S3Source(Strict):
 
     @field_validator("path")
     @classmethod
-    def _dates_are_whole(cls, path: str) -> str:
-        fields = DATE_FIELD.findall(path)
-        if "{date" in DATE_FIELD.sub("", path):
-            raise ValueError("write a date as {date:%Y/%m/%d}")
-        units = re.findall(r"%(.?)", "".join(fields))
-        found = "".join(unit for unit in "YmdH" if unit in units)
-        if fields and (set(units) - set("YmdH") or not found or not "YmdH".startswith(found)):
-            raise ValueError("a date is made of %Y, %m, %d and %H, each with those before it")
+    def _date_is_readable(cls, path: str) -> str:
+        DatedPath.parse(path)
         return path
 
     @model_validator(mode="after")
@@ -101,57 +68,9 @@ class S3Source(Strict):
         if self.lookback_days is not None and self.start is not None:
             raise ValueError("give either 'lookback_days' or 'start'")
         span = self.lookback_days is not None or self.start is not None
-        if span and not DATE_FIELD.search(self.path):
+        if span and not DatedPath.parse(self.path).formats:
             raise ValueError("'lookback_days' and 'start' need a {date:…} in 'path'")
         return self
-
-
-class PageNumbers(Strict):
-    """Pages are counted: ``?page=1``, ``?page=2``, … until the last one."""
-
-    kind: Literal["page"]
-    page_param: str = "page"
-    size_param: str = "page_size"
-    size: int = Field(1000, ge=1)
-    first: int = 1
-    pages: str | None = Field(
-        None, description="Key of the body that says how many pages there are, e.g. 'pages'."
-    )
-
-
-class NextLink(Strict):
-    """The body names the URL of the next page, null on the last one."""
-
-    kind: Literal["next"]
-    key: str = Field("next", description="Key of the body that holds the URL.")
-
-
-Pagination = Annotated[PageNumbers | NextLink, Field(discriminator="kind")]
-
-
-class TimeWindows(Strict):
-    """Cuts the source into partitions of time, half open: ``from <= t < to``."""
-
-    start: datetime = Field(description="Start of the first window; UTC unless it says otherwise.")
-    end: datetime | None = Field(None, description="End of the last window; now, if not given.")
-    every: Literal["hour", "day", "month"] = "day"
-    from_param: str = "from"
-    to_param: str = "to"
-
-
-class RestSource(Strict):
-    """A REST API that answers in JSON."""
-
-    kind: Literal["rest"]
-    block: str = Field(description="Name of the RestApiCredentials block with URL and credentials.")
-    path: str = Field(description="Path below the block's base URL.")
-    params: dict[str, str | int] = Field(default_factory=dict)
-    records: str | None = Field(
-        None, description="Key of the body that holds the list of records; dots go deeper."
-    )
-    pagination: Pagination | None = None
-    max_pages: int = Field(10_000, ge=1, description="More pages than this are an error.")
-    windows: TimeWindows | None = None
 
 
 class DatabaseSource(Strict):
@@ -172,11 +91,24 @@ class DatabaseSource(Strict):
         return self
 
 
-Source = Annotated[
+_OwnSource = Annotated[
     FilesSource | S3Source | RestSource | DatabaseSource, Field(discriminator="kind")
 ]
 
-SOURCE_KINDS = ("files", "s3", "rest", "database")
+
+BRANCHES = frozenset({"<own>", "<plugin>"})
+"""Parts of the location of a mistake that no dataset file has."""
+
+
+def _who_brings(source: object) -> str:
+    kind = source.get("kind") if isinstance(source, dict) else getattr(source, "kind", None)
+    return "<plugin>" if kind in plugin_kinds() else "<own>"
+
+
+Source = Annotated[
+    Annotated[_OwnSource, Tag("<own>")] | Annotated[PluginSource, Tag("<plugin>")],
+    Discriminator(_who_brings),
+]
 
 
 class Lookup(Strict):

@@ -7,16 +7,14 @@ A cast that gives NULL for a value that was there sends the row to quarantine.
 
 from __future__ import annotations
 
-from tasks.model.columns import ColumnSpec, decimal_digits
+import re
+
+from tasks.model.columns import ColumnSpec, NumberFormat, decimal_digits
+from tasks.transformation.moments import date_or_time_expression, local_time, timestamp_expression
 from tasks.transformation.sql import TEXT, duckdb_type, literal
 
 _INTEGER = r"[+-]?[0-9]+"
 _NUMBER = r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?"
-# Year 0000 is no year of PostgreSQL; year 0001 is the first.
-_YEAR = r"(000[1-9]|00[1-9][0-9]|0[1-9][0-9]{2}|[1-9][0-9]{3})"
-_DATE = _YEAR + r"-[0-9]{2}-[0-9]{2}"
-_CLOCK = r"([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9](\.[0-9]{1,6})?)?"
-_OFFSET = r"(Z|[+-][0-9]{2}(:?[0-9]{2})?)"
 
 
 def cast_expression(value: str, raw_type: str, column: ColumnSpec) -> str:
@@ -41,6 +39,9 @@ def _when(condition: str, result: str) -> str:
 
 
 def _from_text(value: str, column: ColumnSpec) -> str:
+    if column.number:
+        point = "" if column.type.startswith("int") else column.number.decimal or "."
+        value = plain_number(value, column.number, point)
     target = duckdb_type(column)
     tried = f"TRY_CAST({value} AS {target})"
     if digits := decimal_digits(column.type):
@@ -60,62 +61,39 @@ def _from_text(value: str, column: ColumnSpec) -> str:
     if column.type.startswith("int"):
         return _when(_matches(value, _INTEGER), tried)
     if column.type == "timestamp":
-        return _timestamp(value, column)
-    return _temporal(
-        value, column, *{"date": (_DATE, "DATE"), "time": (_CLOCK, "TIME")}[column.type]
-    )
+        return timestamp_expression(value, column)
+    return date_or_time_expression(value, column)
 
 
-def _temporal(value: str, column: ColumnSpec, iso_form: str, target: str) -> str:
-    if column.format is None:
-        return _when(_matches(value, iso_form), f"TRY_CAST({value} AS {target})")
-    return f"CAST({_by_format(value, column.format)} AS {target})"
+def plain_number(value: str, form: NumberFormat, point: str) -> str:
+    """Return SQL for a number in the plain form, NULL for a text of no declared form.
 
+    Groups are of three digits, or there are none; a sign is where it is declared to be.
 
-def _by_format(value: str, text_format: str) -> str:
-    """Parse by a strptime format, and refuse what does not read the same when written again."""
-    parsed = f"TRY_STRPTIME({value}, {literal(text_format)})"
-    written = f"strftime({parsed}, {literal(text_format)})"
-    return _when(f"{written} = {value}", parsed)
-
-
-def _timestamp(value: str, column: ColumnSpec) -> str:
-    naive_form = f"{_DATE}[T ]{_CLOCK}"
-    if column.format:
-        naive = _by_format(value, column.format)
-    else:
-        naive = _when(_matches(value, naive_form), f"TRY_CAST({value} AS TIMESTAMP)")
-    if column.timezone is None:
-        return naive
-    local = local_time(naive, column.timezone, column.ambiguous)
-    if column.format:
-        return local
-    with_offset = _when(
-        _matches(value, f"{naive_form} ?{_OFFSET}"), f"TRY_CAST({value} AS TIMESTAMPTZ)"
-    )
-    return f"coalesce({with_offset}, {local})"
-
-
-def local_time(naive: str, timezone: str, ambiguous: str) -> str:
-    """Return SQL for the instant of a local time; NULL in the hour that daylight saving skips.
-
-    A time that occurs twice is the earlier or the later one as declared, else NULL. Shifts of less
-    or more than an hour (Lord Howe) are found too, because both candidates are looked at.
+    Args:
+        value: SQL of the text.
+        form: Its declared form.
+        point: Character before the decimals; '' if there are none.
     """
-    zone = literal(timezone)
-    instant = f"(({naive}) AT TIME ZONE {zone})"
-    exists = f"({instant} AT TIME ZONE {zone}) = ({naive})"
-    other = " ".join(
-        f"WHEN (({instant} {sign} INTERVAL {minutes} MINUTE) AT TIME ZONE {zone}) = ({naive}) "
-        f"THEN {instant} {sign} INTERVAL {minutes} MINUTE"
-        for minutes in (60, 30)
-        for sign in ("+", "-")
-    )
-    twin = f"(CASE {other} END)"
-    if ambiguous == "quarantine":
-        return _when(f"{exists} AND {twin} IS NULL", instant)
-    pick = "least" if ambiguous == "earlier" else "greatest"
-    return _when(exists, f"{pick}({instant}, coalesce({twin}, {instant}))")
+    digits = "[0-9]+"
+    if form.thousands:
+        digits = f"([0-9]+|[0-9]{{1,3}}({re.escape(form.thousands)}[0-9]{{3}})+)"
+    number = digits
+    if point:
+        number = f"({digits}({re.escape(point)}[0-9]*)?|{re.escape(point)}[0-9]+)"
+    signed = {
+        "minus": f"-{number}",
+        "trailing_minus": f"{number}-",
+        "parentheses": rf"\({number}\)",
+    }
+    forms = "|".join([rf"\+?{number}", *(signed[sign] for sign in form.negative)])
+    bare = f"translate({value}, '()-', '')"
+    if form.thousands:
+        bare = f"replace({bare}, {literal(form.thousands)}, '')"
+    if point not in ("", "."):
+        bare = f"replace({bare}, {literal(point)}, '.')"
+    sign = f"CASE WHEN regexp_matches({value}, '[-(]') THEN '-' ELSE '' END"
+    return _when(_matches(value, forms), f"{sign} || {bare}")
 
 
 def _from_typed(value: str, raw_type: str, column: ColumnSpec) -> str:
@@ -127,11 +105,10 @@ def _from_typed(value: str, raw_type: str, column: ColumnSpec) -> str:
     if raw_type == target:
         return value
     if raw_type.startswith("TIMESTAMP") and column.type == "timestamp":
-        if column.timezone and raw_type != "TIMESTAMP WITH TIME ZONE":
-            return local_time(
-                _exact(value, raw_type, "TIMESTAMP"), column.timezone, column.ambiguous
-            )
-        if raw_type == "TIMESTAMP WITH TIME ZONE" and not column.timezone:
+        is_instant = raw_type in ("TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ_NS")
+        if column.timezone and not is_instant:
+            return local_time(_exact(value, raw_type, "TIMESTAMP"), column.timezone, column)
+        if is_instant and not column.timezone:
             # An instant has no local time of its own: the file must name the zone it is seen in.
             return "CAST(NULL AS TIMESTAMP)"
     return _exact(value, raw_type, target)

@@ -24,6 +24,8 @@ from tasks.transformation.sql import TEXT, duckdb_type, identifier, literal, lit
 from tasks.transformation.validate import Rule, column_rules, row_rules
 
 PROVENANCE = ("_source_uri", "_source_row")
+MAX_COLUMNS = 1590
+"""PostgreSQL's limit is 1600; some are left for provenance."""
 OUTCOME, FAILURES, RAW = "_outcome", "_failures", "_raw"
 
 
@@ -75,6 +77,12 @@ def compile_query(
     rules = _rules(spec, unknown)
     taken = [column for lookup in spec.enrich for column in lookup.take]
     columns = (*spec.columns, *added.values(), *taken)
+    if len(columns) > MAX_COLUMNS:
+        raise ContractBroken(
+            f"{spec.name}: {len(columns)} columns; a table of PostgreSQL has at most 1600, "
+            f"of which {1600 - MAX_COLUMNS} are the product's own",
+            "leave columns out: declare those that are needed, and set contract: ignore",
+        )
     parts = [
         f"raw AS (\n  SELECT * FROM read_parquet([{literals(raw_files)}], union_by_name = true)\n)",
         f"cleaned AS (\n  SELECT\n    {_cleaned(spec, raw_types, added)}\n  FROM raw\n)",
@@ -113,15 +121,22 @@ def _unknown_columns(spec: DatasetSpec, raw_types: Mapping[str, str]) -> list[st
     if missing:
         raise ContractBroken(
             f"{spec.name}: the source has no column {', '.join(missing)}; "
-            f"it has {', '.join(raw_types)}",
+            f"it has {_listed(list(raw_types))}",
             "correct the column's 'source', or declare it nullable",
         )
     if unknown and spec.contract == "freeze":
         raise ContractBroken(
-            f"{spec.name}: the source has columns that are not declared: {', '.join(unknown)}",
+            f"{spec.name}: the source has columns that are not declared: {_listed(unknown)}",
             "declare them, or set contract: to evolve, quarantine or ignore",
         )
     return unknown
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Return names for a message, a reasonable number of them."""
+    most = 50
+    rest = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + rest
 
 
 def _added_columns(spec: DatasetSpec, unknown: Sequence[str]) -> dict[str, str]:

@@ -16,7 +16,7 @@ import pandas as pd
 import pandera.pandas as pandera
 import pyarrow as pa
 
-from tasks.model.columns import Checks, ColumnSpec
+from tasks.model.columns import Checks, ColumnSpec, NumberFormat
 from tasks.model.dataset import DatasetSpec
 from tasks.transformation.sql import identifier, literal
 
@@ -49,7 +49,10 @@ def column_rules(name: str, column: ColumnSpec, *, required: bool, text: str) ->
     """
     value = identifier(name)
     article = "an" if column.type.startswith("int") else "a"
-    shape = f" in the form {column.format}" if column.format else ""
+    shape = f" in the form {' or '.join(column.formats)}" if column.formats else ""
+    if column.number:
+        decimals = "" if column.type.startswith("int") else f"{column.number.decimal or '.'}5"
+        shape = f" in the form {_example(column.number, decimals)}"
     if column.timezone:
         shape += f", or no clear one in {column.timezone}"
     if column.type != "string":  # a text is always one
@@ -63,6 +66,17 @@ def column_rules(name: str, column: ColumnSpec, *, required: bool, text: str) ->
             nul = f"({nul} OR contains({_without_escapes(value)}, '\\u0000'))"
         yield Rule("nul_character", name, "has a NUL character, which PostgreSQL cannot store", nul)
     yield from _check_rules(name, value, column.checks)
+
+
+def _example(form: NumberFormat, decimals: str) -> str:
+    """Return a number as it should be written."""
+    written = f"1{form.thousands or ''}234{decimals}"
+    negative = {
+        "minus": f"-{written}",
+        "trailing_minus": f"{written}-",
+        "parentheses": f"({written})",
+    }
+    return " or ".join([written, *(negative[sign] for sign in form.negative)])
 
 
 def _without_escapes(value: str) -> str:

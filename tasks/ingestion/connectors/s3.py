@@ -157,7 +157,13 @@ class S3Connector:
                 content if (first, last) == (start, end) else self._objects.open(item, first, last)
             )
 
-        def local_path() -> Path | BinaryIO:
+        def local_path() -> Path:
+            path = self._scratch / "object"
+            with path.open("wb") as target, self._objects.open(item, start, end) as source:
+                _copy(source, target)
+            return path
+
+        def parquet() -> Path | BinaryIO:
             if item.part is None and item.bytes <= PIECE_BYTES:
                 return content
             return self._local_parquet(item, content)
@@ -169,6 +175,7 @@ class S3Connector:
             self._columns,
             open_range=open_range,
             local_path=local_path,
+            parquet=parquet,
         )
 
     def _local_parquet(self, item: SourceItem, content: BinaryIO) -> Path:

@@ -68,3 +68,10 @@ CREATE TABLE IF NOT EXISTS etl.quarantine (
 );
 CREATE INDEX IF NOT EXISTS quarantine_load_id ON etl.quarantine (load_id);
 COMMENT ON TABLE etl.quarantine IS 'Refused rows by reason, with the first of each; the rows are in the lake.';
+
+CREATE TABLE IF NOT EXISTS etl.source_hosts (
+    host       text PRIMARY KEY,
+    state      jsonb NOT NULL,
+    changed_at timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE etl.source_hosts IS 'Circuit breakers and rate limits of the hosts of APIs, for all processes.';
