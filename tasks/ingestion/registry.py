@@ -11,9 +11,10 @@ from tasks.ingestion.connectors.database import DatabaseConnector
 from tasks.ingestion.connectors.files import FilesConnector
 from tasks.ingestion.connectors.rest import RestConnector
 from tasks.ingestion.connectors.s3 import S3Connector
+from tasks.model.database_source import DatabaseSource
 from tasks.model.dataset import DatasetSpec
 from tasks.model.plugins import load_plugin
-from tasks.model.source import DatabaseSource, FilesSource, RestSource, S3Source
+from tasks.model.source import FilesSource, RestSource, S3Source
 
 
 def connector_for(
@@ -26,7 +27,9 @@ def connector_for(
     if isinstance(source, RestSource):
         return RestConnector(spec.name, source, connections.rest_client(source.block), limits)
     if isinstance(source, DatabaseSource):
-        return DatabaseConnector(spec.name, source, connections.database(source.block), limits)
+        engine = connections.database(source.block)
+        settled = spec.load.mode == "append"
+        return DatabaseConnector(spec.name, source, engine, limits, settled=settled)
     if isinstance(source, S3Source):
         store = connections.object_store(source.block)
         return S3Connector(spec.name, source, store, scratch, limits, columns)

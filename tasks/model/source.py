@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from tasks.model.columns import Identifier, Strict
+from tasks.model.database_source import DatabaseSource
 from tasks.model.dated_paths import DatedPath
 from tasks.model.plugins import PluginSource, plugin_kinds
 
@@ -245,24 +246,6 @@ class RestSource(Strict):
     pagination: Pagination | None = None
     max_pages: int = Field(10_000, ge=1, description="More pages than this are an error.")
     windows: TimeWindows | None = None
-
-
-class DatabaseSource(Strict):
-    """A table or a query of a database that SQLAlchemy can reach."""
-
-    kind: Literal["database"]
-    block: str = Field(description="Name of the SourceDatabase block with the connection.")
-    table: str | None = Field(None, description="Table or schema.table.")
-    query: str | None = Field(None, description="A SELECT, instead of a table.")
-    cursor: str | None = Field(
-        None, description="Column of the source that grows with every change; drives increments."
-    )
-
-    @model_validator(mode="after")
-    def _table_or_query(self) -> DatabaseSource:
-        if (self.table is None) == (self.query is None):
-            raise ValueError("give either 'table' or 'query'")
-        return self
 
 
 _OwnSource = Annotated[

@@ -13,7 +13,8 @@ import sqlalchemy as sa
 from blocks.source_database import SourceDatabase
 from blocks.warehouse import WarehouseCredentials
 from tasks.ingestion.connector import PlanLimits, Reject
-from tasks.ingestion.connectors.database import DatabaseConnector, decode_cursor, encode_cursor
+from tasks.ingestion.connectors.database import DatabaseConnector
+from tasks.ingestion.database.cursors import decode_cursor, encode_cursor
 from tasks.model.errors import SourceRejected, SourceUnavailable
 from tasks.model.run import Partition, SourceState
 from tasks.model.source import DatabaseSource
