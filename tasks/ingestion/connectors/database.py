@@ -302,7 +302,7 @@ class DatabaseConnector:
                 "run the dataset again: it plans a new one; or declare source.snapshot: prefer",
             )
         if self._source.snapshot == "prefer" and partition.slice["column"] is not None:
-            log.info("ingestion.own_snapshot", source=self._name, partition=partition.label)
+            log.debug("ingestion.own_snapshot", source=self._name, partition=partition.label)
         return session.enter_context(reading(self._engine))
 
     def _refused(self, batch: RawBatch, part: Range) -> RawBatch | None:

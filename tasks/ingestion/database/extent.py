@@ -90,16 +90,14 @@ def pieces(
         if len(cuts) >= parts - 1:
             return _thinned(cuts, parts)
     else:
-        parts = _parts(_table_bytes(connection, source), target_bytes)
+        parts = _parts(_estimated_bytes(connection, relation, source, whole), target_bytes)
     if parts == 1:
         return []
-    low = edge(connection, relation, whole.column, last=False)
-    high = edge(connection, relation, whole.column, last=True)
-    if whole.low is not None and low is not None and whole.low > low:
-        parts = _share(parts, low, whole.low, high)
-        low = whole.low
-    if whole.high is not None:
-        high = whole.high
+    low, high = whole.low, whole.high
+    if low is None:
+        low = edge(connection, relation, whole.column, last=False)
+    if high is None:
+        high = edge(connection, relation, whole.column, last=True)
     cuts = even_cuts(low, high, parts) if low is not None else []
     return [cut for cut in cuts if encodable(cut)]
 
@@ -113,49 +111,52 @@ def _parts(size: int, target_bytes: int) -> int:
     return max(1, min(MOST_PARTITIONS, -(-size // target_bytes)))
 
 
-def _share(parts: int, low: Any, begin: Any, high: Any) -> int:
-    """Return how many of the parts are left of a span that begins later."""
-    try:
-        share = (high - begin) / (high - low)
-    except (TypeError, ZeroDivisionError):
-        return 1
-    return max(1, round(parts * float(share)))
-
-
 def _planned_bytes(connection: sa.Connection, relation: Relation, whole: Range) -> int:
     """Return what PostgreSQL's planner expects of a range, from its statistics."""
-    query = relation.select(whole)
-    compiled = query.compile(dialect=connection.dialect)
-    explained = connection.exec_driver_sql(
-        f"EXPLAIN (FORMAT JSON) {compiled}", compiled.params
-    ).scalar_one()
+    explained = _explain(connection, "EXPLAIN (FORMAT JSON)", relation.select(whole)).scalar_one()
     plan = (json.loads(explained) if isinstance(explained, str) else explained)[0]["Plan"]
     return int(plan["Plan Rows"]) * int(plan["Plan Width"])
 
 
-def _table_bytes(connection: sa.Connection, source: DatabaseSource) -> int:
+def _estimated_bytes(
+    connection: sa.Connection, relation: Relation, source: DatabaseSource, whole: Range
+) -> int:
+    """Return about how large a range is: MySQL estimates it from its index, SQLite counts there."""
     if source.table is None:
         return 0
-    schema, _, table = source.table.rpartition(".")
     if connection.dialect.name in MYSQL:
-        tables = sa.table(
-            "tables",
-            sa.column("data_length"),
-            sa.column("table_schema"),
-            sa.column("table_name"),
-            schema="information_schema",
-        )
-        size = connection.scalar(
-            sa.select(tables.c.data_length).where(
-                tables.c.table_name == table,
-                tables.c.table_schema == (schema or sa.func.database()),
-            )
-        )
-        return int(size or 0)
+        return _mysql_bytes(connection, relation, source.table, whole)
     if connection.dialect.name == "sqlite":
+        count = sa.select(sa.func.count()).select_from(relation.selectable)
+        all_rows = connection.scalar(count) or 1
+        rows = connection.scalar(count.where(*relation.conditions(whole))) or 0
         pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
-        return int(pages) * int(connection.exec_driver_sql("PRAGMA page_size").scalar_one())
+        size = int(pages) * int(connection.exec_driver_sql("PRAGMA page_size").scalar_one())
+        return size * int(rows) // int(all_rows)
     return 0
+
+
+def _mysql_bytes(connection: sa.Connection, relation: Relation, name: str, whole: Range) -> int:
+    schema, _, table = name.rpartition(".")
+    tables = sa.table(
+        "tables",
+        sa.column("avg_row_length"),
+        sa.column("table_schema"),
+        sa.column("table_name"),
+        schema="information_schema",
+    )
+    row_bytes = connection.scalar(
+        sa.select(tables.c.avg_row_length).where(
+            tables.c.table_name == table, tables.c.table_schema == (schema or sa.func.database())
+        )
+    )
+    explained = _explain(connection, "EXPLAIN", relation.select(whole)).mappings().first()
+    return int(row_bytes or 0) * int((explained or {}).get("rows") or 0)
+
+
+def _explain(connection: sa.Connection, verb: str, query: sa.Select[Any]) -> sa.CursorResult[Any]:
+    compiled = query.compile(dialect=connection.dialect)
+    return connection.exec_driver_sql(f"{verb} {compiled}", compiled.params)
 
 
 def _is_indexed(connection: sa.Connection, source: DatabaseSource, column: str) -> bool:

@@ -23,7 +23,8 @@ from tasks.ingestion.database.columns import Column
 from tasks.ingestion.database.values import batch_of, too_long, unhexed
 from tasks.ingestion.typed import out_of_range
 
-CHUNKS_AHEAD = 3
+CHUNKS_AHEAD = 4
+CHUNK_BYTES = 1 << 20
 MOST_ROWS = 50_000
 _END: Final = object()
 
@@ -43,7 +44,7 @@ def copy_rows(
         uri: Where the rows come from.
         limits: Bounds of batches and values.
     """
-    receiver = _Receiver(connection, query, limits.batch_bytes)
+    receiver = _Receiver(connection, query, min(limits.batch_bytes, CHUNK_BYTES))
     first = 1
     try:
         for rows in receiver:

@@ -41,7 +41,8 @@ def table_columns(connection: sa.Connection, schema: str | None, table: str) -> 
     if not found:
         name = f"{schema}.{table}" if schema else table
         raise SourceRejected(
-            f"there is no table {name}, or the role may not see it",
+            f"database {connection.engine.url.database!r}: there is no table {name}, "
+            "or the role may not see it",
             "correct source.table, or grant SELECT",
         )
     return [

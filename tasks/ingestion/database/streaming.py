@@ -30,11 +30,9 @@ def stream_rows(
     """
     names = [column.name for column in columns]
     result = connection.execution_options(stream_results=True, max_row_buffer=1).execute(query)
-    assert result.cursor is not None  # a SELECT has one
     first, asked = 1, FIRST_ROWS
     try:
-        # The driver's own cursor: SQLAlchemy's rows would cost time, and nothing of them is used.
-        while rows := result.cursor.fetchmany(asked):
+        while rows := result.fetchmany(asked):
             values = list(zip(*rows, strict=True))
             arrays, flaws = value_columns(columns, values)
             refused = {
