@@ -151,7 +151,8 @@ def _mysql_bytes(connection: sa.Connection, relation: Relation, name: str, whole
         )
     )
     explained = _explain(connection, "EXPLAIN", relation.select(whole)).mappings().first()
-    return int(row_bytes or 0) * int((explained or {}).get("rows") or 0)
+    rows = explained["rows"] if explained is not None else 0
+    return int(row_bytes or 0) * int(rows or 0)
 
 
 def _explain(connection: sa.Connection, verb: str, query: sa.Select[Any]) -> sa.CursorResult[Any]:

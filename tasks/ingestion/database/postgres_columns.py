@@ -20,6 +20,7 @@ SETTINGS = {
 """Decide how values are written as text; the first three otherwise depend on the role."""
 
 NUMERIC, BYTEA = 1700, 17
+_TEXTS = frozenset({19, 25, 1042, 1043})  # name, text, char, varchar
 _BY_OID: dict[int, pa.DataType] = {
     16: pa.bool_(),
     20: pa.int64(),
@@ -81,4 +82,6 @@ def _column(
         return Column(name, pa.string(), raw)
     if structured:
         return Column(name, pa.string(), sa.cast(sa.func.to_json(raw), sa.Text))
+    if oid in _TEXTS:
+        return Column(name, pa.string(), raw)  # as text a char(5) would lose its blanks
     return Column(name, pa.string(), sa.cast(raw, sa.Text))

@@ -69,7 +69,11 @@ class _Receiver:
         with raw.cursor() as cursor:
             # Values are bound by the driver; COPY itself takes no parameters.
             statement = cursor.mogrify(str(compiled), compiled.params).decode()
-        self._statement = f"COPY ({statement}) TO STDOUT (FORMAT csv, ENCODING 'UTF8')"
+        # A database without an encoding holds any bytes: the rows that are no UTF-8 are refused here,
+        # instead of the whole statement there.
+        server = raw.info.parameter_status("server_encoding")
+        encoding = "SQL_ASCII" if server == "SQL_ASCII" else "UTF8"
+        self._statement = f"COPY ({statement}) TO STDOUT (FORMAT csv, ENCODING '{encoding}')"
         self._thread = threading.Thread(target=self._receive, name="copy", daemon=True)
         self._thread.start()
 

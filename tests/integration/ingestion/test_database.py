@@ -14,12 +14,16 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from blocks.warehouse import WarehouseCredentials
 from tasks.ingestion.connector import PlanLimits
 from tasks.model.errors import ConfigError, SourceRejected
 from tasks.model.run import SourceState, Window
 from tests.integration.ingestion.database_support import (
-    NOW, Ledger, connector, dispose_readers, read, statements,
+    NOW,
+    Ledger,
+    connector,
+    dispose_readers,
+    read,
+    statements,
 )  # fmt: skip
 
 TIMES = {"sqlite": "text", "postgresql": "timestamptz", "mysql": "datetime(6)"}
@@ -144,7 +148,7 @@ def test_lookback_of_time(engine: sa.Engine) -> None:
 
 def test_lookback_of_another_type_is_a_mistake(engine: sa.Engine) -> None:
     insert(engine, (1, 10))
-    with pytest.raises(ConfigError, match="lookback 2:00:00 does not fit a cursor of type int"):
+    with pytest.raises(ConfigError, match=r"lookback 2:00:00 does not fit a cursor of type int"):
         connector(engine, cursor="v", lookback="2h").plan(SourceState())
 
 
@@ -170,14 +174,14 @@ def test_rows_without_cursor_are_quarantined(engine: sa.Engine) -> None:
 def test_rows_without_cursor_are_an_error(engine: sa.Engine) -> None:
     insert(engine, (1, 1), (2, None))
     with pytest.raises(
-        SourceRejected, match="rows without a value in the cursor 'v'.*include or quar"
+        SourceRejected, match=r"rows without a value in the cursor 'v'.*include or quar"
     ):
         connector(engine, cursor="v", null_cursor="error").plan(SourceState())
 
 
 def test_rows_without_cursor_cannot_be_appended(engine: sa.Engine) -> None:
     insert(engine, (1, 1), (2, None))
-    with pytest.raises(ConfigError, match="appended, they would be there once more"):
+    with pytest.raises(ConfigError, match=r"appended, they would be there once more"):
         connector(engine, cursor="v", settled=True).plan(SourceState())
 
 
@@ -197,7 +201,7 @@ def test_cursor_in_the_future_does_not_move_the_mark(engine: sa.Engine) -> None:
 def test_cursor_in_the_future_as_declared(engine: sa.Engine) -> None:
     insert_times(engine, (1, NOW), (2, datetime(2099, 1, 1)))
     assert Ledger().ids(connector(engine, cursor="at", future_cursor="include")) == [1, 2]
-    with pytest.raises(SourceRejected, match="the cursor 'at' is later than now in some rows"):
+    with pytest.raises(SourceRejected, match=r"the cursor 'at' is later than now in some rows"):
         connector(engine, cursor="at", future_cursor="error").plan(SourceState())
 
 
@@ -208,10 +212,10 @@ def test_cursor_that_goes_back_stops_the_run(engine: sa.Engine) -> None:
     ledger.run(connector(engine, cursor="v"))
     statements(engine, "DELETE FROM things WHERE id = 2")
     insert(engine, (3, 12))
-    with pytest.raises(SourceRejected, match="the cursor 'v' went back: 20 was loaded.*now 12"):
+    with pytest.raises(SourceRejected, match=r"the cursor 'v' went back: 20 was loaded.*now 12"):
         connector(engine, cursor="v").plan(ledger.state)
     statements(engine, "DELETE FROM things")
-    with pytest.raises(SourceRejected, match="the largest is now None"):
+    with pytest.raises(SourceRejected, match=r"the largest is now None"):
         connector(engine, cursor="v").plan(ledger.state)
 
 
@@ -402,7 +406,7 @@ def test_table_dropped_after_the_plan_is_named(engine: sa.Engine) -> None:
     made = connector(engine, cursor="v")
     planned = made.plan(SourceState())
     statements(engine, "ALTER TABLE things RENAME TO others")
-    with pytest.raises(SourceRejected, match="there is no .*table.*things"):
+    with pytest.raises(SourceRejected, match=r"there is no .*table.*things"):
         read(made, *planned)
 
 
@@ -447,7 +451,7 @@ def test_backfill_of_a_span_that_is_not_over_is_planned_again_when_it_grew(
 
 def test_backfill_without_cursor_is_a_mistake(engine: sa.Engine) -> None:
     with pytest.raises(
-        ConfigError, match="no cursor, so its rows have no time.*declare source.cursor"
+        ConfigError, match=r"no cursor, so its rows have no time.*declare source.cursor"
     ):
         connector(engine).plan(SourceState(window=JANUARY))
 
@@ -455,6 +459,6 @@ def test_backfill_without_cursor_is_a_mistake(engine: sa.Engine) -> None:
 def test_backfill_by_a_number_is_a_mistake(engine: sa.Engine) -> None:
     insert(engine, (1, 1))
     with pytest.raises(
-        ConfigError, match="the cursor 'v' is a int, no time.*type date or timestamp"
+        ConfigError, match=r"the cursor 'v' is a int, no time.*type date or timestamp"
     ):
         connector(engine, cursor="v").plan(SourceState(window=JANUARY))
