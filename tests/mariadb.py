@@ -69,7 +69,7 @@ def _wait(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
                 connection.exec_driver_sql(
                     f"CREATE USER writer@'%%' IDENTIFIED BY '{PASSWORD}'"
                 )
-                connection.exec_driver_sql("GRANT ALL ON *.* TO writer@'%%'")
+                connection.exec_driver_sql("GRANT ALL ON *.* TO writer@'%%' WITH GRANT OPTION")
             break
         except sa.exc.OperationalError:
             if process.poll() is not None or time.monotonic() > deadline:

@@ -138,6 +138,9 @@ def source_error(error: BaseException, where: str) -> PipelineError:
         return meaning.kind(f"{where}: {meaning.words}{_named(error)}", meaning.remedy)
     if isinstance(error, psycopg2.Error) and "could not translate host name" in str(error):
         return SourceUnavailable(f"{where}: unknown host", "check host in the block")
+    if type(error) is psycopg2.DatabaseError and error.pgcode is None:
+        # What psycopg2 makes of a COPY whose connection ends in the middle.
+        return SourceUnavailable(f"{where}: the connection was lost", LATER)
     if isinstance(error, sa.exc.CompileError | sa.exc.ArgumentError):
         return ConfigError(f"{where}: {type(error).__name__}", "report it: a type is not known")
     known = classify(error, where)
