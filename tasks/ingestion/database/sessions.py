@@ -49,8 +49,6 @@ def reading(engine: sa.Engine, snapshot: str | None = None) -> Iterator[sa.Conne
             elif dialect in MYSQL:
                 for statement in MYSQL_SESSION:
                     connection.exec_driver_sql(statement)
-            elif dialect == "sqlite":
-                connection.exec_driver_sql("PRAGMA query_only = ON")
             yield connection
         except BaseException:
             connection.invalidate()

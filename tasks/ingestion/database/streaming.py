@@ -45,6 +45,9 @@ def stream_rows(
             asked = max(1, min(limits.batch_bytes // size, asked * 4, MOST_ROWS))
     except BaseException:
         # Closing a cursor of MySQL in order would first receive all that is left of the result.
+        cursor: Any = result.cursor
         connection.invalidate()
+        if hasattr(cursor, "connection"):
+            cursor.connection = None  # it would do so, too, when it is collected
         raise
     result.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,6 +24,16 @@ def statements(engine: sa.Engine, *texts: str) -> None:
             connection.exec_driver_sql(
                 text.replace("%", "%%") if "sqlite" not in str(engine.url) else text
             )
+
+
+def insert_many(engine: sa.Engine, rows: int, columns: str, row: Callable[[int], str]) -> None:
+    """Insert rows a thousand at a time, and have the statistics made."""
+    for first in range(0, rows, 1000):
+        values = ", ".join(row(i) for i in range(first, min(first + 1000, rows)))
+        statements(engine, f"INSERT INTO things ({columns}) VALUES {values}")
+    if engine.dialect.name != "sqlite":
+        table = "" if engine.dialect.name == "postgresql" else "TABLE"
+        statements(engine, f"ANALYZE {table} things")
 
 
 _READERS: dict[str, sa.Engine] = {}

@@ -22,6 +22,7 @@ from tests.integration.ingestion.database_support import (
     Ledger,
     connector,
     dispose_readers,
+    insert_many,
     read,
     statements,
 )  # fmt: skip
@@ -231,16 +232,7 @@ def test_cursor_that_goes_back_is_followed_if_declared(engine: sa.Engine) -> Non
 
 
 def fill(engine: sa.Engine, rows: int) -> None:
-    with engine.begin() as connection:
-        connection.execute(
-            sa.text("INSERT INTO things (id, name, v) VALUES (:i, :n, :i)"),
-            [{"i": i, "n": "x" * 30} for i in range(rows)],
-        )
-    if engine.dialect.name != "sqlite":
-        statements(
-            engine,
-            "ANALYZE things" if engine.dialect.name == "postgresql" else "ANALYZE TABLE things",
-        )
+    insert_many(engine, rows, "id, name, v", lambda i: f"({i}, '{'x' * 30}', {i})")
 
 
 SMALL = PlanLimits(partition_bytes=20_000, batch_bytes=50_000)

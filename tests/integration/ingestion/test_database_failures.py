@@ -38,6 +38,7 @@ from tasks.model.run import SourceState
 from tests.integration.ingestion.database_support import (
     connector,
     dispose_readers,
+    insert_many,
     read,
     statements,
 )
@@ -69,13 +70,7 @@ def mysql(mariadb: sa.URL) -> Iterator[sa.Engine]:
 
 def fill(engine: sa.Engine, rows: int = 5000) -> None:
     statements(engine, "CREATE TABLE things (id integer PRIMARY KEY, name varchar(40), v integer)")
-    with engine.begin() as connection:
-        connection.execute(
-            sa.text("INSERT INTO things VALUES (:i, :n, :i)"),
-            [{"i": i, "n": "x" * 30} for i in range(rows)],
-        )
-    postgres = engine.dialect.name == "postgresql"
-    statements(engine, "ANALYZE things" if postgres else "ANALYZE TABLE things")
+    insert_many(engine, rows, "id, name, v", lambda i: f"({i}, '{'x' * 30}', {i})")
 
 
 def made_by(url: sa.URL, **block: Any) -> DatabaseConnector:
