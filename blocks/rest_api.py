@@ -2,24 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from typing import Literal
+import base64
+from typing import Any, Literal, Self
+from urllib.parse import quote
 
 import httpx
 from prefect.blocks.core import Block
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
+
+from blocks.egress import CheckedTransport, Resolve, resolve
+from blocks.http_auth import (
+    ClientCredentials,
+    ClientId,
+    HeaderKey,
+    HomeAuth,
+    Origin,
+    QueryKey,
+)
+
+CONNECTIONS = 8
+MASK = "***"
 
 
-class _QueryKey(httpx.Auth):
-    """Adds the key to the query of each request, where no log of ours can see it."""
+class ApiClient(httpx.Client):
+    """A client of one API: it sends the credentials to that origin only, and follows no redirect.
 
-    def __init__(self, name: str, key: SecretStr) -> None:
-        self._name = name
-        self._key = key
+    Args:
+        block: The API.
+        auth: Its credentials.
+        transport: Goes to checked addresses only.
+    """
 
-    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response]:
-        request.url = request.url.copy_merge_params({self._name: self._key.get_secret_value()})
-        yield request
+    def __init__(
+        self, block: RestApiCredentials, auth: HomeAuth, transport: httpx.BaseTransport
+    ) -> None:
+        super().__init__(
+            base_url=block.base_url,
+            auth=auth,
+            timeout=httpx.Timeout(block.timeout, connect=min(10.0, block.timeout)),
+            follow_redirects=False,
+            transport=transport,
+            trust_env=False,
+        )
+        self._credentials = auth
+        self.home = Origin.of(self.base_url)
+        self.retry_seconds = block.retry_seconds
+        self.requests_per_second = block.requests_per_second
+        self.total_seconds = block.total_timeout
+
+    def redacted(self, text: str) -> str:
+        """Return a text, as a server may have said it, without the credentials."""
+        for secret in self._credentials.secrets():
+            for written in (secret, quote(secret, safe="")):
+                if written:
+                    text = text.replace(written, MASK)
+        return text
 
 
 class RestApiCredentials(Block):
@@ -29,39 +66,96 @@ class RestApiCredentials(Block):
     _block_type_slug = "etl-rest-api-credentials"
 
     base_url: str = Field(description="Scheme, host and common path, e.g. https://api.example.org.")
-    auth: Literal["none", "api_key_header", "api_key_query", "basic", "bearer"] = "none"
+    auth: Literal["none", "api_key_header", "api_key_query", "basic", "bearer", "oauth2"] = Field(
+        "none", description="oauth2: client credentials, with a token from token_url."
+    )
     key_name: str = Field("X-API-Key", description="Header or query parameter of the API key.")
-    username: str | None = None
-    secret: SecretStr | None = Field(None, description="API key, password or token.")
-    timeout: float = Field(30, gt=0, description="Seconds to wait for an answer to begin.")
+    username: str | None = Field(None, description="User of basic, client id of oauth2.")
+    secret: SecretStr | None = Field(
+        None, description="API key, password, token, or client secret."
+    )
+    token_url: str | None = Field(None, description="Where oauth2 gets its tokens.")
+    scope: str | None = Field(None, description="Scope that oauth2 asks for.")
+    client_sent_in: Literal["header", "form"] = Field(
+        "header", description="How the token server wants to be told client id and secret."
+    )
+    allow_private: bool = Field(
+        False,
+        description="The API is on loopback or in a private network; metadata services never.",
+    )
+    timeout: float = Field(30, gt=0, description="Seconds to wait for the next piece of an answer.")
+    total_timeout: float = Field(
+        300, gt=0, description="Seconds that a request with its answer may take."
+    )
+    retry_seconds: float = Field(
+        180, ge=0, description="Seconds for which a request that fails is tried again."
+    )
+    requests_per_second: float | None = Field(
+        None, gt=0, description="Not more than this, over all processes; no limit without it."
+    )
+
+    @field_validator("base_url", "token_url")
+    @classmethod
+    def _is_an_address(cls, address: str | None) -> str | None:
+        if address is None:
+            return None
+        try:
+            url = httpx.URL(address)
+        except httpx.InvalidURL:
+            raise ValueError("this is no URL") from None
+        if url.scheme not in ("http", "https") or not url.host:
+            raise ValueError("write a URL that begins with https:// (or http://) and a host")
+        if url.userinfo:
+            raise ValueError("user and password belong into username and secret, not into a URL")
+        return address
 
     @model_validator(mode="after")
-    def _secret_is_there(self) -> RestApiCredentials:
+    def _credentials_are_whole(self) -> Self:
         if self.auth != "none" and (self.secret is None or not self.secret.get_secret_value()):
             raise ValueError(f"auth {self.auth!r} needs a secret")
+        if self.auth == "oauth2" and not (self.token_url and self.username):
+            raise ValueError("auth 'oauth2' needs a token_url and the client id as username")
         return self
 
-    def get_client(self) -> httpx.Client:
+    def get_client(self, resolve: Resolve = resolve) -> ApiClient:
         """Return a client that sends the credentials to this API and follows no redirect.
 
-        Redirects are off because an API key in a header would follow one to another host.
+        Args:
+            resolve: Gives the addresses of a name.
         """
-        headers: dict[str, str] = {}
-        auth: httpx.Auth | None = None
-        secret = self.secret.get_secret_value() if self.secret else ""
-        if self.auth == "api_key_header":
-            headers[self.key_name] = secret
-        elif self.auth == "bearer":
-            headers["Authorization"] = f"Bearer {secret}"
-        elif self.auth == "basic":
-            auth = httpx.BasicAuth(self.username or "", secret)
-        elif self.auth == "api_key_query":
-            auth = _QueryKey(self.key_name, SecretStr(secret))
-        return httpx.Client(
-            base_url=self.base_url,
-            headers=headers,
-            auth=auth,
-            timeout=httpx.Timeout(self.timeout, connect=min(10.0, self.timeout)),
-            follow_redirects=False,
-            limits=httpx.Limits(max_connections=8),
+        limits = httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS)
+        transport = CheckedTransport(
+            allow_private=self.allow_private,
+            total_seconds=self.total_timeout,
+            limits=limits,
+            resolve=resolve,
         )
+        return ApiClient(self, self._auth(), transport)
+
+    def _auth(self) -> HomeAuth:
+        home = Origin.of(httpx.URL(self.base_url))
+        secret = self.secret.get_secret_value() if self.secret else ""
+        made: dict[str, Any] = {
+            "none": lambda: HomeAuth(home),
+            "api_key_header": lambda: HeaderKey(home, self.key_name, secret),
+            "api_key_query": lambda: QueryKey(home, self.key_name, secret),
+            "bearer": lambda: HeaderKey(home, "Authorization", f"Bearer {secret}", secret),
+            "basic": lambda: _basic(home, self.username or "", secret),
+            "oauth2": lambda: ClientCredentials(
+                home,
+                ClientId(
+                    self.token_url or "",
+                    self.username or "",
+                    secret,
+                    self.scope,
+                    self.client_sent_in,
+                ),
+            ),
+        }
+        auth: HomeAuth = made[self.auth]()
+        return auth
+
+
+def _basic(home: Origin, username: str, password: str) -> HeaderKey:
+    encoded = base64.b64encode(f"{username}:{password}".encode()).decode()
+    return HeaderKey(home, "Authorization", f"Basic {encoded}", encoded, password)

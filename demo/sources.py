@@ -72,6 +72,7 @@ def _weather(stack: EmbeddedStack) -> RestApiCredentials:
     return RestApiCredentials(
         base_url=f"http://{LOCALHOST}:{stack.ports('weather_api')['http']}",
         auth="api_key_header",
+        allow_private=True,  # the demo's API is on this machine
         secret=SecretStr(stack.secrets.api_key),
     )
 

@@ -18,7 +18,8 @@ from sqlalchemy.exc import NoSuchModuleError
 
 from blocks.lake import Lake
 from blocks.object_store import LakeStorage, s3_store
-from blocks.rest_api import RestApiCredentials
+from blocks.redis_server import RedisServer
+from blocks.rest_api import ApiClient, RestApiCredentials
 from blocks.source_database import SourceDatabase
 from blocks.warehouse import WarehouseCredentials
 from tasks.model.environment import Environment
@@ -94,9 +95,17 @@ class Connections:
         """Open the bucket of an S3Bucket block."""
         return s3_store(self.load(S3Bucket, name))
 
-    def rest_client(self, name: str) -> httpx.Client:
+    def redis_url(self) -> str | None:
+        """Return the address of the environment's Redis server, None if it has none."""
+        name = self.environment.redis_block
+        if name is None:
+            return None
+        url: str = self.load(RedisServer, name).url.get_secret_value()
+        return url
+
+    def rest_client(self, name: str) -> ApiClient:
         """Open the API of a RestApiCredentials block."""
-        client: httpx.Client = self.load(RestApiCredentials, name).get_client()
+        client: ApiClient = self.load(RestApiCredentials, name).get_client()
         self._opened.callback(client.close)
         return client
 

@@ -66,9 +66,7 @@ def _wait(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
     while True:
         try:
             with engine.begin() as connection:
-                connection.exec_driver_sql(
-                    f"CREATE USER writer@'%%' IDENTIFIED BY '{PASSWORD}'"
-                )
+                connection.exec_driver_sql(f"CREATE USER writer@'%%' IDENTIFIED BY '{PASSWORD}'")
                 connection.exec_driver_sql("GRANT ALL ON *.* TO writer@'%%' WITH GRANT OPTION")
             break
         except sa.exc.OperationalError:

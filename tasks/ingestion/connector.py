@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -41,6 +41,8 @@ class RawBatch:
 
     batch: pa.RecordBatch | None
     rejects: tuple[Reject, ...] = ()
+    state: Mapping[str, Any] | None = None
+    """Where the next plan goes on, for sources that know it only after reading; the last one counts."""
 
 
 class Connector(Protocol):

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import numpy as np
 
-from tasks.model.source import CsvFormat
+from tasks.model.formats import CsvFormat
 
 _NEVER = b"(?!)"
 _FEED = ord("\n")

@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from tasks.ingestion.csv_grammar import Grammar, line_ends
 from tasks.model.errors import ContractBroken, SourceRejected
-from tasks.model.source import CsvFormat
+from tasks.model.formats import CsvFormat
 
 MAX_HEADER_BYTES = 1 << 20
 _LINE = re.compile(rb"[^\r\n]*+(?:\r\n|\n|\r)")

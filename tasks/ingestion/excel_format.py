@@ -21,7 +21,7 @@ from tasks.ingestion.connector import PlanLimits, RawBatch, Reject
 from tasks.ingestion.excel_workbook import MergedCells, check_workbook, merged_ranges
 from tasks.ingestion.provenance import RAW_SHOWN, check_names, with_origin
 from tasks.model.errors import ConfigError, ContractBroken, SourceRejected
-from tasks.model.source import ExcelFormat
+from tasks.model.formats import ExcelFormat
 
 BATCH_ROWS = 5_000
 MAX_ROWS = 1_048_576

@@ -13,7 +13,7 @@ from tasks.ingestion.connector import PlanLimits, RawBatch, Reject
 from tasks.ingestion.csv_grammar import is_text, last_line_end, line_ends
 from tasks.ingestion.provenance import check_names, shown_bytes, with_origin
 from tasks.ingestion.streams import open_stream
-from tasks.model.source import FixedWidthFormat
+from tasks.model.formats import FixedWidthFormat
 
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 _TRIM = {"both": pc.utf8_trim, "left": pc.utf8_ltrim, "right": pc.utf8_rtrim}

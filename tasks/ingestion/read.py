@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -72,10 +72,13 @@ def ingest_partition(
         log.info("ingestion.reused", rows=done.rows)
         return done
     writer = _RawWriter(scratch)
+    state: dict[str, Any] = {}
     quarantine = QuarantineWriter(scratch / "rejected.parquet", STAGE)
     with writer, closing(quarantine):
         for raw in connector.read(partition):
             _check_deadline(clock() - started, deadline_seconds)
+            if raw.state is not None:
+                state = dict(raw.state)
             if raw.batch is not None and raw.batch.num_rows:
                 writer.write(raw.batch)
             if raw.rejects:
@@ -92,6 +95,7 @@ def ingest_partition(
         rows_deduplicated=0,
         rows_quarantined=quarantine.rows,
         reasons=quarantine.reasons,
+        state=state,
         created_at=datetime.now(UTC),
         seconds=clock() - started,
     )

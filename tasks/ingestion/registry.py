@@ -11,21 +11,38 @@ from tasks.ingestion.connectors.database import DatabaseConnector
 from tasks.ingestion.connectors.files import FilesConnector
 from tasks.ingestion.connectors.rest import RestConnector
 from tasks.ingestion.connectors.s3 import S3Connector
+from tasks.ingestion.http.guard import HostGuard, Tell, tell_nobody
+from tasks.ingestion.http.host_stores import shared_hosts
 from tasks.model.database_source import DatabaseSource
 from tasks.model.dataset import DatasetSpec
 from tasks.model.plugins import load_plugin
-from tasks.model.source import FilesSource, RestSource, S3Source
+from tasks.model.rest_source import RestSource
+from tasks.model.source import FilesSource, S3Source
 
 
 def connector_for(
-    spec: DatasetSpec, connections: Connections, limits: PlanLimits, scratch: Path
+    spec: DatasetSpec,
+    connections: Connections,
+    limits: PlanLimits,
+    scratch: Path,
+    tell: Tell = tell_nobody,
 ) -> Connector:
-    """Return the connector of a dataset's source, connected."""
+    """Return the connector of a dataset's source, connected.
+
+    Args:
+        spec: The dataset.
+        connections: Opens what the source's block names.
+        limits: How the source is cut.
+        scratch: Folder for unfinished files.
+        tell: Is told when the circuit breaker of a host changes.
+    """
     source, columns = spec.source, len(spec.columns)
     if isinstance(source, FilesSource):
         return FilesConnector(spec.name, source, project_root(), limits, columns)
     if isinstance(source, RestSource):
-        return RestConnector(spec.name, source, connections.rest_client(source.block), limits)
+        guard = host_guard(connections, tell)
+        client = connections.rest_client(source.block)
+        return RestConnector(spec.name, source, client, limits, guard)
     if isinstance(source, DatabaseSource):
         engine = connections.database(source.block)
         settled = spec.load.mode == "append"
@@ -36,3 +53,8 @@ def connector_for(
     plugin: type[ConnectorPlugin] = load_plugin(source.kind)
     context = ConnectorContext(connections, limits, scratch)
     return plugin.connect(spec, source.declared, context)
+
+
+def host_guard(connections: Connections, tell: Tell) -> HostGuard:
+    """Return the guard of the hosts of APIs; its state is that of all processes."""
+    return HostGuard(shared_hosts(connections.redis_url(), connections.warehouse), tell)

@@ -10,6 +10,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from tasks.model.columns import ColumnSpec, Identifier, Strict, _identifier
+from tasks.model.rest_source import RestSource
 from tasks.model.source import Lookup, Source
 
 RESERVED_PREFIX = "_"
@@ -111,6 +112,8 @@ class DatasetSpec(Strict):
             self._require_columns("cursor", (self.cursor,))
         if self.load.mode == "merge" and not self.key:
             raise ValueError("load mode 'merge' needs a 'key'")
+        if isinstance(self.source, RestSource):
+            self._check_repeats(self.source)
         taken = self._check_lookups()
         for gate in self.quality.gates:
             if isinstance(gate, NullRate):
@@ -118,6 +121,13 @@ class DatasetSpec(Strict):
         if self.load.index:
             self._check_search(self.load.index, taken)
         return self
+
+    def _check_repeats(self, source: RestSource) -> None:
+        why = source.repeats_records
+        if why and not (self.key and self.load.mode == "merge"):
+            raise ValueError(
+                f"source.{why}: records come more than once; it needs a 'key' and load mode 'merge'"
+            )
 
     def _check_lookups(self) -> list[str]:
         taken = [column for lookup in self.enrich for column in lookup.take]

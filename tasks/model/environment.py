@@ -45,6 +45,11 @@ class Environment(BaseSettings):
     datasets: Path = Field(Path("datasets"), description="Folder of the dataset files.")
     warehouse_block: str
     lake_block: str
+    redis_block: str | None = Field(
+        None,
+        description="RedisServer block where processes share the breakers and rate limits of sources' "
+        "hosts; without it they are in the warehouse.",
+    )
     memory_budget: Bytes = Field(
         ge=MIN_MEMORY_BYTES, description="For the transformations of one process, in bytes."
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal, Self
@@ -12,6 +13,8 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, computed_field
 from tasks.model.dataset import canonical_json
 from tasks.model.errors import ErrorKind
 
+Purpose = Literal["run", "backfill"]
+
 
 class Value(BaseModel):
     """Base of what stages hand to each other: frozen, and strict about its keys."""
@@ -19,13 +22,57 @@ class Value(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Part(Value):
+    """A span of a large object, half open; it begins and ends between two records.
+
+    ``str()`` of it is its identity. The other fields only help to read it.
+    """
+
+    unit: Literal["bytes", "row groups"]
+    start: int
+    end: int
+    of: int
+    """The object's bytes, or its row groups."""
+    first_row: int | None = None
+    """Number of its first record in the object; None when only a reader of all of it would know."""
+    header: int = 0
+    """Bytes at the object's beginning that name the columns of all its parts."""
+
+    def __str__(self) -> str:
+        return f"{self.unit} {self.start}-{self.end}/{self.of}"
+
+    @classmethod
+    def parse(cls, text: str) -> Part:
+        """Return the part that a text of the ledger stands for."""
+        unit, _, numbers = text.rpartition(" ")
+        start, end, of = (int(number) for number in re.split("[-/]", numbers))
+        return cls.model_validate({"unit": unit, "start": start, "end": end, "of": of})
+
+
 class SourceItem(Value):
-    """One object or file of a source, pinned to the version that was listed."""
+    """One object or file of a source, or a part of one, pinned to the version that was listed."""
 
     uri: str
     version: str
     """What changes when the content changes: an ETag with the size, or a SHA-256."""
     bytes: int = 0
+    part: Part | None = None
+    """None: all of it."""
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """What tells it from others."""
+        return (self.uri, self.version, *([str(self.part)] if self.part else []))
+
+    @property
+    def origin(self) -> str:
+        """What its rows say about where they are from.
+
+        It names the part where rows are counted from the beginning of the part, not of the object.
+        """
+        if self.part is None or self.part.first_row is not None:
+            return self.uri
+        return f"{self.uri}#{self.part.unit}={self.part.start}-{self.part.end}"
 
 
 class Partition(Value):
@@ -39,6 +86,8 @@ class Partition(Value):
     """For sources without objects: the window, the range or the query."""
     state: dict[str, Any] = Field(default_factory=dict)
     """Where the next plan goes on once this partition is committed."""
+    refresh: str | None = None
+    """Id of the run that asked for it again although it was loaded; None otherwise."""
 
     @property
     def bytes(self) -> int:
@@ -48,11 +97,13 @@ class Partition(Value):
     @property
     def fingerprint(self) -> str:
         """SHA-256 over the dataset's name and the content of the slice, not over the dataset file."""
-        identity = {
+        identity: dict[str, Any] = {
             "dataset": self.dataset,
-            "items": sorted((item.uri, item.version) for item in self.items),
+            "items": sorted(item.identity for item in self.items),
             "slice": self.slice,
         }
+        if self.refresh is not None:
+            identity["refresh"] = self.refresh
         return hashlib.sha256(canonical_json(identity)).hexdigest()
 
 
@@ -69,11 +120,29 @@ class Window(Value):
         return self
 
 
+class RunRequest(Value):
+    """What a run of a dataset is asked for; what is new, if nothing is said."""
+
+    window: Window | None = None
+    """A backfill: what is missing in this span."""
+    refresh: bool = False
+    """Load again what was loaded before."""
+    max_parallel: int | None = Field(None, ge=1)
+    """Most partitions at a time; as the environment says, if not given."""
+
+    @property
+    def purpose(self) -> Purpose:
+        """Which runs take a dataset over from each other: a backfill goes on beside live runs."""
+        return "run" if self.window is None else "backfill"
+
+
 class SourceState(Value):
     """What the ledger knows of a dataset's source when a run is planned."""
 
     items: frozenset[tuple[str, str]] = frozenset()
-    """(uri, version) of every committed object."""
+    """(uri, version) of every object that was committed whole."""
+    parts: frozenset[tuple[str, str, str]] = frozenset()
+    """(uri, version, part) of every committed part of an object."""
     fingerprints: frozenset[str] = frozenset()
     """Fingerprints of every committed partition."""
     latest: dict[str, Any] = Field(default_factory=dict)
@@ -121,6 +190,8 @@ class Manifest(Value):
     reasons: tuple[QuarantineReason, ...] = ()
     columns_added: tuple[str, ...] = ()
     """Source columns beyond the dataset file, kept under ``contract: evolve``."""
+    state: dict[str, Any] = Field(default_factory=dict)
+    """What ingestion learned of where the next plan goes on; it overrides the partition's."""
     created_at: datetime
     seconds: float
 

@@ -116,6 +116,7 @@ def transform_partition(
         rows_quarantined=raw.rows_quarantined + output.quarantine.rows,
         reasons=(*raw.reasons, *output.quarantine.reasons),
         columns_added=columns_added,
+        state=raw.state,
         created_at=datetime.now(UTC),
         seconds=clock() - started,
     )

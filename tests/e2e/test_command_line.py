@@ -156,7 +156,11 @@ def test_refused_api_key_and_missing_object(project: Project, refusing_api: str)
     save(project, "warehouse", warehouse)
     save(project, "lake", LakeStorage(uri=f"file://{project.root}/lake2"))
     key = RestApiCredentials(
-        base_url=refusing_api, auth="api_key_query", key_name="key", secret=SecretStr(CANARY)
+        base_url=refusing_api,
+        auth="api_key_query",
+        key_name="key",
+        secret=SecretStr(CANARY),
+        allow_private=True,
     )
     save(project, "refusing", key)
     store = project.stack.object_store

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -17,7 +18,6 @@ from tasks.ingestion.database.cursors import future_limit, moved_back, window_bo
 from tasks.ingestion.database.failures import failures_named
 from tasks.ingestion.database.postgres_copy import copy_rows
 from tasks.ingestion.database.ranges import (
-    SHORT_FINGERPRINT,
     Mark,
     Range,
     Seen,
@@ -30,10 +30,16 @@ from tasks.ingestion.database.snapshots import SNAPSHOTS, Snapshots
 from tasks.ingestion.database.streaming import stream_rows
 from tasks.ingestion.database.values import all_refused
 from tasks.model.database_source import DatabaseSource
+from tasks.model.dataset import canonical_json
 from tasks.model.errors import ConfigError, SourceRejected
-from tasks.model.run import Partition, SourceState, Window
+from tasks.model.run import Partition, SourceItem, SourceState, Window
 
 log = structlog.get_logger("dpp.ingestion")
+
+
+def slice_version(partition: Partition) -> str:
+    """Return what stands for the slice of a partition, whether it is loaded anew or again."""
+    return hashlib.sha256(canonical_json(partition.slice)).hexdigest()[:32]
 
 
 class DatabaseConnector:
@@ -99,6 +105,11 @@ class DatabaseConnector:
             slice={**request, **part.to_slice(), **(extra or {})},
         )
 
+    def _with_item(self, partition: Partition) -> Partition:
+        uri = partition.label.replace(", ", "?", 1)
+        item = SourceItem(uri=uri, version=slice_version(partition))
+        return partition.model_copy(update={"items": (item,)})
+
     def _whole(self, connection: sa.Connection, relation: Relation) -> list[Partition]:
         """Plan all rows of a source that does not say what changed."""
         as_of = {"as_of": self._now().replace(microsecond=0).isoformat()}
@@ -130,15 +141,16 @@ class DatabaseConnector:
         self._refuse(seen, mark)
         planned, after = increment(mark, seen, low, settled=self._settled)
         planned = [piece for part in planned for piece in self._cut(connection, relation, part)]
-        ranges = mark.missing(state.fingerprints) + planned
+        ranges = mark.missing(frozenset(version for _, version in state.items)) + planned
         if not planned:
             after = mark
-        partitions = [self._partition(part) for part in ranges]
+        # Each is an item of the ledger: its fingerprint would be another one after a refresh.
+        partitions = [self._with_item(self._partition(part)) for part in ranges]
         if len(partitions) > 1:
             after = replace(
                 after,
                 ranges=tuple(
-                    (partition.fingerprint[:SHORT_FINGERPRINT], part.to_slice())
+                    (partition.items[0].version, part.to_slice())
                     for partition, part in zip(partitions, ranges, strict=True)
                 ),
             )
@@ -261,7 +273,7 @@ class DatabaseConnector:
         self._snapshots.hold(
             self._dataset,
             str(name),
-            [partition.fingerprint for partition in partitions],
+            [slice_version(partition) for partition in partitions],
             session.pop_all(),
         )
 
@@ -269,7 +281,7 @@ class DatabaseConnector:
         """Stream the rows of a range; each attempt begins from the start of it."""
         with failures_named(self._where):
             yield from self._read(partition)
-        self._snapshots.read(self._dataset, partition.fingerprint)
+        self._snapshots.read(self._dataset, slice_version(partition))
 
     def _read(self, partition: Partition) -> Iterator[RawBatch]:
         part = Range.from_slice(partition.slice)
@@ -290,7 +302,7 @@ class DatabaseConnector:
                 yield self._refused(batch, part) or batch
 
     def _transaction(self, partition: Partition, session: ExitStack) -> sa.Connection:
-        name = self._snapshots.find(self._dataset, partition.fingerprint)
+        name = self._snapshots.find(self._dataset, slice_version(partition))
         if name is not None:
             try:
                 return session.enter_context(reading(self._engine, name))

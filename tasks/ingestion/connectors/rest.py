@@ -1,24 +1,31 @@
-"""REST APIs that answer in JSON: windows of time, pages, and guards against paging for ever."""
+"""REST APIs that answer in JSON: what to ask for, and the records of the answers."""
 
 from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from typing import Any
-from urllib.parse import urlencode, urljoin, urlsplit
 
 import httpx
 
+from blocks.rest_api import ApiClient
 from tasks.ingestion.connector import PlanLimits, RawBatch
-from tasks.ingestion.http import get_json
-from tasks.ingestion.json_format import RecordBatcher, records_at
-from tasks.model.errors import SourceRejected, SourceUnavailable
+from tasks.ingestion.connectors.rest_increments import Mark, instant, windows_in
+from tasks.ingestion.connectors.rest_pages import PageReader
+from tasks.ingestion.connectors.rest_paging import Params, count_at, pager_of
+from tasks.ingestion.http.guard import HostGuard
+from tasks.ingestion.http.reader import ApiReader
+from tasks.ingestion.json_batches import RecordBatcher
+from tasks.model.dataset import canonical_json
+from tasks.model.errors import ConfigError, SourceUnavailable
+from tasks.model.rest_source import PageNumbers, RestSource
 from tasks.model.run import Partition, SourceState
-from tasks.model.source import NextLink, PageNumbers, RestSource, TimeWindows
 
-DECEMBER = 12
+SETTLED = timedelta(seconds=2)
+"""A ``Last-Modified`` younger than this is no version: the document may change within that second."""
 
 
 class RestConnector:
@@ -29,6 +36,7 @@ class RestConnector:
         source: Its declaration.
         client: Knows the server and the credentials.
         limits: Bounds of batches and values.
+        guard: Keeps the rate, and leaves hosts alone that fail.
         now: Gives the time.
         sleep: Waits between two attempts of a request.
     """
@@ -37,26 +45,52 @@ class RestConnector:
         self,
         dataset: str,
         source: RestSource,
-        client: httpx.Client,
+        client: ApiClient,
         limits: PlanLimits,
+        guard: HostGuard | None = None,
         *,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._dataset = dataset
         self._source = source
-        self._client = client
         self._limits = limits
         self._now = now
-        self._sleep = sleep
+        self._reader = ApiReader(
+            client,
+            guard or HostGuard(),
+            allow_hosts=source.allow_hosts,
+            content_type=source.content_type,
+            sleep=sleep,
+            now=now,
+        )
+        self._pages = PageReader(dataset, source, self._reader)
 
     def plan(self, state: SourceState) -> list[Partition]:
-        """Return the windows that are not loaded; an open window is read again by every run."""
-        now = self._now().replace(microsecond=0)
-        if self._source.windows is None:
-            return [self._partition(self._source.path, {"as_of": now.isoformat()})]
+        """Return what is not loaded; an open window is read again by every run."""
+        source, now = self._source, self._now().replace(microsecond=0)
+        if source.windows is not None:
+            return self._plan_windows(state, now)
+        if state.window is not None:
+            raise ConfigError(
+                f"{self._dataset}: the source has no windows of time, so no span of it can be loaded",
+                "declare source.windows with the parameters that bound a request in time",
+            )
+        as_of = {"as_of": now.isoformat()}
+        if source.incremental is not None:
+            mark = Mark(source.incremental, state.latest, now)
+            since = mark.since()
+            return [self._partition(f"since {since}", {"since": since, **as_of}, mark.state())]
+        if source.conditional:
+            return self._plan_conditional(state.latest, as_of)
+        if isinstance(source.pagination, PageNumbers) and source.pagination.partition_pages:
+            return self._plan_pages(source.pagination, source.pagination.partition_pages, as_of)
+        return [self._partition(source.path, as_of)]
+
+    def _plan_windows(self, state: SourceState, now: datetime) -> list[Partition]:
+        assert self._source.windows is not None
         planned = []
-        for start, end in windows(self._source.windows, now):
+        for start, end in windows_in(self._source.windows, now, state.window):
             bounds = {"from": start.isoformat(), "to": end.isoformat()}
             if end > now:
                 bounds["as_of"] = now.isoformat()
@@ -65,130 +99,99 @@ class RestConnector:
                 planned.append(partition)
         return planned
 
-    def _partition(self, label: str, bounds: dict[str, str]) -> Partition:
+    def _plan_pages(
+        self, declared: PageNumbers, size: int, as_of: Mapping[str, str]
+    ) -> list[Partition]:
+        """Cut into ranges of pages; the last one is open, so that it takes what comes meanwhile."""
+        pager = pager_of(declared, self._reader)
+        answer = self._pages.first_answer(pager, dict(self._source.params))
+        last = declared.first + max(count_at(answer, declared.pages or ""), 1) - 1
+        planned = []
+        for first in range(declared.first, last + 1, size):
+            end = first + size - 1
+            pages = [first, end if end < last else None]
+            label = f"pages {first} to {min(end, last)}"
+            planned.append(self._partition(label, {"pages": pages, **as_of}))
+        return planned
+
+    def _plan_conditional(
+        self, latest: Mapping[str, Any], as_of: Mapping[str, str]
+    ) -> list[Partition]:
+        source = self._source
+        request = hashlib.sha256(canonical_json([source.path, source.params])).hexdigest()[:16]
+        known = latest if latest.get("request") == request else {}
+        headers = {}
+        if known.get("etag"):
+            headers["If-None-Match"] = str(known["etag"])
+        elif known.get("last_modified"):
+            headers["If-Modified-Since"] = str(known["last_modified"])
+        found = self._reader.changed(source.path, source.params, headers)
+        if found is None:
+            return []
+        version = _version(found)
+        state = {"request": request, **version} if version else {}
+        return [self._partition(source.path, as_of, state)]
+
+    def _partition(
+        self, label: str, bounds: Mapping[str, Any], state: Mapping[str, Any] | None = None
+    ) -> Partition:
         request = {"path": self._source.path, "params": self._source.params}
         return Partition(
             dataset=self._dataset,
             label=f"{self._dataset} {label}",
             slice={**request, **bounds},
+            state=dict(state or {}),
         )
 
     def read(self, partition: Partition) -> Iterator[RawBatch]:
-        """Stream the records of a window, page by page."""
-        params = dict(self._source.params)
-        if self._source.windows is not None:
-            params[self._source.windows.from_param] = _instant(partition.slice["from"])
-            params[self._source.windows.to_param] = _instant(partition.slice["to"])
-        for uri, records in self._pages(params):
-            batcher = RecordBatcher(uri, self._limits)
-            for record in records:
+        """Stream the records of a partition, page by page."""
+        mark = None
+        if self._source.incremental is not None:
+            mark = Mark(self._source.incremental, partition.state, self._now())
+        pager = pager_of(self._source.pagination, self._reader, partition.slice.get("pages"))
+        for page in self._pages.pages(pager, self._params(partition)):
+            if self._source.conditional:
+                self._refuse_changed(partition, page.answer.headers)
+            batcher = RecordBatcher(page.uri, self._limits, flatten=self._source.flatten)
+            for record in page.records:
+                if mark is not None:
+                    mark.see(record)
                 if made := batcher.add(record):
                     yield made
             if left := batcher.flush():
                 yield left
+        if mark is not None:
+            yield RawBatch(None, state=mark.state())
 
-    def _pages(self, params: dict[str, str | int]) -> Iterator[tuple[str, list[Any]]]:
-        """Yield (name, records) of each page."""
-        paging = self._source.pagination
-        url, page = self._source.path, 1
-        if isinstance(paging, PageNumbers):
-            page = paging.first
-            params |= {paging.size_param: paging.size}
-        seen: set[str] = set()
-        for _ in range(self._source.max_pages):
-            asked = params | ({paging.page_param: page} if isinstance(paging, PageNumbers) else {})
-            body, text = get_json(self._client, url, asked, sleep=self._sleep)
-            records = self._records(body, text)
-            if records:
-                self._refuse_repeated(seen, text, page)
-            yield self._name(url, asked), records
-            if paging is None:
-                return
-            if isinstance(paging, PageNumbers):
-                page += 1
-                if self._is_last(paging, body, records, page):
-                    return
-            else:
-                following = self._next_url(paging, body)
-                if following is None:
-                    return
-                url, params = following, {}
-                self._refuse_repeated(seen, url, page)
-        raise SourceRejected(
-            f"{self._dataset}: more than {self._source.max_pages} pages",
-            "raise source.max_pages if that is right",
-        )
+    def _params(self, partition: Partition) -> Params:
+        params: Params = dict(self._source.params)
+        if self._source.windows is not None:
+            for name, bound in (
+                (self._source.windows.from_param, "from"),
+                (self._source.windows.to_param, "to"),
+            ):
+                params[name] = instant(datetime.fromisoformat(partition.slice[bound]))
+        if self._source.incremental is not None:
+            params[self._source.incremental.param] = partition.slice["since"]
+        return params
 
-    def _records(self, body: Any, text: str) -> list[Any]:
-        records = records_at(body, self._source.records)
-        if records is None:
-            where = self._source.records or "the top of the answer"
+    def _refuse_changed(self, partition: Partition, headers: httpx.Headers) -> None:
+        planned = {name: value for name, value in partition.state.items() if name != "request"}
+        if planned and _version(headers) != planned:
             raise SourceUnavailable(
-                f"{self._dataset}: no list of records at {where}: {text[:200]!r}",
-                "correct 'records' in the dataset file, if it is not the server that fails",
+                f"{self._dataset}: the answer changed after it was planned",
+                "run again; if that does not help, the server's ETag is no version: "
+                "leave out source.conditional",
             )
-        return list(records)
-
-    def _refuse_repeated(self, seen: set[str], content: str, page: int) -> None:
-        digest = hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
-        if digest in seen:
-            raise SourceRejected(
-                f"{self._dataset}: page {page} is one that was read before; the paging goes in circles",
-                "correct 'pagination' in the dataset file",
-            )
-        seen.add(digest)
-
-    @staticmethod
-    def _is_last(paging: PageNumbers, body: Any, records: list[Any], following: int) -> bool:
-        if paging.pages is not None and isinstance(body, dict) and paging.pages in body:
-            return following - paging.first >= int(body[paging.pages])
-        return len(records) < paging.size
-
-    def _next_url(self, paging: NextLink, body: Any) -> str | None:
-        following = body.get(paging.key) if isinstance(body, dict) else None
-        if following is None or following == "":
-            return None
-        base = str(self._client.base_url)
-        target = urljoin(base, str(following))
-        if urlsplit(target)[:2] != urlsplit(base)[:2]:
-            host = urlsplit(target).hostname
-            raise SourceRejected(
-                f"{self._dataset}: the next page is on another server ({host}); "
-                "the credentials are not sent there"
-            )
-        return target
-
-    def _name(self, url: str, params: dict[str, str | int]) -> str:
-        """Name a page by what we asked for; never by a URL that could hold a key."""
-        path = urlsplit(url).path.lstrip("/")
-        return f"rest:{self._source.block}/{path}?{urlencode(params)}"
 
 
-def windows(declared: TimeWindows, now: datetime) -> Iterator[tuple[datetime, datetime]]:
-    """Cut time into half-open windows, from the declared start to the declared end or now."""
-    start = _aware(declared.start)
-    last = _aware(declared.end) if declared.end else now
-    while start < last:
-        end = _step(start, declared.every)
-        if declared.end is not None:
-            end = min(end, last)
-        yield start, end
-        start = end
-
-
-def _step(start: datetime, every: str) -> datetime:
-    if every == "month":
-        first = start.replace(day=1, hour=0, minute=0, second=0)
-        if first.month == DECEMBER:
-            return first.replace(year=first.year + 1, month=1)
-        return first.replace(month=first.month + 1)
-    return start + (timedelta(hours=1) if every == "hour" else timedelta(days=1))
-
-
-def _aware(moment: datetime) -> datetime:
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
-def _instant(text: str) -> str:
-    """Write an instant as APIs expect it: UTC, with a Z."""
-    return datetime.fromisoformat(text).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+def _version(headers: httpx.Headers) -> dict[str, str]:
+    """Return what tells this version of a document from others; empty if nothing does."""
+    if etag := headers.get("ETag"):
+        return {"etag": etag}
+    modified = headers.get("Last-Modified")
+    try:
+        age = parsedate_to_datetime(headers["Date"]) - parsedate_to_datetime(modified or "")
+    except (KeyError, ValueError, TypeError, OverflowError):
+        return {}
+    return {"last_modified": str(modified)} if age >= SETTLED else {}

@@ -2,7 +2,7 @@
 
 A range is ``from <= column < to``, or ``<= to`` when it is closed. The ranges of one plan meet
 without a gap. Each partition of a plan leaves the same state: the mark, and the ranges of the plan
-with their fingerprints. So it does not matter which of them is committed first: the next plan finds
+with their versions. So it does not matter which of them is committed first: the next plan finds
 those that are missing, and plans them again as they were.
 """
 
@@ -16,7 +16,6 @@ from typing import Any
 from tasks.ingestion.database.cursors import decode_cursor, encode_cursor
 
 MOST_PARTITIONS = 256
-SHORT_FINGERPRINT = 16
 
 
 @dataclass(frozen=True)
@@ -141,7 +140,7 @@ class Mark:
         nulls: Stands for the rows without a cursor then.
         future: Stands for the rows in the future then.
         round: Number of plans so far.
-        ranges: The ranges of the last plan, each with its fingerprint; of a single one, none.
+        ranges: The ranges of the last plan, each with its version; of a single one, none.
     """
 
     column: str
@@ -180,9 +179,16 @@ class Mark:
         }
 
     def missing(self, committed: frozenset[str]) -> list[Range]:
-        """Return the ranges of the last plan that were not committed."""
-        known = {fingerprint[:SHORT_FINGERPRINT] for fingerprint in committed}
-        return [Range.from_slice(written) for short, written in self.ranges if short not in known]
+        """Return the ranges of the last plan that were not committed.
+
+        Args:
+            committed: The versions of those that were.
+        """
+        return [
+            Range.from_slice(written)
+            for version, written in self.ranges
+            if version not in committed
+        ]
 
 
 def increment(mark: Mark, seen: Seen, low: Any, *, settled: bool) -> tuple[list[Range], Mark]:

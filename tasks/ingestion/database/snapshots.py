@@ -40,7 +40,7 @@ class Snapshots:
         self,
         dataset: str,
         name: str,
-        fingerprints: Iterable[str],
+        slices: Iterable[str],
         session: ExitStack,
         seconds: float = HELD_SECONDS,
     ) -> None:
@@ -49,7 +49,7 @@ class Snapshots:
         Args:
             dataset: Whose plan it is.
             name: What PostgreSQL called it.
-            fingerprints: The partitions.
+            slices: What stands for the partitions.
             session: Closes the connection that holds it.
             seconds: The longest that it is held.
         """
@@ -57,24 +57,24 @@ class Snapshots:
         timer.daemon = True
         with self._lock:
             before = self._held.pop(dataset, None)
-            self._held[dataset] = _Held(name, set(fingerprints), session, timer)
+            self._held[dataset] = _Held(name, set(slices), session, timer)
         if before is not None:
             _let_go(before)
         timer.start()
 
-    def find(self, dataset: str, fingerprint: str) -> str | None:
+    def find(self, dataset: str, slice_version: str) -> str | None:
         """Return the snapshot in which a partition was planned, None if it is not held here."""
         with self._lock:
             held = self._held.get(dataset)
-            return held.name if held is not None and fingerprint in held.waiting else None
+            return held.name if held is not None and slice_version in held.waiting else None
 
-    def read(self, dataset: str, fingerprint: str) -> None:
+    def read(self, dataset: str, slice_version: str) -> None:
         """Take note that a partition was read to its end; the last one lets the snapshot go."""
         with self._lock:
             held = self._held.get(dataset)
             if held is None:
                 return
-            held.waiting.discard(fingerprint)
+            held.waiting.discard(slice_version)
             if held.waiting:
                 return
             del self._held[dataset]

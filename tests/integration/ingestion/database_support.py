@@ -81,14 +81,22 @@ class Ledger:
     def __init__(self) -> None:
         self.latest: dict[str, Any] = {}
         self.fingerprints: set[str] = set()
+        self.items: set[tuple[str, str]] = set()
 
     @property
     def state(self) -> SourceState:
-        return SourceState(latest=self.latest, fingerprints=frozenset(self.fingerprints))
+        return SourceState(
+            latest=self.latest,
+            fingerprints=frozenset(self.fingerprints),
+            items=frozenset(self.items),
+        )
 
     def commit(self, partition: Partition) -> None:
         assert partition.fingerprint not in self.fingerprints, "it would be skipped as loaded"
         self.fingerprints.add(partition.fingerprint)
+        new = {(item.uri, item.version) for item in partition.items}
+        assert partition.refresh or not new & self.items, "the ledger has it from another partition"
+        self.items |= new
         if partition.state:
             self.latest = partition.state
 

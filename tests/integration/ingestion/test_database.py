@@ -278,6 +278,19 @@ def test_partitions_commit_in_any_order_and_what_failed_is_planned_again(engine:
     assert made.plan(ledger.state) == []
 
 
+def test_refresh_in_partitions_leaves_nothing_to_do(engine: sa.Engine) -> None:
+    """All is loaded again under other fingerprints; the next run does not load it once more."""
+    fill(engine, 3000)
+    made, ledger = connector(engine, cursor="v", limits=SMALL), Ledger()
+    ledger.run(made)
+    again = [each.model_copy(update={"refresh": "run-2"}) for each in made.plan(SourceState())]
+    assert len(again) > 2
+    assert len(read(made, *again)[0]) == 3000
+    for partition in again:
+        ledger.commit(partition)
+    assert made.plan(ledger.state) == []
+
+
 def test_plan_is_the_same_when_nothing_was_committed(engine: sa.Engine) -> None:
     fill(engine, 300)
     made = connector(engine, cursor="v", limits=SMALL)

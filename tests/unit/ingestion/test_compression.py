@@ -22,7 +22,7 @@ from tasks.ingestion.connector import PlanLimits
 from tasks.ingestion.formats import read_object
 from tasks.ingestion.streams import open_stream
 from tasks.model.errors import PipelineError, SourceRejected
-from tasks.model.source import CsvFormat
+from tasks.model.formats import CsvFormat
 
 TEXT = b"id,text\n" + b"".join(b"%d,text of row %d\n" % (n, n * 7919) for n in range(5000))
 CODECS: dict[str, Callable[[bytes], bytes]] = {

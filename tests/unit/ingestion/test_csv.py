@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from tasks.ingestion.connector import PlanLimits, Reject
 from tasks.ingestion.csv_format import read_csv
 from tasks.model.errors import ContractBroken, SourceRejected
-from tasks.model.source import CsvFormat
+from tasks.model.formats import CsvFormat
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=8)
 

@@ -23,7 +23,6 @@ from tasks.ingestion.database.cursors import (
     written_like,
 )
 from tasks.ingestion.database.ranges import (
-    SHORT_FINGERPRINT,
     Mark,
     Range,
     Seen,
@@ -118,7 +117,7 @@ class Source:
             after = mark
         named = [(hashlib.sha256(repr(part).encode()).hexdigest(), part) for part in ranges]
         if len(named) > 1:
-            known = tuple((name[:SHORT_FINGERPRINT], part.to_slice()) for name, part in named)
+            known = tuple((name, part.to_slice()) for name, part in named)
             after = Mark(**{**after.__dict__, "ranges": known})
         for position in dict.fromkeys(order % len(named) for order in commit_order if named):
             name, part = named[position]

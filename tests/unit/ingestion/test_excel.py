@@ -13,7 +13,7 @@ import pytest
 from tasks.ingestion.connector import PlanLimits, Reject
 from tasks.ingestion.excel_format import read_excel
 from tasks.model.errors import ConfigError, ContractBroken, PipelineError, SourceRejected
-from tasks.model.source import ExcelFormat
+from tasks.model.formats import ExcelFormat
 
 
 def workbook(path: Path, rows: list[list[Any]], merge: str | None = None, **formats: str) -> Path:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from tasks.ingestion.connector import PlanLimits, Reject
 from tasks.ingestion.fixed_format import read_fixed_width
-from tasks.model.source import FixedWidthFormat
+from tasks.model.formats import FixedWidthFormat
 
 COLUMNS = [{"name": "id", "width": 3}, {"name": "name", "width": 5}]
 

@@ -1,0 +1,1 @@
+"""Requests to APIs: repeated when it may help, sent nowhere else, and believed only when whole."""

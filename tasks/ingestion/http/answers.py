@@ -1,0 +1,141 @@
+"""An answer is believed only when it is whole and of the declared kind; what it is not is said."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import httpx
+
+from tasks.ingestion.http.waiting import retry_after_seconds
+from tasks.ingestion.json_records import parse_json
+from tasks.model.classify import classify_status
+from tasks.model.errors import PipelineError, SourceRejected, SourceUnavailable
+
+MAX_BODY_BYTES = 256 << 20
+KEYS_SHOWN = 20
+SHOWN = 200
+"""Characters of a server's message that are shown."""
+
+_JSON_TYPE = re.compile(
+    r"(application|text)/(json|[\w.+-]+\+json|(x-)?javascript|plain)|application/octet-stream"
+)
+
+Redacted = Callable[[str], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A JSON document, and where it came from.
+
+    Attributes:
+        url: The URL that was asked in the end; it may hold a key, so it is never shown.
+        body: The parsed document.
+        shape: What it is, without values of records, for messages.
+        links: URLs of the ``Link`` header by relation.
+        headers: All headers.
+    """
+
+    url: httpx.URL
+    body: Any
+    shape: str
+    links: dict[str, str]
+    headers: httpx.Headers
+
+
+def bounded_body(response: httpx.Response, where: str) -> bytes:
+    """Read the body, decompressed.
+
+    Raises:
+        SourceRejected: It is too large.
+    """
+    pieces = bytearray()
+    for piece in response.iter_bytes():
+        pieces += piece
+        if len(pieces) > MAX_BODY_BYTES:
+            raise SourceRejected(
+                f"{where}: the answer is larger than {MAX_BODY_BYTES >> 20} MB",
+                "ask for smaller pages or windows",
+            )
+    return bytes(pieces)
+
+
+def document(
+    response: httpx.Response, content: bytes, where: str, expected: str | None, redacted: Redacted
+) -> Answer:
+    """Parse an answer.
+
+    Args:
+        response: The answer, read.
+        content: Its body, decompressed.
+        where: Method and address, for messages.
+        expected: Content type that is taken for JSON beside the usual ones.
+        redacted: Takes credentials out of a text.
+
+    Raises:
+        SourceUnavailable: It is no JSON document; a page of a proxy, say.
+    """
+    if not content.strip():
+        raise SourceUnavailable(f"{where}: empty answer")
+    kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+    beginning = _beginning(content, redacted)
+    if kind and not _JSON_TYPE.fullmatch(kind) and kind != expected:
+        raise SourceUnavailable(
+            f"{where}: expected JSON, got {kind}: {beginning!r}",
+            "if the API calls its JSON so, set source.content_type",
+        )
+    try:
+        body = parse_json(content.decode("utf-8-sig"))
+    except ValueError:
+        raise SourceUnavailable(f"{where}: expected JSON, got: {beginning!r}") from None
+    links = {name: str(link.get("url", "")) for name, link in response.links.items() if name}
+    return Answer(response.url, body, _shape(body, redacted), links, response.headers)
+
+
+def refusal(
+    response: httpx.Response, content: bytes, where: str, now: datetime, redacted: Redacted
+) -> PipelineError:
+    """Say what an answer that is no success means."""
+    said = _said(content, redacted)
+    error = classify_status(response.status_code, where, said)
+    if isinstance(error, SourceUnavailable):
+        error.retry_after = retry_after_seconds(response.headers.get("Retry-After"), now)
+    return error
+
+
+def _said(content: bytes, redacted: Redacted) -> str:
+    """Return what the server says about a refusal: its message, else the beginning of the body."""
+    try:
+        body = parse_json(content.decode())
+    except ValueError:
+        body = None
+    return _message(body, redacted) or _beginning(content, redacted)
+
+
+def _message(body: Any, redacted: Redacted) -> str | None:
+    for key in ("message", "error_description", "error", "detail", "title"):
+        said = body.get(key) if isinstance(body, dict) else None
+        if isinstance(said, dict):
+            said = said.get("message")
+        if isinstance(said, str):
+            return _beginning(said.encode("utf-8", "replace"), redacted)
+    return None
+
+
+def _shape(body: Any, redacted: Redacted) -> str:
+    """Describe a document: what the server says is wrong, else its keys; it may hold records."""
+    if message := _message(body, redacted):
+        return f"the server says {message!r}"
+    if isinstance(body, dict):
+        keys = ", ".join(map(str, list(body)[:KEYS_SHOWN]))
+        return f"its keys are {keys[:SHOWN]}" if body else "it is an empty object"
+    return "it is a list" if isinstance(body, list) else "it is a single value"
+
+
+def _beginning(content: bytes, redacted: Redacted) -> str:
+    """Return the beginning of a text, without credentials and without queries of URLs."""
+    text = redacted(content[: SHOWN * 50].decode("utf-8", "replace"))
+    return re.sub(r"\?[^\s\"'<>]*=[^\s\"'<>]*", "?…", text)[:SHOWN].strip()
