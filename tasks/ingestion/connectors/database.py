@@ -14,13 +14,12 @@ import structlog
 
 from tasks.ingestion.connector import PlanLimits, RawBatch
 from tasks.ingestion.database import extent
-from tasks.ingestion.database.cursors import future_limit, moved_back, window_bounds
+from tasks.ingestion.database.cursors import window_bounds
 from tasks.ingestion.database.failures import failures_named
 from tasks.ingestion.database.postgres_copy import copy_rows
 from tasks.ingestion.database.ranges import (
     Mark,
     Range,
-    Seen,
     cut_range,
     increment,
 )
@@ -29,6 +28,7 @@ from tasks.ingestion.database.sessions import SnapshotGone, reading
 from tasks.ingestion.database.snapshots import SNAPSHOTS, Snapshots
 from tasks.ingestion.database.streaming import stream_rows
 from tasks.ingestion.database.values import all_refused
+from tasks.ingestion.database.watch import CursorWatch
 from tasks.model.database_source import DatabaseSource
 from tasks.model.dataset import canonical_json
 from tasks.model.errors import ConfigError, SourceRejected
@@ -133,12 +133,10 @@ class DatabaseConnector:
         self, connection: sa.Connection, relation: Relation, state: SourceState
     ) -> list[Partition]:
         """Plan what is new since the mark, and what of the last plan was not committed."""
-        name = relation.column(self._source.cursor or "", "cursor").name
-        mark = Mark.from_state(state.latest, name)
-        sample = extent.edge(connection, relation, name, last=True)
-        limit = future_limit(sample, self._now()) if self._limits_the_future else None
-        seen, low = self._seen(connection, relation, mark, limit)
-        self._refuse(seen, mark)
+        watch = self._watch(connection, relation)
+        mark = Mark.from_state(state.latest, watch.column)
+        seen, low = watch.seen(mark)
+        watch.refuse(seen, mark, self._where)
         planned, after = increment(mark, seen, low, settled=self._settled)
         planned = [piece for part in planned for piece in self._cut(connection, relation, part)]
         ranges = mark.missing(frozenset(version for _, version in state.items)) + planned
@@ -156,99 +154,33 @@ class DatabaseConnector:
             )
         return [each.model_copy(update={"state": after.to_state()}) for each in partitions]
 
-    @property
-    def _limits_the_future(self) -> bool:
-        return self._source.future_cursor != "include"
+    def _watch(self, connection: sa.Connection, relation: Relation) -> CursorWatch:
+        return CursorWatch(connection, relation, self._source, self._now(), settled=self._settled)
 
     def _cut(self, connection: sa.Connection, relation: Relation, part: Range) -> list[Range]:
         if part.part != "range":
             return [part]
         return cut_range(part, self._cuts(connection, relation, part))
 
-    def _seen(
-        self, connection: sa.Connection, relation: Relation, mark: Mark, limit: Any
-    ) -> tuple[Seen, Any]:
-        """Return what the source says of its cursor, and where a run begins."""
-        cursor: sa.ColumnElement[Any] = sa.column(mark.column)
-        as_of = self._now().isoformat()
-        past = [] if limit is None else [cursor <= limit]
-        high = extent.edge(connection, relation, mark.column, *past, last=True)
-        lookback = self._source.lookback_span
-        if self._settled:
-            high = None if high is None else moved_back(high, lookback)
-        from_mark = mark.value if high is None or mark.value is None else min(high, mark.value)
-        low = None if from_mark is None else moved_back(from_mark, 0 if self._settled else lookback)
-        seen = Seen(high=high)
-        if high is not None and not self._settled:
-            top = (cursor >= moved_back(high, lookback), cursor <= high)
-            seen = replace(seen, top=extent.digest(connection, relation, None, *top))
-            if mark.value is not None:
-                overlap = (cursor >= low, cursor <= mark.value)
-                seen = replace(seen, overlap=extent.digest(connection, relation, None, *overlap))
-        if relation.column(mark.column, "cursor").nullable:
-            missing = extent.digest(connection, relation, as_of, cursor.is_(None))
-            seen = replace(seen, nulls=missing)
-        if limit is not None:
-            first = extent.edge(connection, relation, mark.column, cursor > limit, last=False)
-            if first is not None:
-                later = extent.digest(connection, relation, None, cursor >= first)
-                seen = replace(seen, future=later, future_from=first)
-        return seen, low
-
-    def _refuse(self, seen: Seen, mark: Mark) -> None:
-        """Stop at what the declaration calls an error, and warn of what it does not."""
-        column = mark.column
-        if seen.nulls and self._source.null_cursor == "error":
-            raise SourceRejected(
-                f"{self._where}: rows without a value in the cursor {column!r}",
-                "fill it in the source, or declare source.null_cursor: include or quarantine",
-            )
-        if seen.nulls and self._settled and self._source.null_cursor == "include":
-            raise ConfigError(
-                f"{self._where}: rows without a value in the cursor {column!r}; appended, they would "
-                "be there once more after each run",
-                "declare source.null_cursor: quarantine, or load.mode: merge",
-            )
-        if seen.future and self._source.future_cursor == "error":
-            raise SourceRejected(
-                f"{self._where}: the cursor {column!r} is later than now in some rows",
-                "correct them in the source, or declare source.future_cursor: quarantine or include",
-            )
-        went_back = mark.value is not None and (seen.high is None or seen.high < mark.value)
-        if went_back:
-            if self._source.backward_cursor == "error":
-                raise SourceRejected(
-                    f"{self._where}: the cursor {column!r} went back: {mark.value} was loaded, and the "
-                    f"largest is now {seen.high}; the source was restored, or its newest rows deleted",
-                    "declare source.backward_cursor: reread to go on from there, or load anew",
-                )
-            log.warning(
-                "ingestion.cursor_went_back", source=self._name, mark=str(mark.value),
-                largest=str(seen.high),
-            )  # fmt: skip
-
     def _backfill(
         self, connection: sa.Connection, relation: Relation, state: SourceState, window: Window
     ) -> list[Partition]:
         """Plan the rows whose cursor is in a span of time, and leave the mark where it is."""
-        name = relation.column(self._source.cursor or "", "cursor").name
-        high = extent.edge(connection, relation, name, last=True)
+        watch = self._watch(connection, relation)
+        high = watch.edge()
         if high is None:
             return []
-        low, end = window_bounds(window, high, name)
-        part = Range(name, low, end)
-        limit = future_limit(high, self._now()) if self._limits_the_future else None
-        cursor: sa.ColumnElement[Any] = sa.column(name)
-        inside = [cursor >= low, cursor < end]
-        if limit is not None and end > limit:
-            inside.append(cursor <= limit)
-        last = extent.edge(connection, relation, name, *inside, last=True)
+        low, end = window_bounds(window, high, watch.column)
+        part = Range(watch.column, low, end)
+        limit = watch.limit(high)
+        cursor: sa.ColumnElement[Any] = sa.column(watch.column)
+        past = [cursor <= limit] if limit is not None and end > limit else []
+        last = watch.edge(cursor >= low, cursor < end, *past)
         if last is None:
             return []
-        if last == extent.edge(connection, relation, name, *inside[2:], last=True):
+        if last == watch.edge(*past):
             # The span is not over: what comes later is a partition of its own.
-            rows = extent.digest(connection, relation, None, cursor == last)
-            part = replace(part, high=last, closed=True, version=(rows,))
+            part = replace(part, high=last, closed=True, version=(watch.digest(cursor == last),))
         planned = [self._partition(piece) for piece in self._cut(connection, relation, part)]
         return [each for each in planned if each.fingerprint not in state.fingerprints]
 

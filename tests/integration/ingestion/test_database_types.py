@@ -17,9 +17,10 @@ import pytest
 import sqlalchemy as sa
 
 from blocks.warehouse import WarehouseCredentials
-from tasks.ingestion.connector import Reject
+from tasks.ingestion.connector import PlanLimits, Reject
 from tasks.model.run import SourceState
 from tests.integration.ingestion.database_support import (
+    Ledger,
     connector,
     dispose_readers,
     read,
@@ -354,3 +355,93 @@ def test_sqlite_value_of_another_type_refuses_its_row(
     assert (reject.rule, reject.source_row) == ("type", 2)
     assert reject.message.startswith("x: the database holds a value that is no ")
     assert json.loads(reject.raw) == {"id": "1", "x": raw}
+
+
+# --- cursors and keys of odd types, names of odd characters ----------------------------------------
+
+
+def test_infinity_in_the_cursor_is_quarantined(postgres: sa.Engine) -> None:
+    """30, 62: it is later than now, and does not become the mark."""
+    statements(
+        postgres,
+        "CREATE TABLE things (id integer, at timestamptz)",
+        "INSERT INTO things VALUES (1, '2013-01-01'), (2, 'infinity'), (3, '-infinity'), (4, '2013-01-02')",
+    )
+    rows, rejects = Ledger().run(connector(postgres, cursor="at"))
+    assert sorted(row["id"] for row in rows) == [1, 4]
+    assert sorted((reject.rule, json.loads(reject.raw)["id"]) for reject in rejects) == [
+        ("type", "2"),
+        ("type", "3"),
+    ]
+
+
+@pytest.mark.parametrize("kind", ["uuid", "text", "numeric(20,0)", "date"])
+def test_keys_of_other_types_cut_a_table(postgres: sa.Engine, kind: str) -> None:
+    value = {
+        "uuid": "md5(i::text)::uuid",
+        "text": "'k' || i",
+        "numeric(20,0)": "i",
+        "date": "date '1990-01-01' + i",
+    }[kind]
+    statements(
+        postgres,
+        f"CREATE TABLE things (id {kind} PRIMARY KEY, name text)",
+        f"INSERT INTO things SELECT {value}, repeat('x', 30) FROM generate_series(1, 3000) i",
+        "ANALYZE things",
+    )
+    made = connector(postgres, limits=PlanLimits(partition_bytes=20_000))
+    planned = made.plan(SourceState())
+    assert len(planned) > 2 or kind == "uuid"
+    ids = [row["id"] for row in read(made, *planned)[0]]
+    assert len(ids) == len(set(ids)) == 3000
+
+
+@pytest.mark.parametrize("kind", ["uuid", "text", "numeric(20,0)", "date", "bigint", "timestamp"])
+def test_cursors_of_other_types(postgres: sa.Engine, kind: str) -> None:
+    value = {
+        "uuid": "md5(i::text)::uuid",
+        "timestamp": "timestamp '1990-01-01' + i * interval '1 microsecond'",
+        "date": "date '1990-01-01' + i",
+    }.get(kind, f"i::{kind}")
+    statements(
+        postgres,
+        f"CREATE TABLE things (id integer, c {kind})",
+        f"INSERT INTO things SELECT i, {value} FROM generate_series(1, 20) i",
+    )
+    made, ledger = connector(postgres, cursor="c"), Ledger()
+    assert ledger.ids(made) == list(range(1, 21))
+    assert made.plan(ledger.state) == []
+
+
+def test_partitioned_table_and_view(postgres: sa.Engine) -> None:
+    statements(
+        postgres,
+        "CREATE TABLE parent (id integer PRIMARY KEY, name text) PARTITION BY RANGE (id)",
+        "CREATE TABLE a PARTITION OF parent FOR VALUES FROM (0) TO (1500)",
+        "CREATE TABLE b PARTITION OF parent FOR VALUES FROM (1500) TO (9999)",
+        "INSERT INTO parent SELECT i, repeat('x', 30) FROM generate_series(1, 3000) i",
+        "ANALYZE parent",
+        "CREATE VIEW things AS SELECT * FROM parent",
+    )
+    for table, more in (("public.parent", 2), ("things", 0)):
+        made = connector(postgres, table=table, limits=PlanLimits(partition_bytes=20_000))
+        planned = made.plan(SourceState())
+        assert len(planned) > more
+        assert len(read(made, *planned)[0]) == 3000
+
+
+@pytest.mark.parametrize("dialect", ["postgres", "mysql", "sqlite"])
+def test_names_of_odd_characters(dialect: str, request: pytest.FixtureRequest) -> None:
+    engine = request.getfixturevalue(dialect)
+    names = ["Order", "a%s", "b:c", "dpp rows", "d'e", "ümlaut"]
+    table = sa.Table(
+        "My Things",
+        sa.MetaData(),
+        *(sa.Column(name, sa.Integer, primary_key=name == "Order") for name in names),
+    )
+    table.create(engine)
+    with engine.begin() as connection:
+        connection.execute(table.insert(), [{name: i for i, name in enumerate(names, 1)}])
+    made = connector(engine, table="My Things", cursor="a%s")
+    ((row,), _) = read(made, *made.plan(SourceState()))
+    assert [row[name] for name in names] == [1, 2, 3, 4, 5, 6]
