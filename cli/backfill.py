@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import typer
 from rich import box
@@ -13,12 +14,14 @@ from rich.table import Table
 
 from cli.console import console, stderr
 from cli.context import connections, prefect_ready
-from tasks.connections import Connections
 from tasks.datasets import Catalog
 from tasks.model.dataset import DatasetSpec
 from tasks.model.environment import Environment
 from tasks.model.errors import ExitCode
 from tasks.model.run import Partition, RunRequest, Window
+
+if TYPE_CHECKING:
+    from tasks.connections import Connections
 
 SHOWN_PARTITIONS = 40
 
@@ -57,6 +60,7 @@ def run_backfill(
         return ExitCode.DONE
     with prefect_ready(environment, catalog, [spec.name]):
         from cli.run import exit_code, run_span, show_report, with_progress
+        from tasks.connections import Connections
 
         with Connections(environment) as opened:
             if not _plan(environment, spec, request, opened, as_json=False):
