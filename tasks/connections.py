@@ -14,6 +14,7 @@ from prefect.blocks.core import Block
 from prefect_aws import S3Bucket
 from pydantic import SecretStr
 from sqlalchemy import Engine
+from sqlalchemy.exc import NoSuchModuleError
 
 from blocks.lake import Lake
 from blocks.object_store import LakeStorage, s3_store
@@ -110,7 +111,15 @@ class Connections:
 
     def database(self, name: str) -> Engine:
         """Open the database of a SourceDatabase block."""
-        engine: Engine = self.load(SourceDatabase, name).get_engine()
+        block = self.load(SourceDatabase, name)
+        try:
+            engine: Engine = block.get_engine()
+        except (NoSuchModuleError, ImportError):
+            raise ConfigError(
+                f"block {name!r}: the driver of {block.drivername!r} is not installed",
+                "install it, for MySQL with: pip install 'data-processing-pipeline[mysql]'; "
+                "or correct drivername",
+            ) from None
         self._opened.callback(engine.dispose)
         return engine
 

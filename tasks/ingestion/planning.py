@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from tasks.ingestion.connector import Connector
+from tasks.model.database_source import DatabaseSource
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ConfigError
 from tasks.model.run import Partition, RunRequest, SourceState
-from tasks.model.source import DatabaseSource
 
 
 def plan_partitions(
