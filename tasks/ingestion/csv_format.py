@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,6 +22,7 @@ from tasks.ingestion.provenance import check_names, long_values, shown_bytes, wi
 from tasks.ingestion.streams import open_stream
 from tasks.model.errors import ContractBroken, SourceRejected
 from tasks.model.formats import CsvFormat
+from tasks.model.run import Part
 
 PARSERS = 2
 """Blocks that are parsed at the same time, while the caller writes the ones before."""
@@ -28,30 +31,44 @@ SURE_RAGGED_ROWS = 2
 
 
 def read_csv(
-    raw: BinaryIO, uri: str, declared: CsvFormat, limits: PlanLimits, expected_columns: int
+    raw: BinaryIO,
+    uri: str,
+    declared: CsvFormat,
+    limits: PlanLimits,
+    expected_columns: int,
+    *,
+    part: Part | None = None,
+    header: bytes = b"",
 ) -> Iterator[RawBatch]:
-    """Stream a file of delimited text.
+    """Stream a file of delimited text, or a part of it.
 
     Args:
-        raw: Its bytes, compressed or not.
+        raw: Its bytes, compressed or not; of a part, the bytes of the part.
         uri: Its name, for provenance and messages.
         declared: Its format.
         limits: Bounds of batches and values.
         expected_columns: Number of columns that the dataset declares.
+        part: The part of it that is read, None for all of it.
+        header: The beginning of the file, of a part that is not the first one.
 
     Raises:
         ContractBroken: The header cannot be the declared one, or no row fits it.
         SourceRejected: The file is damaged, or a quote is never closed.
     """
-    stream = open_stream(raw, uri, declared.encoding, limits)
+    later = part if part and part.start else None
+    stream = open_stream(io.BytesIO(header) if later else raw, uri, declared.encoding, limits)
     begin = read_beginning(stream, uri, declared, Grammar(declared), expected_columns)
     if not begin.names:
         return
     check_names(begin.names, uri)
     grammar = Grammar(declared, len(begin.names))
-    guard = RecordGuard(stream, begin.rest, uri, grammar, limits, begin.position, begin.lines)
+    if later:  # the middle of a text may begin like another encoding or a compressed file
+        guard = RecordGuard(raw, b"", uri, grammar, limits, later.start)
+        rows = _Rows(uri, grammar, limits, 0, later)
+    else:
+        guard = RecordGuard(stream, begin.rest, uri, grammar, limits, begin.position, begin.lines)
+        rows = _Rows(uri, grammar, limits, begin.lines)
     parser = _Parser(begin.names, declared, grammar)
-    rows = _Rows(uri, grammar, limits, begin.lines)
     with ThreadPoolExecutor(PARSERS, "csv") as pool:
         waiting: deque[tuple[Block, Future[_Parsed]]] = deque()
         for block in guard.blocks():
@@ -60,7 +77,8 @@ def read_csv(
                 yield _converted(rows, *waiting.popleft())
         while waiting:
             yield _converted(rows, *waiting.popleft())
-    rows.check_any_row_fits(len(begin.names))
+    if part is None:
+        rows.check_any_row_fits(len(begin.names))
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +120,14 @@ class _Parser:
         only_ends = block.text.isspace() and not block.text.strip(b"\r\n")
         if not block.text or (only_ends and len(self._names) > 1):
             return _Parsed(pa.RecordBatch.from_pylist([], schema=self._schema), ragged, lines)
+        text = block.text
+        if text.startswith(codecs.BOM_UTF8):  # the parser takes one off each block
+            text = codecs.BOM_UTF8 + text
         table = pacsv.read_csv(
-            pa.BufferReader(block.text),
+            pa.BufferReader(text),
             read_options=pacsv.ReadOptions(
                 use_threads=False,  # rows are numbered only when they are parsed one after the other
-                block_size=len(block.text) + 1,
+                block_size=len(text) + 1,
                 column_names=self._names,
             ),
             parse_options=pacsv.ParseOptions(
@@ -134,12 +155,15 @@ def _converted(rows: _Rows, block: Block, parsed: Future[_Parsed]) -> RawBatch:
 class _Rows:
     """Numbers the rows and lines of a file, and tells what is wrong with the refused ones."""
 
-    def __init__(self, uri: str, grammar: Grammar, limits: PlanLimits, line: int) -> None:
+    def __init__(
+        self, uri: str, grammar: Grammar, limits: PlanLimits, line: int, part: Part | None = None
+    ) -> None:
         self.uri = uri
         self._grammar = grammar
         self._most = limits.max_value_bytes
         self._line = line
-        self._last = 0
+        self._last = (part.first_row or 1) - 1 if part else 0
+        self._after = f" after byte {part.start}" if part else ""
         self._good = 0
         self._refused = 0
         self._ragged = 0
@@ -203,6 +227,6 @@ class _Rows:
             aside = block.aside.get(number)
             raw = aside.raw if aside else block.original[start:end]
             rule, message = refused[number]
-            yield Reject(
-                self.uri, self._last + number, rule, f"line {line}: {message}", shown_bytes(raw)
-            )
+            where = f"line {line}{self._after}"
+            text = shown_bytes(raw)
+            yield Reject(self.uri, self._last + number, rule, f"{where}: {message}", text)

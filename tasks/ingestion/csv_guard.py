@@ -75,6 +75,8 @@ class RecordGuard:
         self._block = limits.batch_bytes
         self._longest = limits.max_value_bytes + limits.batch_bytes
         self._position = position
+        self.end = position
+        """Where in the text the records end that were handed out so far."""
         self.line = line
         """Lines before the first block."""
         self._too_long: bytes | None = None
@@ -99,6 +101,7 @@ class RecordGuard:
                 if not is_text(text):
                     block, end = self._irregular(buffer)
             self._position += end
+            self.end = self._position
             self._pending = buffer[end:]
             if len(self._pending) > self._longest:
                 self._shorten()

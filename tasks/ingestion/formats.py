@@ -25,6 +25,7 @@ from tasks.model.formats import (
     JsonLinesFormat,
     ParquetFormat,
 )
+from tasks.model.run import Part
 
 
 def read_object(
@@ -35,22 +36,35 @@ def read_object(
     *,
     open_binary: Callable[[], BinaryIO],
     local_path: Callable[[], Path],
+    part: Part | None = None,
+    header: bytes = b"",
 ) -> Iterator[RawBatch]:
-    """Stream the rows of one object.
+    """Stream the rows of one object, or of a part of a text.
 
     Args:
         declared: Its format.
         uri: Its name.
         limits: Bounds of batches and values.
         expected_columns: Number of columns that the dataset declares.
-        open_binary: Opens its bytes for one pass.
+        open_binary: Opens its bytes, or those of the part, for one pass.
         local_path: Gives a local file of it, for formats that are not read in one pass.
+        part: The part of a text that is read, None for all of it.
+        header: The beginning of a delimited text, where the part is not the first one.
     """
     if isinstance(declared, ParquetFormat):
         yield from read_parquet(local_path(), uri, limits)
         return
     if isinstance(declared, ExcelFormat):
         yield from read_excel(local_path(), uri, declared, limits)
+        return
+    if part is not None:
+        with open_binary() as raw:
+            if isinstance(declared, CsvFormat):
+                yield from read_csv(
+                    raw, uri, declared, limits, expected_columns, part=part, header=header
+                )
+            elif isinstance(declared, JsonLinesFormat):
+                yield from read_json_lines(raw, uri, limits, declared, part)
         return
     with open_binary() as raw:
         begin = raw.read(len(ZIP_MAGIC))

@@ -9,12 +9,17 @@ from tasks.ingestion.connector import PlanLimits, RawBatch
 from tasks.ingestion.json_batches import RecordBatcher
 from tasks.ingestion.streams import open_stream
 from tasks.model.formats import JsonLinesFormat
+from tasks.model.run import Part
 
 BLOCK_BYTES = 128 << 10
 
 
 def read_json_lines(
-    raw: BinaryIO, uri: str, limits: PlanLimits, declared: JsonLinesFormat | None = None
+    raw: BinaryIO,
+    uri: str,
+    limits: PlanLimits,
+    declared: JsonLinesFormat | None = None,
+    part: Part | None = None,
 ) -> Iterator[RawBatch]:
     """Stream a file of one JSON object a line; empty lines are no records.
 
@@ -23,13 +28,18 @@ def read_json_lines(
         uri: Its name, for provenance and messages.
         limits: Bounds of batches and values.
         declared: Its format.
+        part: The part of it that ``raw`` is, None for all of it.
 
     Raises:
         SourceRejected: The file is damaged.
     """
     declared = declared or JsonLinesFormat(kind="jsonl")
-    batcher = RecordBatcher(uri, limits, flatten=declared.flatten)
-    stream = open_stream(raw, uri, declared.encoding, limits)
+    first = (part and part.first_row) or 1
+    batcher = RecordBatcher(uri, limits, first, flatten=declared.flatten)
+    stream = raw
+    if part is None or not part.start:
+        # The middle of a text may begin like another encoding or a compressed file.
+        stream = open_stream(raw, uri, declared.encoding, limits)
     for block in _whole_lines(stream, limits.max_value_bytes):
         yield from batcher.add_texts([line for line in block.split(b"\n") if line.strip()])
     if left := batcher.flush():

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,38 +15,47 @@ from tasks.ingestion.connector import PlanLimits, RawBatch, Reject
 from tasks.ingestion.provenance import check_names, long_values, shown, with_origin
 from tasks.ingestion.typed import plain_column
 from tasks.model.errors import ContractBroken, SourceRejected
+from tasks.model.run import Part
 
 BATCH_ROWS = 50_000
 MAGIC, ENCRYPTED = b"PAR1", b"PARE"
 AGAIN = "deliver the object again; nothing of it was loaded"
 
 
-def read_parquet(path: Path, uri: str, limits: PlanLimits) -> Iterator[RawBatch]:
-    """Stream a Parquet file.
+def read_parquet(
+    given: Path | BinaryIO, uri: str, limits: PlanLimits, part: Part | None = None
+) -> Iterator[RawBatch]:
+    """Stream a Parquet file, or some of its row groups.
 
     Args:
-        path: The file.
+        given: The file; a small one may be in memory.
         uri: Its name, for provenance and messages.
         limits: Bounds of batches and values.
+        part: Its row groups that are read, None for all of them.
 
     Raises:
         SourceRejected: It is not Parquet, encrypted, or damaged.
         ContractBroken: Its columns cannot be told apart.
     """
-    _check_ends(path, uri)
+    content = None if isinstance(given, Path) else pa.py_buffer(given.read())
+
+    def opened() -> pa.NativeFile:
+        return pa.OSFile(str(given)) if content is None else pa.BufferReader(content)
+
+    with opened() as file:
+        _check_ends(file, uri)
     try:
-        yield from _read(path, uri, limits)
+        yield from _read(opened, uri, limits, part)
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0][:200]
         raise SourceRejected(f"{uri}: cannot be read as Parquet: {reason}", AGAIN) from None
 
 
-def _check_ends(path: Path, uri: str) -> None:
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        begin = file.read(4)
-        file.seek(max(size - 4, 0))
-        end = file.read(4)
+def _check_ends(file: pa.NativeFile, uri: str) -> None:
+    size = file.size()
+    begin = file.read(4)
+    file.seek(max(size - 4, 0))
+    end = file.read(4)
     if ENCRYPTED in (begin, end):
         raise SourceRejected(f"{uri}: is encrypted Parquet", "deliver it without encryption")
     if begin == MAGIC and end != MAGIC:
@@ -58,9 +68,11 @@ def _check_ends(path: Path, uri: str) -> None:
         raise SourceRejected(f"{uri}: is not a Parquet file; it has not Parquet's first bytes")
 
 
-def _read(path: Path, uri: str, limits: PlanLimits) -> Iterator[RawBatch]:
+def _read(
+    opened: Callable[[], pa.NativeFile], uri: str, limits: PlanLimits, part: Part | None
+) -> Iterator[RawBatch]:
     # Timestamps of 96 bits read as nanoseconds would silently wrap beyond the year 2262.
-    file = pq.ParquetFile(path, coerce_int96_timestamp_unit="us", buffer_size=1 << 20)
+    file = pq.ParquetFile(opened(), coerce_int96_timestamp_unit="us", buffer_size=1 << 20)
     names = file.schema_arrow.names
     _check_columns(names, uri)
     wide = [
@@ -68,9 +80,9 @@ def _read(path: Path, uri: str, limits: PlanLimits) -> Iterator[RawBatch]:
         for column in map(file.schema.column, range(len(file.schema)))
         if column.physical_type == "INT96" and column.path == column.name
     ]
-    nanoseconds = pq.ParquetFile(path, buffer_size=1 << 20) if wide else None
-    rows = _Rows(uri, limits)
-    for group in range(file.num_row_groups):
+    nanoseconds = pq.ParquetFile(opened(), buffer_size=1 << 20) if wide else None
+    rows = _Rows(uri, limits, (part and part.first_row) or 1)
+    for group in range(part.start, part.end) if part else range(file.num_row_groups):
         size = _batch_rows(file.metadata.row_group(group), limits)
         # All groups in one call would buffer the whole file.
         batches = file.iter_batches(batch_size=size, row_groups=[group])
@@ -112,10 +124,10 @@ def _lost_digits(batch: pa.RecordBatch, nanoseconds: pa.RecordBatch) -> dict[int
 class _Rows:
     """Numbers the rows of a file, and refuses those with a value that cannot be kept."""
 
-    def __init__(self, uri: str, limits: PlanLimits) -> None:
+    def __init__(self, uri: str, limits: PlanLimits, first: int) -> None:
         self._uri = uri
         self._most = limits.max_value_bytes
-        self._last = 0
+        self._last = first - 1
 
     def convert(self, batch: pa.RecordBatch, flaws: dict[int, str] | None = None) -> RawBatch:
         """Make a raw batch of the next rows.

@@ -105,12 +105,17 @@ def source_state(engine: Engine, dataset: str) -> SourceState:
     key = {"dataset": dataset}
     with session(engine, read_only=True) as connection, connection.cursor() as cursor:
         cursor.execute(query("committed_items"), key)
-        items = frozenset((str(uri), str(version)) for uri, version in cursor)
+        found = [(str(uri), str(version), str(part)) for uri, version, part in cursor]
         cursor.execute(query("committed_fingerprints"), key)
         fingerprints = frozenset(str(row[0]) for row in cursor)
         cursor.execute(query("latest_state"), key)
         latest = cursor.fetchone()
-    return SourceState(items=items, fingerprints=fingerprints, latest=latest[0] if latest else {})
+    return SourceState(
+        items=frozenset((uri, version) for uri, version, part in found if not part),
+        parts=frozenset(item for item in found if item[2]),
+        fingerprints=fingerprints,
+        latest=latest[0] if latest else {},
+    )
 
 
 def find_load(cursor: Cursor, partition: Partition) -> LoadReceipt | None:
@@ -176,7 +181,8 @@ def insert_load(cursor: Cursor, row: dict[str, Any], partition: Partition) -> No
     state = psycopg2.extras.Json(partition.state)
     cursor.execute(query("insert_load"), {**row, "source_state": state})
     items = [
-        (partition.dataset, item.uri, item.version, row["load_id"]) for item in partition.items
+        (partition.dataset, item.uri, item.version, str(item.part or ""), row["load_id"])
+        for item in partition.items
     ]
     if not items:
         return

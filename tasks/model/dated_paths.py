@@ -6,7 +6,8 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-_FIELD = re.compile(r"\{date:([^{}]*)\}")
+DATE_FIELD = re.compile(r"\{date:([^{}]*)\}")
+"""The place of a date in a path, with its format."""
 _DIGITS = {"Y": 4, "m": 2, "d": 2, "H": 2, "M": 2, "S": 2, "j": 3}
 _DIRECTIVE = re.compile(r"%(.)")
 
@@ -31,7 +32,7 @@ class DatedPath:
         Raises:
             ValueError: A date in it is not written as ``{date:%Y-%m-%d}``.
         """
-        parts = _FIELD.split(pattern)
+        parts = DATE_FIELD.split(pattern)
         if any("{date" in text for text in parts[::2]):
             raise ValueError(f"{pattern!r}: a date is written as {{date:%Y-%m-%d}}")
         formats = tuple(parts[1::2])
@@ -43,19 +44,29 @@ class DatedPath:
             _DIRECTIVE.sub(lambda found: "[0-9]" * _DIGITS[found[1]], part) if odd else part
             for part, odd in zip(parts, [False, True] * len(parts), strict=False)
         )
+        seen: set[str] = set()
         expression = "".join(
-            _date_expression(part) if odd else _glob_expression(part)
+            _date_expression(part, seen) if odd else _glob_expression(part)
             for part, odd in zip(parts, [False, True] * len(parts), strict=False)
         )
         return cls(glob, formats, re.compile(expression, re.DOTALL))
+
+    def matches(self, path: str) -> bool:
+        """Tell whether a path is meant, and its dates are dates."""
+        if not self.formats:
+            return self._expression.fullmatch(path) is not None
+        return self.span(path) is not None
 
     def span(self, path: str) -> tuple[datetime, datetime] | None:
         """Return start and end of the time that a path tells of, in UTC; None if it tells none."""
         found = self._expression.fullmatch(path)
         if not found or not self.formats:
             return None
+        named = found.groupdict()
         try:
-            start = datetime.strptime(" ".join(found.groups()), " ".join(self.formats))
+            start = datetime.strptime(
+                " ".join(named.values()), " ".join(f"%{letter}" for letter in named)
+            )
         except ValueError:
             return None
         start = start.replace(tzinfo=UTC)
@@ -75,10 +86,19 @@ def _check(text_format: str) -> None:
         raise ValueError(f"{{date:{text_format}}}: a date in a path is made of {known}")
 
 
-def _date_expression(text_format: str) -> str:
-    parts = re.split(r"(%.)", text_format)
-    made = [rf"\d{{{_DIGITS[p[1]]}}}" if p.startswith("%") else re.escape(p) for p in parts]
-    return f"({''.join(made)})"
+def _date_expression(text_format: str, seen: set[str]) -> str:
+    """Return a regular expression with a group for each part; one that comes again must be the same."""
+    made = []
+    for text in re.split(r"(%.)", text_format):
+        letter = text[1:]
+        if not text.startswith("%"):
+            made.append(re.escape(text))
+        elif letter in seen:
+            made.append(f"(?P={letter})")
+        else:
+            seen.add(letter)
+            made.append(rf"(?P<{letter}>[0-9]{{{_DIGITS[letter]}}})")
+    return "".join(made)
 
 
 def _glob_expression(pattern: str) -> str:

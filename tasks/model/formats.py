@@ -65,6 +65,11 @@ class CsvFormat(Packed):
     header: tuple[str, ...] | None = Field(
         None, min_length=1, description="Column names, for files without a header line."
     )
+    newlines_in_values: bool = Field(
+        True,
+        description="Whether quoted values may hold line ends. If not, large objects are split "
+        "without being read by the plan.",
+    )
 
     @model_validator(mode="after")
     def _marks_are_different(self) -> CsvFormat:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal, Self
@@ -19,13 +20,57 @@ class Value(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Part(Value):
+    """A span of a large object, half open; it begins and ends between two records.
+
+    ``str()`` of it is its identity. The other fields only help to read it.
+    """
+
+    unit: Literal["bytes", "row groups"]
+    start: int
+    end: int
+    of: int
+    """The object's bytes, or its row groups."""
+    first_row: int | None = None
+    """Number of its first record in the object; None when only a reader of all of it would know."""
+    header: int = 0
+    """Bytes at the object's beginning that name the columns of all its parts."""
+
+    def __str__(self) -> str:
+        return f"{self.unit} {self.start}-{self.end}/{self.of}"
+
+    @classmethod
+    def parse(cls, text: str) -> Part:
+        """Return the part that a text of the ledger stands for."""
+        unit, _, numbers = text.rpartition(" ")
+        start, end, of = (int(number) for number in re.split("[-/]", numbers))
+        return cls.model_validate({"unit": unit, "start": start, "end": end, "of": of})
+
+
 class SourceItem(Value):
-    """One object or file of a source, pinned to the version that was listed."""
+    """One object or file of a source, or a part of one, pinned to the version that was listed."""
 
     uri: str
     version: str
     """What changes when the content changes: an ETag with the size, or a SHA-256."""
     bytes: int = 0
+    part: Part | None = None
+    """None: all of it."""
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """What tells it from others."""
+        return (self.uri, self.version, *([str(self.part)] if self.part else []))
+
+    @property
+    def origin(self) -> str:
+        """What its rows say about where they are from.
+
+        It names the part where rows are counted from the beginning of the part, not of the object.
+        """
+        if self.part is None or self.part.first_row is not None:
+            return self.uri
+        return f"{self.uri}#{self.part.unit}={self.part.start}-{self.part.end}"
 
 
 class Partition(Value):
@@ -50,7 +95,7 @@ class Partition(Value):
         """SHA-256 over the dataset's name and the content of the slice, not over the dataset file."""
         identity = {
             "dataset": self.dataset,
-            "items": sorted((item.uri, item.version) for item in self.items),
+            "items": sorted(item.identity for item in self.items),
             "slice": self.slice,
         }
         return hashlib.sha256(canonical_json(identity)).hexdigest()
@@ -73,7 +118,9 @@ class SourceState(Value):
     """What the ledger knows of a dataset's source when a run is planned."""
 
     items: frozenset[tuple[str, str]] = frozenset()
-    """(uri, version) of every committed object."""
+    """(uri, version) of every object that was committed whole."""
+    parts: frozenset[tuple[str, str, str]] = frozenset()
+    """(uri, version, part) of every committed part of an object."""
     fingerprints: frozenset[str] = frozenset()
     """Fingerprints of every committed partition."""
     latest: dict[str, Any] = Field(default_factory=dict)

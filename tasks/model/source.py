@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
@@ -35,8 +36,41 @@ class S3Source(Strict):
 
     kind: Literal["s3"]
     block: str = Field(description="Name of the S3Bucket block with bucket and credentials.")
-    path: str = Field(description="Glob pattern of the keys; what precedes the first * is listed.")
+    path: str = Field(
+        description="Glob pattern of the keys; what precedes the first * is listed. "
+        "{date:%Y/%m/%d} stands for a date; a span of time lists only its folders."
+    )
     format: Format
+    lookback_days: int | None = Field(
+        None, ge=0, description="List only the folders of today and of so many days before it."
+    )
+    start: date | None = Field(None, description="List only the folders from this day on.")
+    hive_partitions: tuple[str, ...] = Field(
+        (), description="Folders name=value of the keys that become columns."
+    )
+    requester_pays: bool = Field(
+        False, description="Accept that the owner of the credentials pays for the requests."
+    )
+    customer_key_block: str | None = Field(
+        None,
+        description="Name of the Secret block with the key, in base64, of objects that are "
+        "encrypted with a key of the customer (SSE-C).",
+    )
+
+    @field_validator("path")
+    @classmethod
+    def _date_is_readable(cls, path: str) -> str:
+        DatedPath.parse(path)
+        return path
+
+    @model_validator(mode="after")
+    def _span_needs_dates(self) -> S3Source:
+        if self.lookback_days is not None and self.start is not None:
+            raise ValueError("give either 'lookback_days' or 'start'")
+        span = self.lookback_days is not None or self.start is not None
+        if span and not DatedPath.parse(self.path).formats:
+            raise ValueError("'lookback_days' and 'start' need a {date:…} in 'path'")
+        return self
 
 
 class DatabaseSource(Strict):

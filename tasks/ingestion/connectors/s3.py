@@ -2,26 +2,40 @@
 
 from __future__ import annotations
 
-import io
-import re
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import BinaryIO
 
 import obstore
-from obstore.exceptions import BaseError, PreconditionError
+import pyarrow as pa
+import pyarrow.parquet as pq
 from obstore.store import ObjectStore
 
 from tasks.ingestion.connector import PlanLimits, RawBatch
-from tasks.ingestion.formats import read_object
+from tasks.ingestion.connectors.s3_errors import CLIENT_ERRORS, meaning
+from tasks.ingestion.connectors.s3_keys import KeyPattern
+from tasks.ingestion.connectors.s3_reads import PIECE_BYTES, ItemReader, PinnedObjects, item_of
+from tasks.ingestion.hive import hive_values, with_partitions
+from tasks.ingestion.item_reader import read_item
 from tasks.ingestion.packing import new_items, pack
-from tasks.model.classify import classify
-from tasks.model.errors import SourceRejected
-from tasks.model.run import Partition, SourceItem, SourceState
+from tasks.ingestion.ranged_file import RangedFile
+from tasks.ingestion.splitting import missing_parts
+from tasks.model.errors import ConfigError, SourceRejected
+from tasks.model.run import Partition, SourceItem, SourceState, Window
 from tasks.model.source import S3Source
 
-WHOLE_BYTES = 8 << 20
-"""Objects up to this size are fetched in one go, others streamed."""
+PAGE_KEYS = 1000
+LISTINGS = 8
+"""Folders that are listed at the same time."""
+FOOTER_TAIL = 8
+"""Bytes at the end of a Parquet file that say where its footer begins."""
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 class S3Connector:
@@ -34,6 +48,7 @@ class S3Connector:
         scratch: Folder for objects that must be read from a file.
         limits: Bounds of partitions, batches and values.
         expected_columns: Number of columns that the dataset declares.
+        clock: Gives the time, for paths with dates; an argument so that tests can set it.
     """
 
     def __init__(
@@ -44,121 +59,170 @@ class S3Connector:
         scratch: Path,
         limits: PlanLimits,
         expected_columns: int,
+        clock: Callable[[], datetime] = _now,
     ) -> None:
         self._dataset = dataset
         self._source = source
         self._store = store
         self._scratch = scratch
         self._limits = limits
-        self._expected_columns = expected_columns
+        self._columns = expected_columns - len(source.hive_partitions)
+        self._clock = clock
         self._where = f"s3 block {source.block!r}"
+        self._keys = KeyPattern(source.path)
+        self._objects = PinnedObjects(store, self._where)
 
     def plan(self, state: SourceState) -> list[Partition]:
-        """Return partitions of the objects that are new or changed."""
-        listed = self._list()
-        if not listed and not re.search(r"[*?]", self._source.path):
-            raise SourceRejected(
-                f"{self._dataset}: {self._where} has no object {self._source.path}"
-            )
-        new = new_items(listed, state, same_content_is_known=False)
-        return pack(self._dataset, new, self._limits)
+        """Return partitions of the objects, and the parts of objects, that are new or changed.
 
-    def _list(self) -> list[SourceItem]:
-        matches = key_pattern(self._source.path)
+        Raises:
+            ConfigError: A window is asked for, and the keys do not say which time they are of.
+            ContractBroken: A key lacks a declared Hive partition.
+            PipelineError: What the server says.
+        """
+        listed = self._list(self._span(state.window))
+        for item in listed:
+            hive_values(item.uri, self._source.hive_partitions)
+        new = new_items(listed, state, same_content_is_known=False)
+        parts = missing_parts(new, state, self._source.format, self._limits, self._objects.open)
+        return pack(self._dataset, parts, self._limits)
+
+    def _span(self, window: Window | None) -> Window | None:
+        """Return the time whose objects are listed, None for all."""
+        if window is not None:
+            if not self._keys.dated:
+                raise ConfigError(
+                    f"{self._dataset}: a time is asked for, and source.path does not say which time "
+                    "an object is of",
+                    'declare the date in the path, e.g. path: "in/{date:%Y/%m/%d}/*.csv"',
+                )
+            return window
+        source, now = self._source, self._clock()
+        tomorrow = now + timedelta(days=1)  # it has begun somewhere on Earth
+        if source.lookback_days is not None:
+            today = now.replace(hour=0, minute=0, second=0, microsecond=0)
+            return Window(start=today - timedelta(days=source.lookback_days), end=tomorrow)
+        if source.start is not None:
+            start = datetime.combine(source.start, datetime.min.time(), UTC)
+            return Window(start=start, end=max(tomorrow, start + timedelta(days=1)))
+        return None
+
+    def _list(self, span: Window | None) -> list[SourceItem]:
+        if self._keys.single is not None:
+            return [self._head(self._keys.single)]
+        folders = self._keys.folders(span)
+        if len(folders) == 1:
+            found = [self._list_folder(folders[0], span)]
+        else:
+            with ThreadPoolExecutor(LISTINGS) as pool:
+                found = list(pool.map(lambda folder: self._list_folder(folder, span), folders))
+        return sorted((item for items in found for item in items), key=lambda item: item.uri)
+
+    def _list_folder(self, folder: str, span: Window | None) -> list[SourceItem]:
         found: list[SourceItem] = []
         try:
-            for page in obstore.list(self._store, literal_prefix(self._source.path) or None):
-                for entry in page:
-                    key = entry["path"]
-                    if matches.fullmatch(key) and not key.endswith("/"):
-                        version = f"{(entry['e_tag'] or '').strip(chr(34))}-{entry['size']}"
-                        found.append(SourceItem(uri=key, version=version, bytes=entry["size"]))
-        except (BaseError, OSError) as error:
-            raise classify(error, self._where) from None
-        return sorted(found, key=lambda item: item.uri)
+            for page in obstore.list(self._store, folder or None, chunk_size=PAGE_KEYS):
+                found += [
+                    item_of(entry["path"], entry["e_tag"], entry["last_modified"], entry["size"])
+                    for entry in page
+                    if self._keys.match(entry["path"], span)
+                ]
+        except CLIENT_ERRORS as error:
+            raise meaning(error, self._where) from None
+        return found
+
+    def _head(self, key: str) -> SourceItem:
+        try:
+            entry = obstore.head(self._store, key)
+        except FileNotFoundError:
+            raise SourceRejected(f"{self._dataset}: {self._where} has no object {key}") from None
+        except CLIENT_ERRORS as error:
+            raise meaning(error, self._where, key) from None
+        return item_of(key, entry["e_tag"], entry["last_modified"], entry["size"])
 
     def read(self, partition: Partition) -> Iterator[RawBatch]:
-        """Stream the objects of a partition, each in the version that was planned."""
-        for item in partition.items:
-            yield from read_object(
-                self._source.format,
-                item.uri,
-                self._limits,
-                self._expected_columns,
-                open_binary=lambda item=item: self._open(item),  # type: ignore[misc]
-                local_path=lambda item=item: self._fetch(item),  # type: ignore[misc]
+        """Stream the items of a partition, each in the version that was planned."""
+        ranges = [(item, *_range(item)) for item in partition.items]
+        with ItemReader(self._objects, ranges) as ahead:
+            for item, start, end in ranges:
+                values = hive_values(item.uri, self._source.hive_partitions)
+                for raw in self._read(item, ahead.open_next(start, end)):
+                    yield with_partitions(raw, values, item.uri)
+
+    def _read(self, item: SourceItem, content: BinaryIO) -> Iterator[RawBatch]:
+        start, end = _range(item)
+
+        def open_range(first: int, last: int) -> BinaryIO:
+            return (
+                content if (first, last) == (start, end) else self._objects.open(item, first, last)
             )
 
-    def _get(self, item: SourceItem) -> Any:
-        etag = item.version.rsplit("-", 1)[0]
-        try:
-            return obstore.get(self._store, item.uri, options={"if_match": f'"{etag}"'})
-        except FileNotFoundError:
-            raise SourceRejected(
-                f"{self._where}: object {item.uri} was deleted after it was listed",
-                "run again; it is planned anew",
-            ) from None
-        except PreconditionError:
-            raise SourceRejected(
-                f"{self._where}: object {item.uri} was overwritten after it was listed",
-                "run again; it is planned anew",
-            ) from None
-        except (BaseError, OSError) as error:
-            raise classify(error, f"{self._where}: {item.uri}") from None
+        def local_path() -> Path:
+            path = self._scratch / "object"
+            with path.open("wb") as target, self._objects.open(item, start, end) as source:
+                _copy(source, target)
+            return path
 
-    def _open(self, item: SourceItem) -> BinaryIO:
-        answer = self._get(item)
-        if item.bytes <= WHOLE_BYTES:
-            try:
-                return io.BytesIO(memoryview(answer.bytes()))
-            except (BaseError, OSError) as error:
-                raise classify(error, f"{self._where}: {item.uri}") from None
-        stream = _ObjectStream(answer.stream(min_chunk_size=1 << 20), f"{self._where}: {item.uri}")
-        return cast(BinaryIO, io.BufferedReader(stream, 1 << 20))
+        def parquet() -> Path | BinaryIO:
+            if item.part is None and item.bytes <= PIECE_BYTES:
+                return content
+            return self._local_parquet(item, content)
 
-    def _fetch(self, item: SourceItem) -> Path:
+        yield from read_item(
+            self._source.format,
+            item,
+            self._limits,
+            self._columns,
+            open_range=open_range,
+            local_path=local_path,
+            parquet=parquet,
+        )
+
+    def _local_parquet(self, item: SourceItem, content: BinaryIO) -> Path:
+        """Write an object, or what a part of it needs, to a file in which all is at its place."""
         path = self._scratch / "object.parquet"
-        with self._open(item) as source, path.open("wb") as target:
-            while piece := source.read(1 << 20):
-                target.write(piece)
+        with path.open("wb") as target:
+            if item.part is None:
+                _copy(content, target)
+                return path
+            size = int(item.version.rpartition("-")[2])
+            target.truncate(size)
+            for start, end in self._needed(item, size):
+                target.seek(start)
+                with self._objects.open(item, start, end) as source:
+                    _copy(source, target)
         return path
 
-
-class _ObjectStream(io.RawIOBase):
-    """The chunks of an object as a file."""
-
-    def __init__(self, chunks: Any, where: str) -> None:
-        self._chunks = iter(chunks)
-        self._where = where
-        self._left = memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        while not self._left:
-            try:
-                self._left = memoryview(next(self._chunks))
-            except StopIteration:
-                return 0
-            except (BaseError, OSError) as error:
-                raise classify(error, self._where) from None
-        taken = self._left[: len(buffer)]
-        buffer[: len(taken)] = taken
-        self._left = self._left[len(taken) :]
-        return len(taken)
+    def _needed(self, item: SourceItem, size: int) -> list[tuple[int, int]]:
+        """Return where the row groups of a part and the footer are."""
+        assert item.part is not None
+        file = RangedFile(lambda start, end: self._objects.open(item, start, end), size)
+        try:
+            footer = pq.read_metadata(pa.PythonFile(file, mode="r"))
+        except pa.ArrowException:
+            raise SourceRejected(f"{item.uri}: cannot be read as Parquet") from None
+        file.seek(-FOOTER_TAIL, os.SEEK_END)
+        length = int.from_bytes(file.read(4), "little")
+        starts, ends = [], []
+        for number in range(item.part.start, item.part.end):
+            group = footer.row_group(number)
+            for column in map(group.column, range(group.num_columns)):
+                first = column.data_page_offset
+                if column.has_dictionary_page:
+                    first = min(first, column.dictionary_page_offset or first)
+                starts.append(first)
+                ends.append(first + column.total_compressed_size)
+        tail = size - FOOTER_TAIL - length
+        return [(min(starts, default=tail), max(ends, default=tail)), (tail, size)]
 
 
-def literal_prefix(pattern: str) -> str:
-    """Return the folder that all keys of a pattern are in; only it is listed."""
-    fixed = re.split(r"[*?\[]", pattern, maxsplit=1)[0]
-    return fixed if fixed == pattern else fixed.rpartition("/")[0]
+def _range(item: SourceItem) -> tuple[int, int]:
+    """Return the bytes of an item that are read in one pass, none of row groups."""
+    if item.part is None:
+        return 0, item.bytes
+    return (item.part.start, item.part.end) if item.part.unit == "bytes" else (0, 0)
 
 
-def key_pattern(pattern: str) -> re.Pattern[str]:
-    """Return a regular expression for a glob: ``**`` crosses slashes, ``*`` and ``?`` do not."""
-    parts = []
-    for part in re.split(r"(\*\*/|\*\*|\*|\?)", pattern):
-        wildcard = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}.get(part)
-        parts.append(re.escape(part) if wildcard is None else wildcard)
-    return re.compile("".join(parts), re.DOTALL)
+def _copy(source: BinaryIO, target: BinaryIO) -> None:
+    while piece := source.read(1 << 20):
+        target.write(piece)

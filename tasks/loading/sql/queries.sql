@@ -46,7 +46,7 @@ OVERRIDING SYSTEM VALUE VALUES (
 
 -- name: insert_source_items
 -- The objects of the partition, so that they are not planned again.
-INSERT INTO etl.source_items (dataset, uri, version, load_id) VALUES %s;
+INSERT INTO etl.source_items (dataset, uri, version, part, load_id) VALUES %s;
 
 -- name: insert_quarantine
 -- The refused rows of the partition, by reason.
@@ -54,8 +54,8 @@ INSERT INTO etl.quarantine (
     load_id, stage, rule, column_name, rows, message, source_uri, source_row) VALUES %s;
 
 -- name: committed_items
--- Every object that a dataset has loaded.
-SELECT uri, version FROM etl.source_items WHERE dataset = %(dataset)s;
+-- Every object, and every part of one, that a dataset has loaded.
+SELECT uri, version, part FROM etl.source_items WHERE dataset = %(dataset)s;
 
 -- name: committed_fingerprints
 -- Every partition that a dataset has loaded.

@@ -41,10 +41,20 @@ CREATE TABLE IF NOT EXISTS etl.source_items (
     dataset text NOT NULL,
     uri     text NOT NULL,
     version text NOT NULL,
+    part    text NOT NULL DEFAULT '',
     load_id bigint NOT NULL REFERENCES etl.loads,
-    PRIMARY KEY (dataset, uri, version)
+    PRIMARY KEY (dataset, uri, version, part)
 );
-COMMENT ON TABLE etl.source_items IS 'The objects and files that were loaded, in the version that was loaded.';
+COMMENT ON TABLE etl.source_items IS 'The objects and files that were loaded, in the version that was loaded; of large ones the parts.';
+-- A ledger that was made before objects had parts.
+DO $$ BEGIN
+    IF NOT EXISTS (SELECT 1 FROM pg_attribute
+                   WHERE attrelid = 'etl.source_items'::regclass AND attname = 'part') THEN
+        ALTER TABLE etl.source_items ADD COLUMN part text NOT NULL DEFAULT '';
+        ALTER TABLE etl.source_items DROP CONSTRAINT source_items_pkey;
+        ALTER TABLE etl.source_items ADD PRIMARY KEY (dataset, uri, version, part);
+    END IF;
+END $$;
 
 CREATE TABLE IF NOT EXISTS etl.quarantine (
     load_id     bigint NOT NULL REFERENCES etl.loads,
