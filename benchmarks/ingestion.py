@@ -236,8 +236,6 @@ def _source(name: str, job: dict[str, Any]) -> tuple[dict[str, Any], Any]:
     """Return how a dataset file declares the source, and its block."""
     from types import SimpleNamespace
 
-    from pydantic import SecretStr
-
     from blocks.rest_api import RestApiCredentials
     from blocks.source_database import SourceDatabase
 
@@ -250,9 +248,7 @@ def _source(name: str, job: dict[str, Any]) -> tuple[dict[str, Any], Any]:
         declared = {"kind": "s3", "path": "in/*.csv", "format": {"kind": "csv"}}
         return declared, _bucket(address, job["bucket"])
     if name == "table":
-        return {"kind": "database", "table": job["table"]}, SourceDatabase(
-            url=SecretStr(job["url"])
-        )
+        return {"kind": "database", "table": job["table"]}, SourceDatabase.from_url(job["url"])
     paging = {"kind": "page", "size": PAGE_RECORDS, "pages": "pages"}
     declared = {"kind": "rest", "path": job["path"], "records": "data", "pagination": paging}
     return declared, RestApiCredentials(base_url=job["base_url"], allow_private=True)
@@ -380,20 +376,22 @@ def main() -> None:
 
     console = Console(width=120)
     prepare = {"csv": prepare_csv, "objects": prepare_objects, "table": prepare_table}
-    with tempfile.TemporaryDirectory(prefix="dpp-bench-") as root:
-        with EmbeddedStack(Path(root) / "servers") as stack:
-            stack.start("postgres", "object_store")
-            for name in given.only or CONTENDERS:
-                folder = Path(root) / name
-                folder.mkdir()
-                console.print(f"[dim]preparing {TITLES[name]} …[/]")
-                job = prepare.get(name, prepare_api)(stack, folder, given.scale)
-                found: dict[str, Any] = {}
-                with api(job) if name == "api" else _as_it_is(job) as ready:
-                    for contender in CONTENDERS[name]:
-                        console.print(f"[dim]{contender} …[/]")
-                        found[contender] = measure(contender, name, ready, given.peers)
-                show(console, name, job, found)
+    with (
+        tempfile.TemporaryDirectory(prefix="dpp-bench-") as root,
+        EmbeddedStack(Path(root) / "servers") as stack,
+    ):
+        stack.start("postgres", "object_store")
+        for name in given.only or CONTENDERS:
+            folder = Path(root) / name
+            folder.mkdir()
+            console.print(f"[dim]preparing {TITLES[name]} …[/]")
+            job = prepare.get(name, prepare_api)(stack, folder, given.scale)
+            found: dict[str, Any] = {}
+            with api(job) if name == "api" else _as_it_is(job) as ready:
+                for contender in CONTENDERS[name]:
+                    console.print(f"[dim]{contender} …[/]")
+                    found[contender] = measure(contender, name, ready, given.peers)
+            show(console, name, job, found)
 
 
 @contextmanager

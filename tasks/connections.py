@@ -11,6 +11,7 @@ from typing import Any, Self, TypeVar, cast
 import httpx
 from obstore.store import ObjectStore
 from prefect.blocks.core import Block
+from prefect.blocks.system import Secret
 from prefect_aws import S3Bucket
 from pydantic import SecretStr
 from sqlalchemy import Engine
@@ -24,6 +25,7 @@ from blocks.source_database import SourceDatabase
 from blocks.warehouse import WarehouseCredentials
 from tasks.model.environment import Environment
 from tasks.model.errors import ConfigError, SourceUnavailable
+from tasks.model.source import S3Source
 
 BlockT = TypeVar("BlockT", bound=Block)
 LoadBlock = Callable[[type[Any], str], Any]
@@ -91,9 +93,13 @@ class Connections:
             raise ConfigError(f"block {self.environment.lake_block!r}: {error}") from None
         return lake
 
-    def object_store(self, name: str) -> ObjectStore:
-        """Open the bucket of an S3Bucket block."""
-        return s3_store(self.load(S3Bucket, name))
+    def object_store(self, source: S3Source) -> ObjectStore:
+        """Open the bucket of a source's S3Bucket block."""
+        bucket = self.load(S3Bucket, source.block)
+        key: SecretStr | None = None
+        if source.customer_key_block is not None:
+            key = SecretStr(str(self.load(Secret, source.customer_key_block).get()))
+        return s3_store(bucket, requester_pays=source.requester_pays, customer_key=key)
 
     def redis_url(self) -> str | None:
         """Return the address of the environment's Redis server, None if it has none."""

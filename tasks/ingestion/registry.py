@@ -48,7 +48,7 @@ def connector_for(
         settled = spec.load.mode == "append"
         return DatabaseConnector(spec.name, source, engine, limits, settled=settled)
     if isinstance(source, S3Source):
-        store = connections.object_store(source.block)
+        store = connections.object_store(source)
         return S3Connector(spec.name, source, store, scratch, limits, columns)
     plugin: type[ConnectorPlugin] = load_plugin(source.kind)
     context = ConnectorContext(connections, limits, scratch)
