@@ -44,6 +44,35 @@ def demo() -> None:
 
 
 @app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="Name of the dataset; its file gets it too.")],
+    whence: Annotated[
+        str,
+        typer.Option(
+            "--from",
+            help="A path or a glob in quotes; with --block: s3://bucket/path, https://…, or a table.",
+        ),
+    ],
+    block: Annotated[
+        str | None, typer.Option(help="Name of the block with the connection, for all but paths.")
+    ] = None,
+    rows: Annotated[int, typer.Option(min=1, help="Rows of the sample.")] = 10_000,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file of that name.")] = False,
+) -> None:
+    """Infer a dataset file from a sample, with comments on what is unsure.
+
+    dpp new orders --from "inbox/*.csv"
+
+    dpp new orders --from public.orders --block shop
+    """
+    with reporting_errors():
+        from cli.new import write_dataset
+        from tasks.environments import load_environment
+
+        write_dataset(load_environment(), name, whence, block, rows, force=force)
+
+
+@app.command()
 def check(
     names: Names = None,
     offline: Annotated[

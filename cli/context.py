@@ -32,7 +32,12 @@ def chosen(catalog: Catalog, names: Iterable[str]) -> list[str]:
 
 @contextmanager
 def connections(
-    environment: Environment, catalog: Catalog, names: Iterable[str], *, sources: bool
+    environment: Environment,
+    catalog: Catalog,
+    names: Iterable[str],
+    *,
+    sources: bool,
+    blocks: Iterable[str] = (),
 ) -> Iterator[Connections]:
     """Open connections for a command that runs no flow.
 
@@ -47,7 +52,7 @@ def connections(
         return
     from cli.local import local_servers, save_blocks
 
-    with local_servers(environment, catalog, names, starting) as local:
+    with local_servers(environment, catalog, names, starting, blocks) as local:
         prefect = sources and bool(local.blocks_of_the_user)
         local.start(prefect=prefect, sources=sources)
         from tasks.connections import Connections, load_from_prefect

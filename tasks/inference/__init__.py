@@ -1,0 +1,1 @@
+"""A first dataset file out of a sample of a source."""
