@@ -335,3 +335,19 @@ def test_overwritten_object_is_read_again_whole(objects: Objects) -> None:
     assert sum(count.updated for count in counts) == 20_000
     assert {row["x"] for row in objects.rows(spec)} == {"b\n"}
     assert objects.plan(spec, RunRequest()) == []
+
+
+def test_odd_objects_are_read_or_left_out_by_name(store: Bucket, scratch: Path) -> None:
+    """B39: an empty object is no rows, a folder is no object, a key is only ever a name."""
+    store.put("in/empty.csv", b"")
+    store.put("in/folder/", b"")
+    store.put("in/header.csv", b"id\n")
+    store.put("in/ a+b%41😀.csv", b"id\n1\n")
+    assert ids(store.connector(scratch)) == ["1"]
+    one = store.connector(scratch)
+    store.put("in/z.csv", b"id\n2\n")
+    store.proxy.decide = lambda asked, _n: (
+        Fault(403, "AccessDenied") if asked.key.endswith("/z.csv") else None
+    )
+    with pytest.raises(CredentialsRejected, match=r"object in/z\.csv: access refused"):
+        ids(one)
