@@ -22,12 +22,16 @@ EPOCH_DIGITS = (10, 13)
 ID_DIGITS = 11
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _WORDS = re.compile(r"[a-z]+|[0-9]+")
-CODE_WORDS = frozenset(
-    {"zip", "zipcode", "postcode", "postal", "plz", "phone", "tel", "telephone", "mobile", "fax", "iban",
-     "ean", "isbn", "gtin", "ssn", "code"}
-)  # fmt: skip
+_CODES = (
+    "zip zipcode postcode postal plz phone tel telephone mobile fax iban ean isbn gtin ssn code"
+)
+CODE_WORDS = frozenset(_CODES.split(" "))
 """A number of this name is no number: nobody adds phone numbers."""
 ID_WORDS = frozenset({"id", "key", "no", "nr", "num", "number", "ref", "sku"})
+UNCLEAR_NUMBERS = (
+    "1,234 may be a thousand or one and a bit, so it is kept as text. Declare type: int64, "
+    'format: {thousands: ","}, or type: decimal(p,s), format: {decimal: ","}'
+)
 MOMENT_WORDS = frozenset({"date", "day", "datum", "at", "on", "time", "timestamp", "ts", "dt"})
 _BOOLEANS = ({"yes", "no"}, {"y", "n"}, {"t", "f"}, {"on", "off"}, {"0", "1"})
 
@@ -125,16 +129,14 @@ def _typed(name: str, values: Sequence[str]) -> Guess | None:
 
 
 def _number(name: str, values: Sequence[str], numbers: Numbers) -> Guess:
-    if numbers.unclear:
-        return Guess(
-            "string",
-            doubts=("1,234 and 1.234 can each be a thousand or one and a bit; kept as text. Declare type: "
-                    'decimal(p,s), and format: {decimal: ",", thousands: "."} if that is how it is written',),
-        )  # fmt: skip
+    if numbers.unclear and numbers.separators:
+        return Guess("string", doubts=(UNCLEAR_NUMBERS,))
     words = words_of(name)
     if numbers.type == "int64":
         return _integer(values, words, numbers)
     doubts: list[str] = []
+    if numbers.unclear:
+        doubts.append("three decimals everywhere: does the point separate thousands?")
     if numbers.type == "string":
         return Guess("string", doubts=("numbers of more than 38 digits: kept as text",))
     if numbers.type == "float":
@@ -187,7 +189,7 @@ def _moment(moments: Moments) -> Guess:
     if moments.is_ambiguous:
         shown = " or ".join(f'"{made}"' for made in moments.formats)
         doubt = (
-            "day and month cannot be told apart in the sample (01/02 or 02/01?), so it is kept as text. "
+            "day and month cannot be told apart in the sample (01/02 or 02/01?): kept as text. "
             f"Declare type: {moments.type}, format: {shown}"
         )
         return Guess("string", doubts=(doubt,))
@@ -228,7 +230,8 @@ def _doubts_of_text(different: Sequence[str]) -> Iterable[str]:
     folded = {value.strip().lower() for value in different}
     if any(folded == pair for pair in _BOOLEANS):
         yes, no = sorted(different, key=lambda v: v.strip().lower() in ("no", "n", "f", "off"))[:2]
-        yield f'a boolean? type: boolean, replace: {{{json.dumps(yes)}: "true", {json.dumps(no)}: "false"}}'
+        true, false = json.dumps(yes), json.dumps(no)
+        yield f'a boolean? type: boolean, replace: {{{true}: "true", {false}: "false"}}'
     if words := [value for value in different if value in NULL_WORDS and len(different) > 1]:
         yield f"{', '.join(map(repr, words))} may mean NULL: null_values"
     if any(value != value.strip() for value in different):

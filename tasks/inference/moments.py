@@ -80,9 +80,10 @@ def find_moments(values: Sequence[str]) -> Moments | None:
     for clock in _CLOCKS:
         fitting = [made for made in _DATES if _fits(made + clock, values)]
         if fitting:
-            # 10/11/2024 fits both the padded and the other form of one order: those agree.
-            orders = {_order(made): made for made in reversed(fitting)}
-            formats = tuple(made + clock for made in reversed(orders.values()))
+            orders: dict[str, str] = {}
+            for made in fitting:  # 10/11/2024 fits the padded form of an order and the other one
+                orders.setdefault(made.replace("%-", "%"), made)
+            formats = tuple(made + clock for made in orders.values())
             return Moments("timestamp" if clock else "date", formats)
     return None
 
@@ -95,10 +96,6 @@ def is_compact_date(values: Sequence[str]) -> bool:
         and _matches(re.compile(r"(?P<Y>\d{4})(?P<m>\d{2})(?P<d>\d{2})"), value)
         for value in values
     )
-
-
-def _order(text_format: str) -> str:
-    return text_format.replace("-", "") if "%-" in text_format else text_format
 
 
 def _fits(text_format: str, values: Sequence[str]) -> bool:

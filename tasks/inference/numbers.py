@@ -105,10 +105,9 @@ def _separated(values: Sequence[str], decimal: str, thousands: str) -> Numbers |
     has_groups = any(thousands in value for value in values)
     if not any(decimal in value for value in values):
         separators = (("thousands", thousands),) if has_groups else ()
-        if thousands == "." or decimal == ",":
-            # Without a decimal in the sample '1.234' is read as groups only if it says so somewhere.
-            unclear = unclear or thousands == "."
         found = _integers(bare)
+        if found.type != "int64" and separators:
+            separators = (("decimal", decimal), *separators)
     else:
         separators = tuple(
             (name, mark)
