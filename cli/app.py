@@ -43,6 +43,54 @@ def demo() -> None:
 
 
 @app.command()
+def new(
+    name: Annotated[
+        str | None, typer.Argument(help="Name of the dataset; that of its source without it.")
+    ] = None,
+    origin: Annotated[
+        str,
+        typer.Option(
+            "--from",
+            help="What it reads: a file, a folder or a pattern; s3://bucket/key; https://host/path "
+            "(JSON); or block/table for a database.",
+        ),
+    ] = ...,  # type: ignore[assignment]  # typer: required
+    block: Annotated[
+        str | None,
+        typer.Option(
+            help="Block with the connection; without it that of the bucket's or the host's name."
+        ),
+    ] = None,
+    records: Annotated[
+        str | None, typer.Option(help="Where in a JSON document the records are: data.items.")
+    ] = None,
+    rows: Annotated[int, typer.Option(min=1, max=1_000_000, help="Rows to look at.")] = 10_000,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    dry: Annotated[
+        bool, typer.Option("--print", help="Print the file instead of writing it.")
+    ] = False,
+) -> None:
+    """Propose a dataset file from a sample, with a comment on each thing that was not certain.
+
+    Nothing is loaded. Look at the comments, then: dpp check NAME, dpp run NAME.
+
+    dpp new --from inbox/invoices.csv
+
+    dpp new orders --from "s3://landing/orders/*.jsonl.gz" --block landing
+
+    dpp new --from shop/public.customers
+    """
+    with reporting_errors():
+        from cli.new import Wish, propose_dataset, show_proposal
+
+        wish = Wish(origin, name, block, records, rows, force, dry)
+        made, text, path = propose_dataset(wish)
+        show_proposal(made, path)
+        if dry:
+            typer.echo(text, nl=False)
+
+
+@app.command()
 def check(
     names: Names = None,
     offline: Annotated[

@@ -32,11 +32,17 @@ def chosen(catalog: Catalog, names: Iterable[str]) -> list[str]:
 
 @contextmanager
 def connections(
-    environment: Environment, catalog: Catalog, names: Iterable[str], *, sources: bool
+    environment: Environment,
+    catalog: Catalog,
+    names: Iterable[str],
+    *,
+    sources: bool,
+    blocks: Iterable[str] = (),
 ) -> Iterator[Connections]:
     """Open connections for a command that runs no flow.
 
     In dev the embedded servers are started as needed; the Prefect server only for blocks of the user.
+    ``blocks`` are needed beside those of the datasets.
     """
     if not environment.embedded:
         _require_prefect_url()
@@ -47,7 +53,7 @@ def connections(
         return
     from cli.local import local_servers, save_blocks
 
-    with local_servers(environment, catalog, names, starting) as local:
+    with local_servers(environment, catalog, names, starting, blocks) as local:
         prefect = sources and bool(local.blocks_of_the_user)
         local.start(prefect=prefect, sources=sources)
         from tasks.connections import Connections, load_from_prefect

@@ -29,17 +29,22 @@ class LocalServers:
         stack: The servers.
         environment: The dev environment.
         specs: The datasets that are worked on.
+        more_blocks: Blocks that are needed beside theirs.
     """
 
     def __init__(
-        self, stack: EmbeddedStack, environment: Environment, specs: Iterable[DatasetSpec]
+        self,
+        stack: EmbeddedStack,
+        environment: Environment,
+        specs: Iterable[DatasetSpec],
+        more_blocks: Iterable[str] = (),
     ) -> None:
         from demo.servers import SERVERS
 
         self.stack = stack
         self._environment = environment
         blocks = (getattr(spec.source, "block", None) for spec in specs)
-        named = {str(block) for block in blocks if block}
+        named = {*(str(block) for block in blocks if block), *more_blocks}
         self.source_blocks = named & SERVERS.keys()
         self.blocks_of_the_user = named - SERVERS.keys()
         """Blocks that only the Prefect server has."""
@@ -99,7 +104,11 @@ class LocalServers:
 
 @contextmanager
 def local_servers(
-    environment: Environment, catalog: Catalog, names: Iterable[str], on_event: OnEvent
+    environment: Environment,
+    catalog: Catalog,
+    names: Iterable[str],
+    on_event: OnEvent,
+    blocks: Iterable[str] = (),
 ) -> Iterator[LocalServers]:
     """Become a user of the embedded servers; the last user's end stops them."""
     from demo.servers import weather_component
@@ -112,7 +121,7 @@ def local_servers(
     specs = [catalog[name] for name in sorted(chosen)]
     weather = weather_component(load_secrets(root / ".local").api_key)
     with EmbeddedStack(root, on_event, extra=[weather]) as stack:
-        yield LocalServers(stack, environment, specs)
+        yield LocalServers(stack, environment, specs, blocks)
 
 
 def save_blocks(blocks: dict[str, Any]) -> None:

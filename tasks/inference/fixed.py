@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from tasks.inference.dialect import LOOKED_AT, find_numbers
+from tasks.inference.dialect import LOOKED_AT
 from tasks.inference.names import column_names
+from tasks.inference.numbers import find_numbers
 
 FEWEST_LINES = 3
 WIDEST = 10_000

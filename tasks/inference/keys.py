@@ -21,8 +21,8 @@ def suggest_key(
 ) -> tuple[str, ...]:
     """Return the key that a person would try first, () if there is none.
 
-    A column is one if it has no value twice in the sample and a name or a type that keys have; that
-    prices happen to differ makes no key of them. Else two such columns are, together.
+    A column is one if it has no value twice in the sample and a name or a type that keys have, or is
+    the first; that prices happen to differ makes no key of them. Else two such columns are, together.
 
     Args:
         dataset: Name of the dataset.
@@ -34,7 +34,9 @@ def suggest_key(
     single = [name for name, guess in guesses.items() if _may_be_key(name, guess)]
     if single:
         return (min(single, key=lambda name: _rank(dataset, name)),)
-    first = next(iter(guesses), None)
+    first = next(iter(guesses), "")
+    if first and guesses[first].is_unique and guesses[first].type in KEY_TYPES:
+        return (first,)
     parts = [
         name
         for name, guess in guesses.items()

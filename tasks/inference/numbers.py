@@ -104,7 +104,7 @@ def _separated(values: Sequence[str], decimal: str, thousands: str) -> Numbers |
     bare = [value.strip("()+-").replace(thousands, "").replace(decimal, ".") for value in values]
     has_groups = any(thousands in value for value in values)
     if not any(decimal in value for value in values):
-        separators = (("thousands", thousands),) if has_groups else ()
+        separators: tuple[tuple[str, str], ...] = (("thousands", thousands),) if has_groups else ()
         found = _integers(bare)
         if found.type != "int64" and separators:
             separators = (("decimal", decimal), *separators)
