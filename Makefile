@@ -8,10 +8,10 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test lint schema lock clean
+.PHONY: help setup demo up test lint schema lock bench-ingestion clean
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY)  ## install what is missing into .venv
 
@@ -54,5 +54,10 @@ lock: $(READY)  ## resolve pyproject.toml again into requirements.lock (needs uv
 	@uv pip compile pyproject.toml --all-extras --generate-hashes --universal --python-version 3.11 \
 	  --no-header --no-annotate --quiet --output-file requirements.lock
 
+bench-ingestion: $(READY)  ## measure extraction beside pandas and dlt, about ten minutes
+	@test -x .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers
+	@.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
+	@$(BIN)/python -m benchmarks.ingestion
+
 clean:  ## remove the installation and everything the demo made
-	@rm -rf $(VENV) .local
+	@rm -rf $(VENV) .venv-peers .local

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from obstore.store import LocalStore, ObjectStore, S3Store
 from prefect.blocks.core import Block
 from prefect_aws import AwsCredentials, MinIOCredentials, S3Bucket
-from pydantic import Field
+from pydantic import Field, SecretStr
 
 from blocks.lake import Lake
 
@@ -27,21 +27,42 @@ CONNECT_TIMEOUT = timedelta(seconds=10)
 CLIENT_RETRIES = {"max_retries": 2, "retry_timeout": timedelta(seconds=20)}
 
 
-def s3_store(bucket: S3Bucket) -> S3Store:
-    """Return a store for the bucket (and folder) of a prefect-aws block."""
+def s3_store(
+    bucket: S3Bucket, *, requester_pays: bool = False, customer_key: SecretStr | None = None
+) -> S3Store:
+    """Return a store for the bucket (and folder) of a prefect-aws block.
+
+    Args:
+        bucket: The block.
+        requester_pays: Accept that the owner of the credentials pays for the requests.
+        customer_key: Key, in base64, of objects encrypted with a key of the customer (SSE-C).
+    """
+    more: S3Config = {}
+    if requester_pays:
+        more["request_payer"] = True
+    if customer_key is not None:
+        more["server_side_encryption"] = "sse-c"
+        more["sse_customer_key_base64"] = customer_key.get_secret_value()
     prefix = bucket.bucket_folder.strip("/") or None
-    return _s3(bucket.bucket_name, prefix, bucket.credentials)
+    return _s3(bucket.bucket_name, prefix, bucket.credentials, more)
 
 
-def _s3(bucket: str, prefix: str | None, credentials: AwsCredentials | MinIOCredentials) -> S3Store:
+def _s3(
+    bucket: str,
+    prefix: str | None,
+    credentials: AwsCredentials | MinIOCredentials,
+    more: S3Config | None = None,
+) -> S3Store:
     client = credentials.aws_client_parameters
     endpoint = client.endpoint_url
     config: S3Config = {
         "region": getattr(credentials, "region_name", None) or "us-east-1",
         "virtual_hosted_style_request": endpoint is None,
     }
+    config.update(more or {})
     if endpoint:
         config["endpoint"] = endpoint
+    provider = None
     if isinstance(credentials, MinIOCredentials):
         config["access_key_id"] = credentials.minio_root_user
         config["secret_access_key"] = credentials.minio_root_password.get_secret_value()
@@ -54,7 +75,6 @@ def _s3(bucket: str, prefix: str | None, credentials: AwsCredentials | MinIOCred
         from obstore.auth.boto3 import Boto3CredentialProvider
 
         provider = Boto3CredentialProvider(credentials.get_boto3_session())
-        return S3Store(bucket, prefix=prefix, config=config, credential_provider=provider)
     return S3Store(
         bucket,
         prefix=prefix,
@@ -65,6 +85,7 @@ def _s3(bucket: str, prefix: str | None, credentials: AwsCredentials | MinIOCred
             "allow_http": bool(endpoint and endpoint.startswith("http://")),
         },
         retry_config=CLIENT_RETRIES,  # type: ignore[arg-type]
+        **({"credential_provider": provider} if provider else {}),
     )
 
 

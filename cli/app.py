@@ -16,6 +16,7 @@ from rich.markup import escape
 from cli.console import console, reporting_errors, stderr
 from cli.context import chosen, connections, open_project, prefect_ready
 from cli.quarantine import quarantine_app
+from tasks.model.run import RunRequest
 
 app = typer.Typer(
     name="dpp",
@@ -44,50 +45,31 @@ def demo() -> None:
 
 @app.command()
 def new(
-    name: Annotated[
-        str | None, typer.Argument(help="Name of the dataset; that of its source without it.")
-    ] = None,
-    origin: Annotated[
+    name: Annotated[str, typer.Argument(help="Name of the dataset; its file gets it too.")],
+    whence: Annotated[
         str,
         typer.Option(
             "--from",
-            help="What it reads: a file, a folder or a pattern; s3://bucket/key; https://host/path "
-            "(JSON); or block/table for a database.",
+            help="A path or a glob in quotes; with --block: s3://bucket/path, https://…, or a table.",
         ),
-    ] = ...,  # type: ignore[assignment]  # typer: required
+    ],
     block: Annotated[
-        str | None,
-        typer.Option(
-            help="Block with the connection; without it that of the bucket's or the host's name."
-        ),
+        str | None, typer.Option(help="Name of the block with the connection, for all but paths.")
     ] = None,
-    records: Annotated[
-        str | None, typer.Option(help="Where in a JSON document the records are: data.items.")
-    ] = None,
-    rows: Annotated[int, typer.Option(min=1, max=1_000_000, help="Rows to look at.")] = 10_000,
-    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
-    dry: Annotated[
-        bool, typer.Option("--print", help="Print the file instead of writing it.")
-    ] = False,
+    rows: Annotated[int, typer.Option(min=1, help="Rows of the sample.")] = 10_000,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file of that name.")] = False,
 ) -> None:
-    """Propose a dataset file from a sample, with a comment on each thing that was not certain.
+    """Infer a dataset file from a sample, with comments on what is unsure.
 
-    Nothing is loaded. Look at the comments, then: dpp check NAME, dpp run NAME.
+    dpp new orders --from "inbox/*.csv"
 
-    dpp new --from inbox/invoices.csv
-
-    dpp new orders --from "s3://landing/orders/*.jsonl.gz" --block landing
-
-    dpp new --from shop/public.customers
+    dpp new orders --from public.orders --block shop
     """
     with reporting_errors():
-        from cli.new import Wish, propose_dataset, show_proposal
+        from cli.new import write_dataset
+        from tasks.environments import load_environment
 
-        wish = Wish(origin, name, block, records, rows, force, dry)
-        made, text, path = propose_dataset(wish)
-        show_proposal(made, path)
-        if dry:
-            typer.echo(text, nl=False)
+        write_dataset(load_environment(), name, whence, block, rows, force=force)
 
 
 @app.command()
@@ -124,14 +106,16 @@ def plan(names: Names = None, as_json: AsJson = False) -> None:
         picked = chosen(catalog, names or [])
         with connections(environment, catalog, picked, sources=True) as opened:
             from cli.render import plan_table
-            from tasks.ingestion.ingest import plan_partitions
+            from tasks.ingestion.ingest import planning_connector
+            from tasks.ingestion.planning import plan_partitions
             from tasks.loading.ledger import ensure_ledger, source_state
 
             engine = opened.warehouse()
             ensure_ledger(engine)
             for name in picked:
                 state = source_state(engine, name)
-                partitions = plan_partitions(environment, catalog[name], state, opened)
+                connector = planning_connector(environment, catalog[name], opened)
+                partitions = plan_partitions(connector, catalog[name], state, RunRequest(), name)
                 if as_json:
                     for partition in partitions:
                         typer.echo(partition.model_dump_json())
@@ -152,6 +136,9 @@ def run(
     schedule: Annotated[
         str | None, typer.Option(help="Run a schedule instead: daily or hourly.")
     ] = None,
+    refresh: Annotated[
+        bool, typer.Option("--refresh", help="Load again what was loaded before; needs names.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Load what is new. In dev whatever it needs is started, and stopped again at the end."""
@@ -159,6 +146,8 @@ def run(
         environment, catalog = open_project()
         if schedule not in (None, "daily", "hourly") or (schedule and names):
             raise typer.BadParameter("--schedule takes daily or hourly, and no names beside it")
+        if refresh and not names:
+            raise typer.BadParameter("--refresh needs the names of the datasets")
         picked = (
             [spec.name for spec in catalog.scheduled(schedule)]
             if schedule
@@ -177,7 +166,9 @@ def run(
             require_warehouse(environment)
             report = with_progress(
                 lambda: (
-                    run_schedule(schedule) if schedule else run_datasets(picked, environment.name)
+                    run_schedule(schedule)
+                    if schedule
+                    else run_datasets(picked, environment.name, refresh=refresh)
                 )
             )
         if as_json:
@@ -185,6 +176,39 @@ def run(
         else:
             show_report(report)
         raise typer.Exit(exit_code(report))
+
+
+@app.command()
+def backfill(
+    name: Annotated[str, typer.Argument(help="The dataset.")],
+    start: Annotated[
+        str, typer.Option("--from", help="Begin of the span: 2013-01-01, or with a time; UTC.")
+    ],
+    end: Annotated[str, typer.Option("--to", help="End of the span, which is not part of it.")],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be loaded, and load nothing.")
+    ] = False,
+    refresh: Annotated[
+        bool, typer.Option("--refresh", help="Load again what was loaded before.")
+    ] = False,
+    max_parallel: Annotated[
+        int, typer.Option(min=1, help="Most partitions at a time; one leaves room for live runs.")
+    ] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Load what is missing in a span of a source's time, beside the live runs.
+
+    It shows the partitions with their rows and bytes before it begins.
+    """
+    with reporting_errors():
+        from cli.backfill import run_backfill, span_of
+
+        environment, catalog = open_project()
+        request = RunRequest(window=span_of(start, end), refresh=refresh, max_parallel=max_parallel)
+        code = run_backfill(
+            environment, catalog, catalog[name], request, dry_run=dry_run, as_json=as_json
+        )
+        raise typer.Exit(code)
 
 
 @app.command()

@@ -42,7 +42,6 @@ def connections(
     """Open connections for a command that runs no flow.
 
     In dev the embedded servers are started as needed; the Prefect server only for blocks of the user.
-    ``blocks`` are needed beside those of the datasets.
     """
     if not environment.embedded:
         _require_prefect_url()

@@ -14,7 +14,6 @@ from embedded.stack import EmbeddedStack
 from embedded.supervision import EmbeddedServerError
 from tasks.datasets import Catalog
 from tasks.environments import project_root
-from tasks.model.dataset import DatasetSpec
 from tasks.model.environment import Environment
 from tasks.model.errors import ConfigError, SourceUnavailable
 
@@ -28,23 +27,14 @@ class LocalServers:
     Args:
         stack: The servers.
         environment: The dev environment.
-        specs: The datasets that are worked on.
-        more_blocks: Blocks that are needed beside theirs.
+        named: The blocks of the sources that are worked on.
     """
 
-    def __init__(
-        self,
-        stack: EmbeddedStack,
-        environment: Environment,
-        specs: Iterable[DatasetSpec],
-        more_blocks: Iterable[str] = (),
-    ) -> None:
+    def __init__(self, stack: EmbeddedStack, environment: Environment, named: set[str]) -> None:
         from demo.servers import SERVERS
 
         self.stack = stack
         self._environment = environment
-        blocks = (getattr(spec.source, "block", None) for spec in specs)
-        named = {*(str(block) for block in blocks if block), *more_blocks}
         self.source_blocks = named & SERVERS.keys()
         self.blocks_of_the_user = named - SERVERS.keys()
         """Blocks that only the Prefect server has."""
@@ -110,7 +100,15 @@ def local_servers(
     on_event: OnEvent,
     blocks: Iterable[str] = (),
 ) -> Iterator[LocalServers]:
-    """Become a user of the embedded servers; the last user's end stops them."""
+    """Become a user of the embedded servers; the last user's end stops them.
+
+    Args:
+        environment: The dev environment.
+        catalog: All datasets.
+        names: Those that are worked on.
+        on_event: Is told of servers that are started.
+        blocks: Blocks of sources that no dataset has yet.
+    """
     from demo.servers import weather_component
     from embedded.secrets import load_secrets
 
@@ -118,10 +116,11 @@ def local_servers(
     chosen = {*names}
     for name in chosen:
         chosen.update(catalog[name].dependencies)
-    specs = [catalog[name] for name in sorted(chosen)]
+    of_datasets = (getattr(catalog[name].source, "block", None) for name in chosen)
+    named = {str(block) for block in of_datasets if block}.union(blocks)
     weather = weather_component(load_secrets(root / ".local").api_key)
     with EmbeddedStack(root, on_event, extra=[weather]) as stack:
-        yield LocalServers(stack, environment, specs, blocks)
+        yield LocalServers(stack, environment, named)
 
 
 def save_blocks(blocks: dict[str, Any]) -> None:

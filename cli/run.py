@@ -12,7 +12,7 @@ from cli.console import ConsoleHandler, console, is_interactive, stderr
 from cli.render import equation_lines, failure_lines, report_table
 from tasks.model.environment import Environment
 from tasks.model.errors import ExitCode
-from tasks.model.run import DatasetReport, RunReport
+from tasks.model.run import DatasetReport, RunReport, RunRequest
 
 ReportT = TypeVar("ReportT", DatasetReport, RunReport)
 
@@ -25,19 +25,42 @@ def require_warehouse(environment: Environment) -> None:
     ledger_exists(Connections(environment).warehouse())
 
 
-def run_datasets(names: Sequence[str], environment: str) -> RunReport:
+def run_datasets(names: Sequence[str], environment: str, *, refresh: bool = False) -> RunReport:
     """Run some datasets one after the other, each as a flow run of its own."""
     from flows.dataset import DatasetParameters, dataset
 
     started, clock = datetime.now(UTC), time.monotonic()
     reports: list[DatasetReport] = []
     for name in names:
-        state = dataset(DatasetParameters(dataset=name), return_state=True)
+        state = dataset(DatasetParameters(dataset=name, refresh=refresh), return_state=True)
         reports.append(_result(state, DatasetReport))
     return RunReport(
         environment=environment,
         run=f"run of {', '.join(names)}",
         datasets=tuple(reports),
+        started_at=started,
+        seconds=time.monotonic() - clock,
+    )
+
+
+def run_span(name: str, environment: str, request: RunRequest) -> RunReport:
+    """Run a backfill as its deployment does."""
+    from flows.backfill import BackfillParameters, backfill
+
+    assert request.window is not None
+    started, clock = datetime.now(UTC), time.monotonic()
+    parameters = BackfillParameters(
+        dataset=name,
+        start=request.window.start,
+        end=request.window.end,
+        refresh=request.refresh,
+        max_parallel=request.max_parallel or 1,
+    )
+    report = _result(backfill(parameters, return_state=True), DatasetReport)
+    return RunReport(
+        environment=environment,
+        run=f"backfill of {name}",
+        datasets=(report,),
         started_at=started,
         seconds=time.monotonic() - clock,
     )

@@ -46,8 +46,9 @@ def serve() -> None:
             f"\n[bold]Prefect UI[/]  {ui_url(local.stack.prefect_api_url)}\n"
             f"[bold]PostgreSQL[/]  {address.host}:{address.port}, database warehouse, user "
             f"{address.user}, password in .local/secrets.json\n"
-            f"deployments dataset-{environment.name}, daily-{environment.name} and "
-            f"hourly-{environment.name} can be run from the UI. Ctrl-C stops everything.",
+            f"deployments dataset-{environment.name}, backfill-{environment.name}, "
+            f"daily-{environment.name} and hourly-{environment.name} can be run from the UI. "
+            "Ctrl-C stops everything.",
             highlight=False,
             soft_wrap=True,
         )

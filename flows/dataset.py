@@ -31,6 +31,7 @@ from tasks.model.run import (
     PartitionFailure,
     RowCounts,
     RunReport,
+    RunRequest,
 )
 from tasks.reporting import progress
 from tasks.reporting.alerts import send_alerts
@@ -46,6 +47,7 @@ class DatasetParameters(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     dataset: str = Field(description="Name of the dataset, as in its file.")
+    refresh: bool = Field(False, description="Load again what was loaded before.")
 
 
 def _name_run() -> str:
@@ -59,12 +61,16 @@ def dataset(parameters: DatasetParameters) -> State[DatasetReport]:
 
     Running it again is always safe: partitions that are in the ledger are not touched.
     """
+    return run_and_report(parameters.dataset, RunRequest(refresh=parameters.refresh))
+
+
+def run_and_report(name: str, request: RunRequest) -> State[DatasetReport]:
+    """Run one dataset as a flow run does, and tell how it went."""
     ensure_logs()
     environment = load_environment()
     catalog = environment_catalog(environment)
-    spec = catalog[parameters.dataset]
     started = datetime.now(UTC)
-    report = run_dataset(environment, catalog, spec)
+    report = run_dataset(environment, catalog, catalog[name], request)
     run_report = RunReport(
         environment=environment.name,
         run=_run_name(),
@@ -81,7 +87,9 @@ def dataset(parameters: DatasetParameters) -> State[DatasetReport]:
     return Completed(message=_summary(report), data=report)
 
 
-def run_dataset(environment: Environment, catalog: Catalog, spec: DatasetSpec) -> DatasetReport:
+def run_dataset(
+    environment: Environment, catalog: Catalog, spec: DatasetSpec, request: RunRequest
+) -> DatasetReport:
     """Run one dataset and return its report; a failure is part of the report."""
     started = time.monotonic()
     sweep_scratch(environment)
@@ -89,8 +97,8 @@ def run_dataset(environment: Environment, catalog: Catalog, spec: DatasetSpec) -
     partitions: list[Partition] = []
     table_rows: int | None = None
     try:
-        fence, state = open_run(environment, spec, _run_name())
-        partitions = plan(environment, spec, state)
+        fence, state = open_run(environment, spec, _run_name(), request.purpose)
+        partitions = plan(environment, spec, state, request, _run_id())
         progress.planned(spec.name, len(partitions))
         if partitions:
             run = DatasetRun(
@@ -102,8 +110,10 @@ def run_dataset(environment: Environment, catalog: Catalog, spec: DatasetSpec) -
                 ),
                 run=_run_name(),
                 fence=fence,
+                purpose=request.purpose,
             )
-            results = _run_partitions(run, partitions)
+            most = request.max_parallel or environment.concurrency
+            results = _run_partitions(run, partitions, most)
         table_rows = count_rows(environment, spec)
         if spec.load.index and table_rows is not None:
             build_index(environment, spec)
@@ -113,11 +123,11 @@ def run_dataset(environment: Environment, catalog: Catalog, spec: DatasetSpec) -
 
 
 def _run_partitions(
-    run: DatasetRun, partitions: list[Partition]
+    run: DatasetRun, partitions: list[Partition], most: int
 ) -> list[LoadReceipt | PartitionFailure]:
     artifact = ProgressArtifact(run.spec.name, len(partitions))
     results: list[LoadReceipt | PartitionFailure] = []
-    with ThreadPoolExecutor(run.environment.concurrency, "partition") as pool:
+    with ThreadPoolExecutor(most, "partition") as pool:
         try:
             futures = [
                 # Each thread has the context of this flow run, so that its tasks belong to it.
@@ -186,6 +196,10 @@ def _summary(report: DatasetReport) -> str:
         first = report.failures[0]
         text = f"{len(report.failures)} failed, first {first.label}: {first.message}; {text}"
     return text
+
+
+def _run_id() -> str:
+    return str(flow_run.get_id() or _run_name())
 
 
 def _run_name() -> str:

@@ -18,7 +18,7 @@ from tasks.model.errors import (
     CredentialsRejected,
     LoadConflict,
 )
-from tasks.model.run import LakeFile, LoadReceipt, Partition, PartitionFailure
+from tasks.model.run import LakeFile, LoadReceipt, Partition, PartitionFailure, Purpose
 from tasks.stages import refreshed_if_broken
 from tasks.transformation.transform import transform, transformation_work
 
@@ -39,6 +39,7 @@ class DatasetRun:
         snapshots: Their rows, as taken at the start of the run.
         run: Name of the run.
         fence: Number under which this run may publish.
+        purpose: Among which runs the fence decides.
         called_off: Set when going on is of no use.
     """
 
@@ -48,6 +49,7 @@ class DatasetRun:
     snapshots: dict[str, LakeFile]
     run: str
     fence: int
+    purpose: Purpose
     called_off: Event = field(default_factory=Event)
 
 
@@ -74,7 +76,9 @@ def run_partition(dataset_run: DatasetRun, partition: Partition) -> LoadReceipt 
             work, run.environment, run.spec, raw, run.snapshots
         )
         stage = "loading"
-        return load(work, run.environment, run.spec, run.lookups, partition, clean, run.fence)
+        return load(
+            work, run.environment, run.spec, run.lookups, partition, clean, run.fence, run.purpose
+        )
     except Exception as error:  # the one place where a partition's failure becomes a value
         if isinstance(classify(error), HOPELESS):
             run.called_off.set()

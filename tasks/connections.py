@@ -11,9 +11,11 @@ from typing import Any, Self, TypeVar, cast
 import httpx
 from obstore.store import ObjectStore
 from prefect.blocks.core import Block
+from prefect.blocks.system import Secret
 from prefect_aws import S3Bucket
 from pydantic import SecretStr
 from sqlalchemy import Engine
+from sqlalchemy.exc import NoSuchModuleError
 
 from blocks.lake import Lake
 from blocks.object_store import LakeStorage, s3_store
@@ -23,6 +25,7 @@ from blocks.source_database import SourceDatabase
 from blocks.warehouse import WarehouseCredentials
 from tasks.model.environment import Environment
 from tasks.model.errors import ConfigError, SourceUnavailable
+from tasks.model.source import S3Source
 
 BlockT = TypeVar("BlockT", bound=Block)
 LoadBlock = Callable[[type[Any], str], Any]
@@ -90,9 +93,13 @@ class Connections:
             raise ConfigError(f"block {self.environment.lake_block!r}: {error}") from None
         return lake
 
-    def object_store(self, name: str) -> ObjectStore:
-        """Open the bucket of an S3Bucket block."""
-        return s3_store(self.load(S3Bucket, name))
+    def object_store(self, source: S3Source) -> ObjectStore:
+        """Open the bucket of a source's S3Bucket block."""
+        bucket = self.load(S3Bucket, source.block)
+        key: SecretStr | None = None
+        if source.customer_key_block is not None:
+            key = SecretStr(str(self.load(Secret, source.customer_key_block).get()))
+        return s3_store(bucket, requester_pays=source.requester_pays, customer_key=key)
 
     def redis_url(self) -> str | None:
         """Return the address of the environment's Redis server, None if it has none."""
@@ -110,7 +117,15 @@ class Connections:
 
     def database(self, name: str) -> Engine:
         """Open the database of a SourceDatabase block."""
-        engine: Engine = self.load(SourceDatabase, name).get_engine()
+        block = self.load(SourceDatabase, name)
+        try:
+            engine: Engine = block.get_engine()
+        except (NoSuchModuleError, ImportError):
+            raise ConfigError(
+                f"block {name!r}: the driver of {block.drivername!r} is not installed",
+                "install it, for MySQL with: pip install 'data-processing-pipeline[mysql]'; "
+                "or correct drivername",
+            ) from None
         self._opened.callback(engine.dispose)
         return engine
 

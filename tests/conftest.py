@@ -13,9 +13,10 @@ from sqlalchemy import Engine
 from blocks.lake import Lake
 from blocks.warehouse import WarehouseCredentials
 from tasks.loading.ledger import ensure_ledger
+from tests.mariadb import mariadb, mariadb_port
 from tests.server import postgres_port, warehouse
 
-__all__ = ["postgres_port", "warehouse"]
+__all__ = ["mariadb", "mariadb_port", "postgres_port", "warehouse"]
 
 # A busy machine is no failure of ours.
 settings.register_profile("suite", deadline=None)

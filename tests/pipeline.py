@@ -13,18 +13,20 @@ from sqlalchemy import Engine
 from blocks.lake import Lake
 from tasks.ingestion.connector import Connector, PlanLimits
 from tasks.ingestion.connectors.files import FilesConnector
+from tasks.ingestion.planning import plan_partitions
 from tasks.ingestion.read import ingest_partition
 from tasks.lake import manifest_key
 from tasks.loading.ledger import open_dataset, session, source_state
 from tasks.loading.publish import Load, load_partition
 from tasks.loading.schema import target
 from tasks.model.dataset import DatasetSpec
-from tasks.model.run import LoadReceipt, Manifest, Partition
+from tasks.model.run import LoadReceipt, Manifest, Partition, RunRequest
 from tasks.model.source import FilesSource
 from tasks.transformation.execute import STAGE, transform_partition, transformation_identity
 from tasks.transformation.snapshot import lookup_columns, snapshot_lookup
 
 MEMORY = 128 << 20
+WHAT_IS_NEW = RunRequest()
 
 
 @dataclass
@@ -42,8 +44,11 @@ class Pipeline:
         assert isinstance(spec.source, FilesSource)
         return FilesConnector(spec.name, spec.source, self.base, self.limits, len(spec.columns))
 
-    def plan(self, spec: DatasetSpec) -> list[Partition]:
-        return self.connector(spec).plan(source_state(self.engine, spec.name))
+    def plan(
+        self, spec: DatasetSpec, request: RunRequest = WHAT_IS_NEW, run_id: str = "test"
+    ) -> list[Partition]:
+        state = source_state(self.engine, spec.name)
+        return plan_partitions(self.connector(spec), spec, state, request, run_id)
 
     def transform(self, spec: DatasetSpec, partition: Partition) -> tuple[str, Manifest]:
         raw = ingest_partition(self.connector(spec), partition, spec, self.lake, self.scratch)
@@ -60,11 +65,13 @@ class Pipeline:
         identity = transformation_identity(spec, raw, snapshots)
         return manifest_key(STAGE, spec.name, raw.fingerprint, identity), clean
 
-    def run(self, spec: DatasetSpec, run: str = "test") -> list[LoadReceipt]:
-        """Load what is new."""
-        fence = open_dataset(self.engine, spec.name, run)
+    def run(
+        self, spec: DatasetSpec, run: str = "test", request: RunRequest = WHAT_IS_NEW
+    ) -> list[LoadReceipt]:
+        """Load what is asked for."""
+        fence = open_dataset(self.engine, spec.name, run, request.purpose)
         receipts = []
-        for partition in self.plan(spec):
+        for partition in self.plan(spec, request, run):
             key, clean = self.transform(spec, partition)
             load = Load(
                 spec=spec,
@@ -75,6 +82,7 @@ class Pipeline:
                 run=run,
                 fence=fence,
                 code_version="test",
+                purpose=request.purpose,
             )
             receipts.append(load_partition(self.engine, self.lake, self.scratch, load))
         return receipts

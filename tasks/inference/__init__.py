@@ -1,1 +1,1 @@
-"""Reads a bounded sample of a source, and proposes a dataset file with everything it was unsure of."""
+"""A first dataset file out of a sample of a source."""

@@ -7,14 +7,15 @@ from prefect.cache_policies import NO_CACHE
 from prefect.events import emit_event
 
 from tasks.connections import Connections
-from tasks.ingestion.connector import PlanLimits
+from tasks.ingestion.connector import Connector, PlanLimits
 from tasks.ingestion.http.guard import BreakerEvent, Tell, tell_nobody
+from tasks.ingestion.planning import plan_partitions
 from tasks.ingestion.read import STAGE, STAGE_VERSION, ingest_partition, ingestion_identity
 from tasks.ingestion.registry import connector_for
 from tasks.lake import manifest_key
 from tasks.model.dataset import DatasetSpec
 from tasks.model.environment import Environment
-from tasks.model.run import Manifest, Partition, SourceState
+from tasks.model.run import Manifest, Partition, RunRequest, SourceState
 from tasks.stages import RETRY, StageCache, Work, scratch_root, stage_context
 
 
@@ -49,23 +50,28 @@ def ingestion_work(
 
 
 @task(name="plan", task_run_name="plan {spec.name}", cache_policy=NO_CACHE, **RETRY)
-def plan(environment: Environment, spec: DatasetSpec, state: SourceState) -> list[Partition]:
-    """List the source, compare with the ledger, and cut what is new into partitions."""
-    with Connections(environment) as connections:
-        return plan_partitions(environment, spec, state, connections, emit_breaker_event)
-
-
-def plan_partitions(
+def plan(
     environment: Environment,
     spec: DatasetSpec,
     state: SourceState,
+    request: RunRequest,
+    run_id: str,
+) -> list[Partition]:
+    """List the source, compare with the ledger, and cut what is asked for into partitions."""
+    with Connections(environment) as connections:
+        connector = planning_connector(environment, spec, connections, emit_breaker_event)
+        return plan_partitions(connector, spec, state, request, run_id)
+
+
+def planning_connector(
+    environment: Environment,
+    spec: DatasetSpec,
     connections: Connections,
     tell: Tell = tell_nobody,
-) -> list[Partition]:
-    """Return the partitions of a dataset that the ledger does not have."""
+) -> Connector:
+    """Return the connector that plans a dataset's partitions."""
     limits, scratch = limits_of(environment), scratch_root(environment)
-    connector = connector_for(spec, connections, limits, scratch, tell)
-    return connector.plan(state)
+    return connector_for(spec, connections, limits, scratch, tell)
 
 
 @task(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from typing import BinaryIO
 
@@ -57,6 +58,36 @@ def read_json_document(
         yield left
 
 
+def taken_apart(
+    content: bytes, uri: str, path: str | None, most: int
+) -> tuple[list[bytes], bytes] | None:
+    """Return the texts of a document's records, and the document with an empty list in their place.
+
+    Args:
+        content: A document that is known to be JSON.
+        uri: Its name.
+        path: Where the records are; see ``parse_records_path``.
+        most: Longest record, in bytes.
+
+    Returns:
+        None if the records are not in one list, or one is too long: then the document is to be parsed.
+    """
+    cursor = JsonCursor(io.BytesIO(content), uri, most, RAW_SHOWN)
+    selection = _Selection(cursor, uri, parse_records_path(path))
+    texts: list[bytes] = []
+    try:
+        for record in selection.records():
+            if isinstance(record, TooLong):
+                return None
+            texts.append(record)
+    except SourceRejected:
+        return None
+    if len(selection.lists) != 1:
+        return None
+    [(start, end)] = selection.lists
+    return texts, content[:start] + b"[]" + content[end:]
+
+
 class _Selection:
     """The values at a path of a document."""
 
@@ -65,6 +96,8 @@ class _Selection:
         self._uri = uri
         self._path = path
         self._is_there = False
+        self.lists: list[tuple[int, int]] = []
+        """Where the lists begin and end whose items are the records."""
 
     def records(self) -> Iterator[bytes | TooLong]:
         yield from self._at(self._path.steps)
@@ -92,7 +125,9 @@ class _Selection:
     def _of_list(self, steps: tuple[Step, ...]) -> Iterator[bytes | TooLong]:
         step, rest = steps[0], steps[1:]
         if isinstance(step, Every) and not rest:  # the records themselves: no generator for each
+            start = self._cursor.position
             yield from self._cursor.values()
+            self.lists.append((start, self._cursor.position))
             return
         for number, _ in enumerate(self._cursor.items()):
             if isinstance(step, Every) or number == step:

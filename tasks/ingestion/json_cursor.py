@@ -61,6 +61,11 @@ class JsonCursor:
         self._before = 0
         """Bytes of the document before the buffer."""
 
+    @property
+    def position(self) -> int:
+        """Bytes of the document before the cursor."""
+        return self._before + self._at
+
     def peek(self) -> int | None:
         """Return the next byte that is no space, None at the end; the cursor is on it."""
         while True:

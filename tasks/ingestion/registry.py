@@ -13,10 +13,11 @@ from tasks.ingestion.connectors.rest import RestConnector
 from tasks.ingestion.connectors.s3 import S3Connector
 from tasks.ingestion.http.guard import HostGuard, Tell, tell_nobody
 from tasks.ingestion.http.host_stores import shared_hosts
+from tasks.model.database_source import DatabaseSource
 from tasks.model.dataset import DatasetSpec
 from tasks.model.plugins import load_plugin
 from tasks.model.rest_source import RestSource
-from tasks.model.source import DatabaseSource, FilesSource, S3Source
+from tasks.model.source import FilesSource, S3Source
 
 
 def connector_for(
@@ -43,9 +44,11 @@ def connector_for(
         client = connections.rest_client(source.block)
         return RestConnector(spec.name, source, client, limits, guard)
     if isinstance(source, DatabaseSource):
-        return DatabaseConnector(spec.name, source, connections.database(source.block), limits)
+        engine = connections.database(source.block)
+        settled = spec.load.mode == "append"
+        return DatabaseConnector(spec.name, source, engine, limits, settled=settled)
     if isinstance(source, S3Source):
-        store = connections.object_store(source.block)
+        store = connections.object_store(source)
         return S3Connector(spec.name, source, store, scratch, limits, columns)
     plugin: type[ConnectorPlugin] = load_plugin(source.kind)
     context = ConnectorContext(connections, limits, scratch)

@@ -22,6 +22,7 @@ from tasks.model.run import (
     LoadStatus,
     Manifest,
     Partition,
+    Purpose,
     RowCounts,
     SourceState,
     Value,
@@ -93,10 +94,13 @@ def ledger_exists(engine: Engine) -> bool:
         return bool(_one(cursor)[0])
 
 
-def open_dataset(engine: Engine, dataset: str, run: str) -> int:
-    """Make a run the owner of a dataset; return the fence under which it may publish."""
+def open_dataset(engine: Engine, dataset: str, run: str, purpose: Purpose = "run") -> int:
+    """Make a run the owner of a dataset; return the fence under which it may publish.
+
+    A backfill and a live run own it side by side; the lock of the table orders what they publish.
+    """
     with session(engine) as connection, connection.cursor() as cursor:
-        cursor.execute(query("open_dataset"), {"dataset": dataset, "run": run})
+        cursor.execute(query("open_dataset"), {"dataset": dataset, "run": run, "purpose": purpose})
         return int(_one(cursor)[0])
 
 
@@ -187,14 +191,37 @@ def insert_load(cursor: Cursor, row: dict[str, Any], partition: Partition) -> No
     if not items:
         return
     try:
-        psycopg2.extras.execute_values(
-            cursor, query("insert_source_items"), items, page_size=ITEMS_AT_ONCE
-        )
+        statement = "replace_source_items" if partition.refresh else "insert_source_items"
+        psycopg2.extras.execute_values(cursor, query(statement), items, page_size=ITEMS_AT_ONCE)
     except psycopg2.errors.UniqueViolation:
         raise LoadConflict(
             f"{partition.dataset}: an object of {partition.label} was loaded with another partition",
             "nothing was published; run again, so that it is planned anew",
         ) from None
+
+
+class LoadSizes(Value):
+    """How large the loads of a dataset were so far."""
+
+    loads: int
+    rows: int
+    rows_of_bytes: int
+    """Rows of the loads whose bytes are known."""
+    bytes: int
+
+    def expected_rows(self, partition: Partition) -> int | None:
+        """Estimate the rows of a partition; None if nothing like it was ever loaded."""
+        if partition.bytes and self.bytes:
+            return round(self.rows_of_bytes * partition.bytes / self.bytes)
+        return round(self.rows / self.loads) if self.loads else None
+
+
+def load_sizes(engine: Engine, dataset: str) -> LoadSizes:
+    """Return how large the loads of a dataset were."""
+    with session(engine, read_only=True) as connection, connection.cursor() as cursor:
+        cursor.execute(query("load_sizes"), {"dataset": dataset})
+        names = list(LoadSizes.model_fields)
+        return LoadSizes(**dict(zip(names, _one(cursor), strict=True)))
 
 
 class DatasetStatus(Value):

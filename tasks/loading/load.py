@@ -14,14 +14,16 @@ from tasks.loading.publish import Load, load_partition
 from tasks.loading.schema import existing_columns, target
 from tasks.model.dataset import DatasetSpec
 from tasks.model.environment import Environment
-from tasks.model.run import LoadReceipt, Manifest, Partition, SourceState
+from tasks.model.run import LoadReceipt, Manifest, Partition, Purpose, SourceState
 from tasks.stages import RETRY, Work, stage_context
 
 STAGE = "loading"
 
 
 @task(name="open_run", task_run_name="open {spec.name}", cache_policy=NO_CACHE, **RETRY)
-def open_run(environment: Environment, spec: DatasetSpec, run: str) -> tuple[int, SourceState]:
+def open_run(
+    environment: Environment, spec: DatasetSpec, run: str, purpose: Purpose
+) -> tuple[int, SourceState]:
     """Make this run the owner of the dataset.
 
     Returns:
@@ -29,7 +31,7 @@ def open_run(environment: Environment, spec: DatasetSpec, run: str) -> tuple[int
     """
     engine = Connections(environment).warehouse()
     ensure_ledger(engine)
-    return open_dataset(engine, spec.name, run), source_state(engine, spec.name)
+    return open_dataset(engine, spec.name, run, purpose), source_state(engine, spec.name)
 
 
 @task(
@@ -46,6 +48,7 @@ def load(
     partition: Partition,
     manifest: Manifest,
     fence: int,
+    purpose: Purpose,
 ) -> LoadReceipt:
     """Publish one partition in one transaction, together with its ledger row."""
     connections = Connections(environment)
@@ -63,6 +66,7 @@ def load(
                 run=work.run,
                 fence=fence,
                 code_version=code_version(),
+                purpose=purpose,
             ),
         )
 

@@ -30,7 +30,7 @@ from tasks.loading.schema import TargetColumn, ensure_schema, prepare_target, ta
 from tasks.loading.staging import STAGING, clean_batches, copy_into_staging, create_staging
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import CommitUnknown, ContractBroken, LoadConflict
-from tasks.model.run import LoadReceipt, LoadStatus, Manifest, Partition, RowCounts
+from tasks.model.run import LoadReceipt, LoadStatus, Manifest, Partition, Purpose, RowCounts
 
 STEPS = (
     "begun",
@@ -64,6 +64,7 @@ class Load:
         manifest_key: Where the manifest is in the lake.
         run: Name of the run.
         fence: Number under which the run may publish.
+        purpose: Among which runs the fence decides.
         code_version: Version of the product.
     """
 
@@ -75,6 +76,7 @@ class Load:
     run: str
     fence: int
     code_version: str
+    purpose: Purpose = "run"
 
 
 def load_partition(
@@ -257,7 +259,7 @@ def _check_gates(cursor: Cursor, load: Load, *, has_rows: bool) -> None:
 
 
 def _check_fence(cursor: Cursor, load: Load) -> None:
-    cursor.execute(query("read_fence"), {"dataset": load.spec.name})
+    cursor.execute(query("read_fence"), {"dataset": load.spec.name, "purpose": load.purpose})
     row = cursor.fetchone()
     if row is None or row[0] != load.fence:
         owner = row[1] if row else "nobody"
@@ -290,6 +292,7 @@ def _ledger_row(load: Load, receipt: LoadReceipt) -> dict[str, object]:
         "manifest_digest": load.manifest.digest,
         "config_hash": load.spec.config_hash,
         "code_version": load.code_version,
+        "source_bytes": load.partition.bytes or None,
         "seconds": receipt.seconds,
         **receipt.counts.model_dump(),
     }

@@ -13,6 +13,8 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, computed_field
 from tasks.model.dataset import canonical_json
 from tasks.model.errors import ErrorKind
 
+Purpose = Literal["run", "backfill"]
+
 
 class Value(BaseModel):
     """Base of what stages hand to each other: frozen, and strict about its keys."""
@@ -84,6 +86,8 @@ class Partition(Value):
     """For sources without objects: the window, the range or the query."""
     state: dict[str, Any] = Field(default_factory=dict)
     """Where the next plan goes on once this partition is committed."""
+    refresh: str | None = None
+    """Id of the run that asked for it again although it was loaded; None otherwise."""
 
     @property
     def bytes(self) -> int:
@@ -93,11 +97,13 @@ class Partition(Value):
     @property
     def fingerprint(self) -> str:
         """SHA-256 over the dataset's name and the content of the slice, not over the dataset file."""
-        identity = {
+        identity: dict[str, Any] = {
             "dataset": self.dataset,
             "items": sorted(item.identity for item in self.items),
             "slice": self.slice,
         }
+        if self.refresh is not None:
+            identity["refresh"] = self.refresh
         return hashlib.sha256(canonical_json(identity)).hexdigest()
 
 
@@ -112,6 +118,22 @@ class Window(Value):
         if self.start >= self.end:
             raise ValueError(f"the window ends at {self.end}, not after its start {self.start}")
         return self
+
+
+class RunRequest(Value):
+    """What a run of a dataset is asked for; what is new, if nothing is said."""
+
+    window: Window | None = None
+    """A backfill: what is missing in this span."""
+    refresh: bool = False
+    """Load again what was loaded before."""
+    max_parallel: int | None = Field(None, ge=1)
+    """Most partitions at a time; as the environment says, if not given."""
+
+    @property
+    def purpose(self) -> Purpose:
+        """Which runs take a dataset over from each other: a backfill goes on beside live runs."""
+        return "run" if self.window is None else "backfill"
 
 
 class SourceState(Value):

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from tasks.model.columns import Identifier, Strict
+from tasks.model.database_source import DatabaseSource
 from tasks.model.dated_paths import DatedPath
 from tasks.model.formats import Format
 from tasks.model.plugins import PluginSource, plugin_kinds
@@ -70,24 +71,6 @@ class S3Source(Strict):
         span = self.lookback_days is not None or self.start is not None
         if span and not DatedPath.parse(self.path).formats:
             raise ValueError("'lookback_days' and 'start' need a {date:…} in 'path'")
-        return self
-
-
-class DatabaseSource(Strict):
-    """A table or a query of a database that SQLAlchemy can reach."""
-
-    kind: Literal["database"]
-    block: str = Field(description="Name of the SourceDatabase block with the connection.")
-    table: str | None = Field(None, description="Table or schema.table.")
-    query: str | None = Field(None, description="A SELECT, instead of a table.")
-    cursor: str | None = Field(
-        None, description="Column of the source that grows with every change; drives increments."
-    )
-
-    @model_validator(mode="after")
-    def _table_or_query(self) -> DatabaseSource:
-        if (self.table is None) == (self.query is None):
-            raise ValueError("give either 'table' or 'query'")
         return self
 
 

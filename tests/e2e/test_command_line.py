@@ -206,3 +206,38 @@ def test_help_teaches(project: Project) -> None:
     ):
         assert verb in done.stdout
     assert "0 done" in done.stdout
+
+
+def test_span_of_time_is_shown_then_loaded_and_not_again(project: Project) -> None:
+    folder = project.root / "daily"
+    folder.mkdir()
+    for day in range(1, 5):
+        (folder / f"2013-01-0{day}.csv").write_text(f"id,price\n{day},1.50\n")
+    text = THINGS.replace("things", "days").replace("inbox/*.csv", "daily/{date:%Y-%m-%d}.csv")
+    project.dataset("days", text)
+    span = ["days", "--from", "2013-01-02", "--to", "2013-01-04"]
+    shown = project.dpp("backfill", *span, "--dry-run")
+    assert shown.returncode == 0, shown.stderr
+    assert "days 2013-01-02 00:00 to 2013-01-04 00:00: 1 partitions" in shown.stdout
+    assert project.query("SELECT to_regclass('analytics.days')") == [(None,)]
+    done = project.dpp("backfill", *span)
+    assert done.returncode == 0, done.stderr
+    assert project.query("SELECT id FROM analytics.days ORDER BY id") == [(2,), (3,)]
+    assert "declares no cursor" in done.stderr
+    again = project.dpp("backfill", *span)
+    assert (again.returncode, "nothing is missing" in again.stdout) == (0, True)
+    project.query("UPDATE analytics.days SET price = 9; COMMIT; SELECT 1")
+    refreshed = project.dpp("run", "days", "--refresh", "--json")
+    assert refreshed.returncode == 0, refreshed.stderr
+    counts = json.loads(refreshed.stdout)["datasets"][0]["counts"]
+    assert (counts["read"], counts["inserted"], counts["updated"]) == (4, 2, 2)
+    mistakes = {
+        ("backfill", "days", "--from", "yesterday", "--to", "2013-01-04"): "is no date or time",
+        ("backfill", "days", "--from", "2013-01-04", "--to", "2013-01-04"): "is not after --from",
+        ("backfill", "things", "--from", "2013-01-01", "--to", "2013-01-02"): "tells no date",
+        ("run", "--refresh"): "needs the names of the datasets",
+    }
+    for arguments, words in mistakes.items():
+        refused = project.dpp(*arguments)
+        said = " ".join(refused.stderr.replace("│", " ").split())
+        assert (refused.returncode, words in said) == (2, True), refused.stderr

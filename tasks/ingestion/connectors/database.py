@@ -2,25 +2,44 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, date, datetime, time
-from decimal import Decimal
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
-from uuid import UUID
 
-import pyarrow as pa
 import sqlalchemy as sa
-from sqlalchemy.sql.selectable import FromClause
+import structlog
 
-from tasks.ingestion.connector import SOURCE_ROW, SOURCE_URI, PlanLimits, RawBatch, Reject
-from tasks.model.classify import classify
-from tasks.model.columns import MAX_DECIMAL_PRECISION
-from tasks.model.errors import SourceRejected
-from tasks.model.run import Partition, SourceState
-from tasks.model.source import DatabaseSource
+from tasks.ingestion.connector import PlanLimits, RawBatch
+from tasks.ingestion.database import extent
+from tasks.ingestion.database.cursors import window_bounds
+from tasks.ingestion.database.failures import failures_named
+from tasks.ingestion.database.postgres_copy import copy_rows
+from tasks.ingestion.database.ranges import (
+    Mark,
+    Range,
+    cut_range,
+    increment,
+)
+from tasks.ingestion.database.relation import Relation, relation_of
+from tasks.ingestion.database.sessions import SnapshotGone, reading
+from tasks.ingestion.database.snapshots import SNAPSHOTS, Snapshots
+from tasks.ingestion.database.streaming import stream_rows
+from tasks.ingestion.database.values import all_refused
+from tasks.ingestion.database.watch import CursorWatch
+from tasks.model.database_source import DatabaseSource
+from tasks.model.dataset import canonical_json
+from tasks.model.errors import ConfigError, SourceRejected
+from tasks.model.run import Partition, SourceItem, SourceState, Window
 
-FETCH_ROWS = 10_000
+log = structlog.get_logger("dpp.ingestion")
+
+
+def slice_version(partition: Partition) -> str:
+    """Return what stands for the slice of a partition, whether it is loaded anew or again."""
+    return hashlib.sha256(canonical_json(partition.slice)).hexdigest()[:32]
 
 
 class DatabaseConnector:
@@ -30,8 +49,11 @@ class DatabaseConnector:
         dataset: Name of the dataset.
         source: Its declaration.
         engine: The database.
-        limits: Bounds of values.
+        limits: Bounds of partitions, batches and values.
+        settled: Is each row read once only, as ``load.mode: append`` needs it? Then the rows of the
+            largest cursor wait until there is a larger one.
         now: Gives the time.
+        snapshots: Keeps what the partitions of a plan share.
     """
 
     def __init__(
@@ -41,249 +63,199 @@ class DatabaseConnector:
         engine: sa.Engine,
         limits: PlanLimits,
         *,
+        settled: bool = False,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        snapshots: Snapshots = SNAPSHOTS,
     ) -> None:
         self._dataset = dataset
         self._source = source
         self._engine = engine
         self._limits = limits
+        self._settled = settled
         self._now = now
-        self._where = f"database block {source.block!r}"
+        self._snapshots = snapshots
         self._name = f"database:{source.block}/{source.table or 'query'}"
+        self._where = f"database block {source.block!r}, {source.table or 'query'}"
 
     def plan(self, state: SourceState) -> list[Partition]:
-        """Return what changed since the last load, as one range of the cursor.
+        """Return what changed since the last load, or all rows, in ranges of a partition's size."""
+        if state.window is not None and self._source.cursor is None:
+            raise ConfigError(
+                f"{self._dataset}: the source has no cursor, so its rows have no time to backfill",
+                "declare source.cursor, a column of type date or timestamp; or run the dataset "
+                "without a span: it is read whole",
+            )
+        with failures_named(self._where), ExitStack() as session:
+            connection = session.enter_context(reading(self._engine))
+            relation = relation_of(connection, self._source)
+            if self._source.cursor is None:
+                partitions = self._whole(connection, relation)
+            elif state.window is not None:
+                partitions = self._backfill(connection, relation, state, state.window)
+            else:
+                partitions = self._increment(connection, relation, state)
+            self._share_snapshot(connection, partitions, session)
+        return partitions
 
-        The range begins at the last cursor, that row included: rows of the same cursor that were
-        committed later are not lost, and merging makes those that were loaded already unchanged.
-        """
-        if self._source.cursor is None:
-            as_of = self._now().replace(microsecond=0).isoformat()
-            return [self._partition(self._name, {"as_of": as_of}, {})]
-        latest = state.latest.get("cursor")
-        low = None if latest is None else decode_cursor(latest)
-        try:
-            with self._engine.connect() as connection:
-                table = self._table(connection)
-                column = self._cursor_column(table)
-                high, rows, nulls, ties = self._extent(connection, table, column, low)
-        except (sa.exc.SQLAlchemyError, OSError) as error:
-            raise classify(error, self._where) from None
-        known = {"cursor": encode_cursor(high), "ties": ties, "nulls": nulls}
-        if (high is None and not nulls) or known == state.latest:
-            return []
-        bounds = {
-            "after": latest,
-            "to": known["cursor"],
-            "rows": rows,
-            "nulls": nulls if nulls != state.latest.get("nulls", 0) else 0,
-        }
-        label = f"{self._name} to {high}" if high is not None else self._name
-        return [self._partition(label, bounds, known)]
-
-    def _extent(
-        self, connection: sa.Connection, table: FromClause, column: sa.ColumnElement[Any], low: Any
-    ) -> tuple[Any, int, int, int]:
-        """Return the largest cursor, and how many rows are new, have none, and share it."""
-        new = column >= low if low is not None else column.is_not(None)
-        high, rows, nulls = connection.execute(
-            sa.select(
-                sa.func.max(column),
-                sa.func.count().filter(new),
-                sa.func.count().filter(column.is_(None)),
-            ).select_from(table)
-        ).one()
-        if high is None:
-            return None, 0, nulls, 0
-        ties = connection.scalar(
-            sa.select(sa.func.count()).select_from(table).where(column == high)
-        )
-        return high, rows, nulls, int(ties or 0)
-
-    def _partition(self, label: str, bounds: dict[str, Any], state: dict[str, Any]) -> Partition:
+    def _partition(self, part: Range, extra: dict[str, Any] | None = None) -> Partition:
         request = {"table": self._source.table, "query": self._source.query}
         return Partition(
-            dataset=self._dataset, label=label, slice={**request, **bounds}, state=state
+            dataset=self._dataset,
+            label=f"{self._name}, {part.words}",
+            slice={**request, **part.to_slice(), **(extra or {})},
+        )
+
+    def _with_item(self, partition: Partition) -> Partition:
+        uri = partition.label.replace(", ", "?", 1)
+        item = SourceItem(uri=uri, version=slice_version(partition))
+        return partition.model_copy(update={"items": (item,)})
+
+    def _whole(self, connection: sa.Connection, relation: Relation) -> list[Partition]:
+        """Plan all rows of a source that does not say what changed."""
+        as_of = {"as_of": self._now().replace(microsecond=0).isoformat()}
+        column = extent.key_column(connection, self._source)
+        if column is None:
+            return [self._partition(Range(), as_of)]
+        relation.column(column, "split_by")
+        sample = extent.edge(connection, relation, column, last=True)
+        whole = Range(column, with_nulls=True)
+        if sample is None or not extent.encodable(sample):
+            return [self._partition(Range(), as_of)]
+        cuts = self._cuts(connection, relation, replace(whole, high=sample))
+        pieces = cut_range(whole, cuts) if cuts else [Range()]
+        return [self._partition(piece, as_of) for piece in pieces]
+
+    def _cuts(self, connection: sa.Connection, relation: Relation, whole: Range) -> list[Any]:
+        size = self._limits.partition_bytes
+        return extent.pieces(connection, relation, self._source, whole, size)
+
+    def _increment(
+        self, connection: sa.Connection, relation: Relation, state: SourceState
+    ) -> list[Partition]:
+        """Plan what is new since the mark, and what of the last plan was not committed."""
+        watch = self._watch(connection, relation)
+        mark = Mark.from_state(state.latest, watch.column)
+        seen, low = watch.seen(mark)
+        watch.refuse(seen, mark, self._where)
+        planned, after = increment(mark, seen, low, settled=self._settled)
+        planned = [piece for part in planned for piece in self._cut(connection, relation, part)]
+        ranges = mark.missing(frozenset(version for _, version in state.items)) + planned
+        if not planned:
+            after = mark
+        # Each is an item of the ledger: its fingerprint would be another one after a refresh.
+        partitions = [self._with_item(self._partition(part)) for part in ranges]
+        if len(partitions) > 1:
+            after = replace(
+                after,
+                ranges=tuple(
+                    (partition.items[0].version, part.to_slice())
+                    for partition, part in zip(partitions, ranges, strict=True)
+                ),
+            )
+        return [each.model_copy(update={"state": after.to_state()}) for each in partitions]
+
+    def _watch(self, connection: sa.Connection, relation: Relation) -> CursorWatch:
+        return CursorWatch(connection, relation, self._source, self._now(), settled=self._settled)
+
+    def _cut(self, connection: sa.Connection, relation: Relation, part: Range) -> list[Range]:
+        if part.part != "range":
+            return [part]
+        return cut_range(part, self._cuts(connection, relation, part))
+
+    def _backfill(
+        self, connection: sa.Connection, relation: Relation, state: SourceState, window: Window
+    ) -> list[Partition]:
+        """Plan the rows whose cursor is in a span of time, and leave the mark where it is."""
+        watch = self._watch(connection, relation)
+        high = watch.edge()
+        if high is None:
+            return []
+        low, end = window_bounds(window, high, watch.column)
+        part = Range(watch.column, low, end)
+        limit = watch.limit(high)
+        cursor: sa.ColumnElement[Any] = sa.column(watch.column)
+        past = [cursor <= limit] if limit is not None and end > limit else []
+        last = watch.edge(cursor >= low, cursor < end, *past)
+        if last is None:
+            return []
+        if last == watch.edge(*past):
+            # The span is not over: what comes later is a partition of its own.
+            part = replace(part, high=last, closed=True, version=(watch.digest(cursor == last),))
+        planned = [self._partition(piece) for piece in self._cut(connection, relation, part)]
+        return [each for each in planned if each.fingerprint not in state.fingerprints]
+
+    def _share_snapshot(
+        self, connection: sa.Connection, partitions: list[Partition], session: ExitStack
+    ) -> None:
+        """Keep the planning transaction, so that the partitions are read in its snapshot."""
+        wanted, able = self._source.snapshot, connection.dialect.name == "postgresql"
+        if wanted == "require" and not able:
+            raise ConfigError(
+                f"{self._where}: only PostgreSQL can share a snapshot between partitions",
+                "declare source.snapshot: prefer; each partition then sees one state of its own",
+            )
+        if not able or wanted == "none" or not partitions:
+            return
+        if len(partitions) == 1 and wanted == "prefer":
+            return
+        connection.execute(
+            sa.select(sa.func.set_config("idle_in_transaction_session_timeout", "0", sa.true()))
+        )
+        name = connection.scalar(sa.select(sa.func.pg_export_snapshot()))
+        self._snapshots.hold(
+            self._dataset,
+            str(name),
+            [slice_version(partition) for partition in partitions],
+            session.pop_all(),
         )
 
     def read(self, partition: Partition) -> Iterator[RawBatch]:
-        """Stream the rows of a range through a cursor on the server."""
-        try:
-            with self._engine.connect() as connection:
-                table = self._table(connection)
-                query = self._query(table, partition.slice)
-                result = connection.execution_options(
-                    stream_results=True, yield_per=FETCH_ROWS
-                ).execute(query)
-                types = [_arrow_type(column.type) for column in table.columns]
-                names = list(result.keys())
-                number = 1
-                for fetched in result.partitions():
-                    yield self._batch(names, types, fetched, number)
-                    number += len(fetched)
-        except (sa.exc.SQLAlchemyError, OSError) as error:
-            raise classify(error, self._where) from None
+        """Stream the rows of a range; each attempt begins from the start of it."""
+        with failures_named(self._where):
+            yield from self._read(partition)
+        self._snapshots.read(self._dataset, slice_version(partition))
 
-    def _table(self, connection: sa.Connection) -> FromClause:
-        if self._source.query is not None:
-            statement = sa.text(self._source.query)
+    def _read(self, partition: Partition) -> Iterator[RawBatch]:
+        part = Range.from_slice(partition.slice)
+        with ExitStack() as session:
+            connection = self._transaction(partition, session)
+            relation = relation_of(connection, self._source)
+            if part.column is not None:
+                relation.column(part.column, "cursor" if self._source.cursor else "split_by")
+            query, columns = relation.select(part), relation.columns
+            uri = self._name if part.column is None else f"{self._name}?{part.words}"
+            is_copy = (
+                connection.dialect.name == "postgresql" and connection.dialect.driver == "psycopg2"
+            )
+            rows = (copy_rows if is_copy else stream_rows)(
+                connection, query, columns, uri, self._limits
+            )
+            for batch in rows:
+                yield self._refused(batch, part) or batch
+
+    def _transaction(self, partition: Partition, session: ExitStack) -> sa.Connection:
+        name = self._snapshots.find(self._dataset, slice_version(partition))
+        if name is not None:
             try:
-                names = connection.execute(
-                    sa.select(sa.text("*"))
-                    .select_from(
-                        sa.text(f"({self._source.query}) AS q")  # the user's own SQL
-                    )
-                    .limit(0)
-                ).keys()
-            except sa.exc.DBAPIError as error:
-                raise classify(error, self._where) from None
-            return statement.columns(*(sa.column(name) for name in names)).subquery("q")
-        name = self._source.table or ""
-        schema, _, table = name.rpartition(".")
-        try:
-            return sa.Table(table, sa.MetaData(), schema=schema or None, autoload_with=connection)
-        except sa.exc.NoSuchTableError:
+                return session.enter_context(reading(self._engine, name))
+            except SnapshotGone:
+                name = None
+        if self._source.snapshot == "require":
             raise SourceRejected(
-                f"{self._where}: there is no table {name}", "correct source.table, or grant SELECT"
-            ) from None
-
-    def _cursor_column(self, table: FromClause) -> sa.ColumnElement[Any]:
-        name = self._source.cursor or ""
-        if name not in table.columns:
-            raise SourceRejected(
-                f"{self._name}: no column {name!r} for the cursor; "
-                f"there are {', '.join(table.columns.keys())}",
-                "correct source.cursor",
+                f"{self._where}: the snapshot in which {partition.label} was planned is gone",
+                "run the dataset again: it plans a new one; or declare source.snapshot: prefer",
             )
-        return table.columns[name]
+        if self._source.snapshot == "prefer" and partition.slice["column"] is not None:
+            log.debug("ingestion.own_snapshot", source=self._name, partition=partition.label)
+        return session.enter_context(reading(self._engine))
 
-    def _query(self, table: FromClause, bounds: dict[str, Any]) -> sa.Select[Any]:
-        query = sa.select(table)
-        if self._source.cursor is None:
-            return query.order_by(*table.primary_key)
-        column = self._cursor_column(table)
-        conditions: list[sa.ColumnElement[bool]] = []
-        if bounds["to"] is not None:
-            within = column <= decode_cursor(bounds["to"])
-            if bounds["after"] is not None:
-                within = sa.and_(within, column >= decode_cursor(bounds["after"]))
-            conditions.append(within)
-        if bounds["nulls"]:
-            conditions.append(column.is_(None))
-        return query.where(sa.or_(*conditions)).order_by(column, *table.primary_key)
-
-    def _batch(
-        self,
-        names: Sequence[str],
-        types: Sequence[pa.DataType],
-        rows: Sequence[sa.Row[Any]],
-        first: int,
-    ) -> RawBatch:
-        numbers = list(range(first, first + len(rows)))
-        bad: dict[int, str] = {}
-        columns = [
-            _column(name, kind, [row[position] for row in rows], bad)
-            for position, (name, kind) in enumerate(zip(names, types, strict=True))
-        ]
-        batch = pa.record_batch(
-            [*columns, pa.repeat(self._name, len(rows)), pa.array(numbers, pa.int64())],
-            names=[*names, SOURCE_URI, SOURCE_ROW],
-        )
-        if not bad:
-            return RawBatch(batch)
-        rejects = tuple(
-            Reject(
-                self._name,
-                numbers[row],
-                "type",
-                message,
-                json.dumps(dict(zip(names, map(str, rows[row]), strict=True)), ensure_ascii=False),
-            )
-            for row, message in sorted(bad.items())
-        )
-        return RawBatch(
-            batch.filter(pa.array([row not in bad for row in range(len(rows))])), rejects
-        )
-
-
-def _arrow_type(kind: sa.types.TypeEngine[Any]) -> pa.DataType:
-    """Return the Arrow type that holds every value of a column's type; text where none does."""
-    if isinstance(kind, sa.Numeric) and not isinstance(kind, sa.Float):
-        if kind.precision and kind.precision <= MAX_DECIMAL_PRECISION and kind.asdecimal:
-            return pa.decimal128(kind.precision, kind.scale or 0)
-        return pa.string()
-    if isinstance(kind, sa.DateTime):
-        return pa.timestamp("us", tz="UTC" if kind.timezone else None)
-    for known, arrow in (
-        (sa.Boolean, pa.bool_()),
-        (sa.Integer, pa.int64()),
-        (sa.Float, pa.float64()),
-        (sa.Date, pa.date32()),
-        (sa.Time, pa.time64("us")),
-        (sa.LargeBinary, pa.binary()),
-    ):
-        if isinstance(kind, known):
-            return arrow
-    return pa.string()
-
-
-def _column(name: str, kind: pa.DataType, values: list[Any], bad: dict[int, str]) -> pa.Array:
-    """Build a column; a value that is not of its type marks its row as bad."""
-    if pa.types.is_string(kind):
-        return pa.array([_text(value) for value in values], kind)
-    try:
-        return pa.array(values, kind)
-    except (pa.ArrowException, TypeError, ValueError, OverflowError):
-        pass
-    kept: list[Any] = []
-    for row, value in enumerate(values):
-        try:
-            pa.array([value], kind)
-            kept.append(value)
-        except (pa.ArrowException, TypeError, ValueError, OverflowError):
-            kept.append(None)
-            bad.setdefault(row, f"{name}: the database holds a value that is no {kind}")
-    return pa.array(kept, kind)
-
-
-def _text(value: Any) -> str | None:
-    if value is None or isinstance(value, str):
-        return value
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, datetime | date | time):
-        return value.isoformat()
-    if isinstance(value, dict | list):
-        return json.dumps(value, default=str, ensure_ascii=False)
-    if isinstance(value, Decimal):
-        return format(value, "f")
-    return str(value)
-
-
-def encode_cursor(value: Any) -> Any:
-    """Write a cursor as JSON, with its type where JSON has none."""
-    if value is None or isinstance(value, int | str):
-        return value
-    if isinstance(value, datetime):
-        return {"datetime": value.isoformat()}
-    if isinstance(value, date):
-        return {"date": value.isoformat()}
-    if isinstance(value, Decimal):
-        return {"decimal": str(value)}
-    if isinstance(value, UUID):
-        return {"uuid": str(value)}
-    raise SourceRejected(f"a cursor cannot be a {type(value).__name__}", "choose another column")
-
-
-def decode_cursor(encoded: Any) -> Any:
-    """Read what ``encode_cursor`` wrote."""
-    if not isinstance(encoded, dict):
-        return encoded
-    ((kind, text),) = encoded.items()
-    read: dict[str, Callable[[str], Any]] = {
-        "datetime": datetime.fromisoformat,
-        "date": date.fromisoformat,
-        "decimal": Decimal,
-        "uuid": UUID,
-    }
-    return read[kind](text)
+    def _refused(self, batch: RawBatch, part: Range) -> RawBatch | None:
+        """Turn the rows of a range that is declared so into rejects."""
+        rules = {
+            "nulls": (self._source.null_cursor, "cursor_null", "has no value"),
+            "future": ("quarantine", "cursor_future", "is later than now"),
+        }
+        action, rule, words = rules.get(part.part, ("include", "", ""))
+        if action != "quarantine" or batch.batch is None:
+            return None
+        return all_refused(batch, rule, f"{part.column} {words}")

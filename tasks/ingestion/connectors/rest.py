@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -15,7 +15,7 @@ from blocks.rest_api import ApiClient
 from tasks.ingestion.connector import PlanLimits, RawBatch
 from tasks.ingestion.connectors.rest_increments import Mark, instant, windows_in
 from tasks.ingestion.connectors.rest_pages import PageReader
-from tasks.ingestion.connectors.rest_paging import Params, count_at, pager_of
+from tasks.ingestion.connectors.rest_paging import Params, count_at, pager_of, parsed
 from tasks.ingestion.http.guard import HostGuard
 from tasks.ingestion.http.reader import ApiReader
 from tasks.ingestion.json_batches import RecordBatcher
@@ -24,6 +24,8 @@ from tasks.model.errors import ConfigError, SourceUnavailable
 from tasks.model.rest_source import PageNumbers, RestSource
 from tasks.model.run import Partition, SourceState
 
+TOGETHER = 500
+"""Records that are taken apart together."""
 SETTLED = timedelta(seconds=2)
 """A ``Last-Modified`` younger than this is no version: the document may change within that second."""
 
@@ -64,7 +66,7 @@ class RestConnector:
             sleep=sleep,
             now=now,
         )
-        self._pages = PageReader(dataset, source, self._reader)
+        self._pages = PageReader(dataset, source, self._reader, limits.max_value_bytes)
 
     def plan(self, state: SourceState) -> list[Partition]:
         """Return what is not loaded; an open window is read again by every run."""
@@ -153,11 +155,10 @@ class RestConnector:
             if self._source.conditional:
                 self._refuse_changed(partition, page.answer.headers)
             batcher = RecordBatcher(page.uri, self._limits, flatten=self._source.flatten)
-            for record in page.records:
-                if mark is not None:
-                    mark.see(record)
-                if made := batcher.add(record):
-                    yield made
+            if mark is not None:
+                for record in page.records:
+                    mark.see(parsed(record))
+            yield from _added(batcher, page.records)
             if left := batcher.flush():
                 yield left
         if mark is not None:
@@ -183,6 +184,16 @@ class RestConnector:
                 "run again; if that does not help, the server's ETag is no version: "
                 "leave out source.conditional",
             )
+
+
+def _added(batcher: RecordBatcher, records: Sequence[Any]) -> Iterator[RawBatch]:
+    if records and isinstance(records[0], bytes):
+        for start in range(0, len(records), TOGETHER):
+            yield from batcher.add_texts(records[start : start + TOGETHER])
+        return
+    for record in records:
+        if made := batcher.add(record):
+            yield made
 
 
 def _version(headers: httpx.Headers) -> dict[str, str]:

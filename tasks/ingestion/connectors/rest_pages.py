@@ -22,7 +22,7 @@ class Page:
 
     Attributes:
         uri: Names it by what we asked for; never by a URL that could hold a key.
-        records: Its parsed records.
+        records: Its records: texts, or parsed where that had to be.
         answer: The whole of it.
     """
 
@@ -38,9 +38,11 @@ class PageReader:
         dataset: Name of the dataset, for messages.
         source: Its declaration.
         reader: Asks the API.
+        longest: Longest record that is read as text, in bytes.
     """
 
-    def __init__(self, dataset: str, source: RestSource, reader: ApiReader) -> None:
+    def __init__(self, dataset: str, source: RestSource, reader: ApiReader, longest: int) -> None:
+        self._longest = longest
         self._dataset = dataset
         self._source = source
         self._reader = reader
@@ -89,6 +91,9 @@ class PageReader:
         Raises:
             SourceUnavailable: There is no list of records where it should be.
         """
+        texts = answer.take_records(self._source.records, self._longest)
+        if texts is not None:
+            return texts
         found = records_at(answer.body, self._source.records)
         if found is None:
             where = self._source.records or "the top of the answer"
@@ -134,5 +139,9 @@ class PageReader:
 def _digest(records: Sequence[Any]) -> bytes:
     digest = hashlib.blake2b(digest_size=16)
     for record in records:
-        digest.update(repr(record).encode("utf-8", "surrogatepass"))
+        text = (
+            record if isinstance(record, bytes) else repr(record).encode("utf-8", "surrogatepass")
+        )
+        digest.update(text)
+        digest.update(b"\n")
     return digest.digest()

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from tasks.ingestion.http.answers import Answer
 from tasks.ingestion.http.reader import ApiReader
+from tasks.ingestion.json_records import parse_json
 from tasks.model.errors import SourceUnavailable
 from tasks.model.rest_source import (
     Cursor,
@@ -77,6 +78,16 @@ def pager_of(
             return CursorPages(declared)
         case LinkHeader() | NextLink():
             return LinkedPages(declared, reader)
+
+
+def parsed(record: Any) -> Any:
+    """Return a record parsed, whether it was or not; None if it cannot be."""
+    if not isinstance(record, bytes):
+        return record
+    try:
+        return parse_json(record.decode())
+    except ValueError:
+        return None
 
 
 def value_at(body: Any, path: str) -> Any:
@@ -221,7 +232,7 @@ class CursorPages:
         if not records and (declared.until == "empty" or declared.field):
             return None
         if declared.field:
-            cursor = value_at(records[-1], declared.field)
+            cursor = value_at(parsed(records[-1]), declared.field)
         else:
             cursor = value_at(answer.body, declared.key or "")
         if cursor is None or cursor == "":

@@ -27,6 +27,7 @@ _REGION = re.compile(
     r"AuthorizationHeaderMalformed|PermanentRedirect|IllegalLocationConstraint|"
     r"redirect without LOCATION|incorrectly configured region"
 )
+_REFUSED = re.compile(r"AccessDenied|status code: 40[13]\b")
 _THROTTLED = re.compile(r"SlowDown|TooManyRequests|RequestLimitExceeded|ServiceUnavailable")
 _KEY_OF_REFUSED = re.compile(r'Error parsing Path "(.*?)": ', re.DOTALL)
 
@@ -65,7 +66,8 @@ def meaning(error: BaseException, where: str, key: str | None = None) -> Pipelin
         )
     if "NoSuchBucket" in text:
         return SourceRejected(f"{where}: there is no such bucket", "correct bucket_name")
-    if isinstance(error, PermissionDeniedError | UnauthenticatedError):
+    refused = isinstance(error, PermissionDeniedError | UnauthenticatedError)
+    if refused or _REFUSED.search(text):  # a listing says it in its text only
         remedy = "check the credentials in the block, and what the bucket's policy allows them"
         return CredentialsRejected(f"{place}: access refused", remedy)
     if _THROTTLED.search(text):

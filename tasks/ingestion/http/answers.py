@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 import httpx
+import msgspec
 
 from tasks.ingestion.http.waiting import retry_after_seconds
+from tasks.ingestion.json_array import taken_apart
 from tasks.ingestion.json_records import parse_json
 from tasks.model.classify import classify_status
 from tasks.model.errors import PipelineError, SourceRejected, SourceUnavailable
@@ -27,23 +30,58 @@ _JSON_TYPE = re.compile(
 Redacted = Callable[[str], str]
 
 
-@dataclass(frozen=True, slots=True)
 class Answer:
     """A JSON document, and where it came from.
 
+    Args:
+        response: The answer.
+        content: Its body, which is JSON.
+        redacted: Takes credentials out of a text.
+        is_strict: A strict parser has read it; else only ``parse_json`` has, which lets ``NaN`` pass.
+
     Attributes:
         url: The URL that was asked in the end; it may hold a key, so it is never shown.
-        body: The parsed document.
-        shape: What it is, without values of records, for messages.
         links: URLs of the ``Link`` header by relation.
         headers: All headers.
     """
 
-    url: httpx.URL
-    body: Any
-    shape: str
-    links: dict[str, str]
-    headers: httpx.Headers
+    def __init__(
+        self, response: httpx.Response, content: bytes, redacted: Redacted, *, is_strict: bool
+    ) -> None:
+        self.url: httpx.URL = response.url
+        self.headers: httpx.Headers = response.headers
+        self.links = {
+            name: str(link.get("url", "")) for name, link in response.links.items() if name
+        }
+        self._content = content
+        self._redacted = redacted
+        self._is_strict = is_strict
+
+    @cached_property
+    def body(self) -> Any:
+        """The parsed document; without its records, if those were taken out."""
+        return parse_json(self._content.decode())
+
+    @property
+    def shape(self) -> str:
+        """What the document is, without values of records, for messages."""
+        return _shape(self.body, self._redacted)
+
+    def take_records(self, path: str | None, most: int) -> list[bytes] | None:
+        """Take the texts of the records out, which is faster than to parse them.
+
+        Args:
+            path: Where they are.
+            most: Longest record, in bytes.
+
+        Returns:
+            None if that cannot be done for certain; ``body`` has them then.
+        """
+        found = taken_apart(self._content, "", path, most) if self._is_strict else None
+        if found is None:
+            return None
+        texts, self._content = found
+        return texts
 
 
 def bounded_body(response: httpx.Response, where: str) -> bytes:
@@ -87,12 +125,24 @@ def document(
             f"{where}: expected JSON, got {kind}: {beginning!r}",
             "if the API calls its JSON so, set source.content_type",
         )
+    content = content.removeprefix(codecs.BOM_UTF8)
     try:
-        body = parse_json(content.decode("utf-8-sig"))
+        text = content.decode()
+        is_strict = _is_strict(content)
+        if not is_strict:
+            parse_json(text)
     except ValueError:
         raise SourceUnavailable(f"{where}: expected JSON, got: {beginning!r}") from None
-    links = {name: str(link.get("url", "")) for name, link in response.links.items() if name}
-    return Answer(response.url, body, _shape(body, redacted), links, response.headers)
+    return Answer(response, content, redacted, is_strict=is_strict)
+
+
+def _is_strict(content: bytes) -> bool:
+    """Tell whether a document is JSON without any of the liberties that Python's parser takes."""
+    try:
+        msgspec.json.decode(content, type=msgspec.Raw)
+    except (msgspec.DecodeError, RecursionError):
+        return False
+    return True
 
 
 def refusal(

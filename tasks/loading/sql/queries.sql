@@ -14,14 +14,16 @@ SELECT pg_advisory_xact_lock(hashtextextended(%(table)s, 0));
 SET LOCAL lock_timeout TO DEFAULT;
 
 -- name: open_dataset
--- Take over a dataset: the run that raised the fence last is the only one that may publish.
-INSERT INTO etl.datasets AS d (dataset, fence, run) VALUES (%(dataset)s, 1, %(run)s)
-ON CONFLICT (dataset) DO UPDATE SET fence = d.fence + 1, run = excluded.run, opened_at = now()
+-- Take over a dataset: of the runs of one purpose, the one that raised the fence last may publish.
+INSERT INTO etl.datasets AS d (dataset, purpose, fence, run)
+VALUES (%(dataset)s, %(purpose)s, 1, %(run)s)
+ON CONFLICT (dataset, purpose) DO UPDATE SET fence = d.fence + 1, run = excluded.run, opened_at = now()
 RETURNING fence;
 
 -- name: read_fence
 -- Read the fence and keep it from being raised until the transaction ends.
-SELECT fence, run FROM etl.datasets WHERE dataset = %(dataset)s FOR SHARE;
+SELECT fence, run FROM etl.datasets
+WHERE dataset = %(dataset)s AND purpose = %(purpose)s FOR SHARE;
 
 -- name: find_load
 -- The ledger row of a partition, if it was loaded.
@@ -38,15 +40,21 @@ SELECT nextval(pg_get_serial_sequence('etl.loads', 'load_id'));
 INSERT INTO etl.loads (
     load_id, dataset, fingerprint, label, run, target, rows_read, rows_inserted, rows_updated,
     rows_unchanged, rows_deduplicated, rows_quarantined, manifest_key, manifest_digest, config_hash,
-    code_version, source_state, seconds)
+    code_version, source_state, source_bytes, seconds)
 OVERRIDING SYSTEM VALUE VALUES (
     %(load_id)s, %(dataset)s, %(fingerprint)s, %(label)s, %(run)s, %(target)s, %(read)s,
     %(inserted)s, %(updated)s, %(unchanged)s, %(deduplicated)s, %(quarantined)s, %(manifest_key)s,
-    %(manifest_digest)s, %(config_hash)s, %(code_version)s, %(source_state)s, %(seconds)s);
+    %(manifest_digest)s, %(config_hash)s, %(code_version)s, %(source_state)s, %(source_bytes)s,
+    %(seconds)s);
 
 -- name: insert_source_items
 -- The objects of the partition, so that they are not planned again.
 INSERT INTO etl.source_items (dataset, uri, version, part, load_id) VALUES %s;
+
+-- name: replace_source_items
+-- The objects of a partition that was asked for again; they stand for this load now.
+INSERT INTO etl.source_items (dataset, uri, version, part, load_id) VALUES %s
+ON CONFLICT (dataset, uri, version, part) DO UPDATE SET load_id = excluded.load_id;
 
 -- name: insert_quarantine
 -- The refused rows of the partition, by reason.
@@ -65,6 +73,13 @@ SELECT fingerprint FROM etl.loads WHERE dataset = %(dataset)s;
 -- Where the next plan of a dataset goes on.
 SELECT source_state FROM etl.loads
 WHERE dataset = %(dataset)s AND source_state <> '{}' ORDER BY load_id DESC LIMIT 1;
+
+-- name: load_sizes
+-- Rows and bytes of the loads of a dataset, to estimate those of the next ones.
+SELECT count(*), coalesce(sum(rows_read), 0)::bigint,
+       coalesce(sum(rows_read) FILTER (WHERE source_bytes > 0), 0)::bigint,
+       coalesce(sum(source_bytes), 0)::bigint
+FROM etl.loads WHERE dataset = %(dataset)s;
 
 -- name: status
 -- What each dataset holds, and when it was loaded last.

@@ -3,12 +3,23 @@
 CREATE SCHEMA IF NOT EXISTS etl;
 
 CREATE TABLE IF NOT EXISTS etl.datasets (
-    dataset   text PRIMARY KEY,
+    dataset   text NOT NULL,
+    purpose   text NOT NULL DEFAULT 'run',
     fence     bigint NOT NULL,
     run       text NOT NULL,
-    opened_at timestamptz NOT NULL DEFAULT now()
+    opened_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (dataset, purpose)
 );
-COMMENT ON TABLE etl.datasets IS 'One row per dataset; only the run that holds the current fence may publish.';
+COMMENT ON TABLE etl.datasets IS 'One row per dataset and purpose (run, backfill); only the run that holds the current fence may publish.';
+-- A ledger that was made before backfills went on beside live runs.
+DO $$ BEGIN
+    IF NOT EXISTS (SELECT 1 FROM pg_attribute
+                   WHERE attrelid = 'etl.datasets'::regclass AND attname = 'purpose') THEN
+        ALTER TABLE etl.datasets ADD COLUMN purpose text NOT NULL DEFAULT 'run';
+        ALTER TABLE etl.datasets DROP CONSTRAINT datasets_pkey;
+        ALTER TABLE etl.datasets ADD PRIMARY KEY (dataset, purpose);
+    END IF;
+END $$;
 
 CREATE TABLE IF NOT EXISTS etl.loads (
     load_id           bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -28,6 +39,7 @@ CREATE TABLE IF NOT EXISTS etl.loads (
     config_hash       text NOT NULL,
     code_version      text NOT NULL,
     source_state      jsonb NOT NULL,
+    source_bytes      bigint,
     loaded_at         timestamptz NOT NULL DEFAULT now(),
     seconds           double precision NOT NULL,
     UNIQUE (dataset, fingerprint),
@@ -35,6 +47,7 @@ CREATE TABLE IF NOT EXISTS etl.loads (
         rows_read = rows_inserted + rows_updated + rows_unchanged + rows_deduplicated
                     + rows_quarantined)
 );
+ALTER TABLE etl.loads ADD COLUMN IF NOT EXISTS source_bytes bigint;
 COMMENT ON TABLE etl.loads IS 'The ledger: one row per committed partition, written with its rows.';
 
 CREATE TABLE IF NOT EXISTS etl.source_items (

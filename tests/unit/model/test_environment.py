@@ -82,7 +82,9 @@ def _deployments() -> list[dict[str, object]]:
 def test_prefect_yaml_has_every_flow_in_every_environment() -> None:
     names = {str(each["name"]) for each in _deployments()}
     assert names == {
-        f"{f}-{e}" for f in ("dataset", "daily", "hourly") for e in ("dev", "staging", "prod")
+        f"{f}-{e}"
+        for f in ("dataset", "backfill", "daily", "hourly")
+        for e in ("dev", "staging", "prod")
     }
 
 

@@ -137,7 +137,7 @@ def test_breaker_stops_a_run_and_lets_the_next_one_through(
     api: Api, store: tuple[str, str]
 ) -> None:
     api.store = opened(store)
-    api.policy = Policy(failures=2, open_seconds=0.3, probe_seconds=30)
+    api.policy = Policy(failures=2, open_seconds=2, probe_seconds=30)
     well = False
     api.answer = lambda _asked, _n: data(1) if well else Reply(500)
     with pytest.raises(SourceUnavailable, match="500"):
@@ -149,6 +149,6 @@ def test_breaker_stops_a_run_and_lets_the_next_one_through(
         api.read(api.connector(api.client(retry_seconds=0)))
     assert len(api.asked) == asked
     well = True
-    time.sleep(0.35)
+    time.sleep(2.1)
     assert api.ids(api.connector(api.client(retry_seconds=0))) == ["1"]
     assert [str(event.change) for event in api.events] == ["opened", "half_open", "closed"]

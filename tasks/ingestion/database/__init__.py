@@ -1,0 +1,1 @@
+"""How databases are read: what there is, which ranges of it, and the rows as record batches."""

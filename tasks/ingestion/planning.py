@@ -1,0 +1,68 @@
+"""What a run takes on: what is new, what is missing in a span of time, or all of it again."""
+
+from __future__ import annotations
+
+from tasks.ingestion.connector import Connector
+from tasks.model.database_source import DatabaseSource
+from tasks.model.dataset import DatasetSpec
+from tasks.model.errors import ConfigError
+from tasks.model.run import Partition, RunRequest, SourceState
+
+
+def plan_partitions(
+    connector: Connector,
+    spec: DatasetSpec,
+    state: SourceState,
+    request: RunRequest,
+    run_id: str,
+) -> list[Partition]:
+    """Return the partitions that a run is asked for, without those that the ledger has.
+
+    Args:
+        connector: Plans what its source has.
+        spec: The dataset.
+        state: What the ledger knows.
+        request: What the run is asked for.
+        run_id: Names what is loaded again, so that a run that is tried again goes on where it was.
+
+    Raises:
+        ConfigError: The dataset would hold rows twice, or its source knows no time.
+        PipelineError: What the source says.
+    """
+    check_request(spec, request)
+    known = SourceState() if request.refresh else state
+    planned = connector.plan(known.model_copy(update={"window": request.window}))
+    changes: dict[str, object] = {}
+    if request.window is not None:
+        changes["state"] = {}  # the next live run goes on where the last one was
+    if request.refresh:
+        changes["refresh"] = run_id
+    if changes:
+        planned = [partition.model_copy(update=changes) for partition in planned]
+    return [partition for partition in planned if partition.fingerprint not in state.fingerprints]
+
+
+def check_request(spec: DatasetSpec, request: RunRequest) -> None:
+    """Refuse what would load rows twice.
+
+    Raises:
+        ConfigError: It would.
+    """
+    if spec.load.mode != "append":
+        return
+    if request.refresh:
+        raise ConfigError(
+            f"{spec.name}: load mode 'append' would hold each row twice after it is loaded again",
+            "use mode 'merge' with a key; or empty the table and its ledger, and run",
+        )
+    if request.window is not None and isinstance(spec.source, DatabaseSource):
+        raise ConfigError(
+            f"{spec.name}: rows of a span of time may be loaded already, and load mode 'append' "
+            "would hold them twice",
+            "use mode 'merge' with a key",
+        )
+
+
+def replaces_newer_rows(spec: DatasetSpec, request: RunRequest) -> bool:
+    """Tell whether older rows of a span can replace newer ones of the same key."""
+    return request.window is not None and spec.load.mode == "merge" and spec.cursor is None
