@@ -47,19 +47,18 @@ def write_dataset(
         tempfile.TemporaryDirectory(prefix="dpp-new-") as scratch,
         _opened(environment, block) as opened,
     ):
-        from tasks.inference.draft import render
+        from tasks.inference.proof import proven
         from tasks.inference.sample import draft_of
 
         draft = draft_of(name, whence, block, rows, opened, Path(scratch), project_root())
-        text = render(draft)
+        text = proven(draft, Path(scratch))
     path.parent.mkdir(parents=True, exist_ok=True)
-    before = path.read_text() if path.exists() else None
-    path.write_text(text)
     try:
-        spec = load_dataset(path)
-    except ConfigError:
-        path.unlink() if before is None else path.write_text(before)
-        raise
+        with path.open("w" if force else "x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise ConfigError(f"{path}: is there already", "choose another name, or --force") from None
+    spec = load_dataset(path)
     console.print(
         f"[green]✓[/] {path}: {len(spec.columns)} columns from {draft.sample.num_rows} rows; "
         f"look at its comments, then: dpp check {name}",

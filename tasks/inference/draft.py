@@ -6,16 +6,42 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import Any
 
 import pyarrow as pa
 
+from tasks.inference.tables import TableFacts
 from tasks.inference.values import Guess, guess_column
 from tasks.ingestion.connector import SOURCE_ROW, SOURCE_URI
 from tasks.model.columns import MAX_IDENTIFIER_BYTES
 
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_./*-]*")
 _WORDS = frozenset({"true", "false", "null", "yes", "no", "on", "off", "y", "n"})
+_WORD = re.compile(r"[a-z]+|[0-9]+")
+CODES = frozenset(
+    [
+        "zip",
+        "zipcode",
+        "postcode",
+        "plz",
+        "phone",
+        "tel",
+        "mobile",
+        "fax",
+        "iban",
+        "isbn",
+        "ean",
+        "gtin",
+    ]
+)
+"""Digits of such a name are no number: nobody adds them."""
+IDS = frozenset(["id", "key", "code", "number", "nr", "no", "num", "ref", "sku", "uuid"])
+MOMENTS = frozenset(["at", "on", "time", "timestamp", "ts", "date", "created", "updated"])
+MOST_PARTS = 8
+"""Columns that keys of two are made of."""
+EPOCHS = {10: "seconds", 13: "milliseconds"}
+"""Digits of a number that may count from 1970 on, and what it counts."""
 _CHANGED = ("updated_at", "modified_at", "changed_at", "last_modified", "updated", "modified")
 
 
@@ -29,6 +55,8 @@ class Draft:
         source: Declaration of the source; ``format`` of it is nested.
         doubts: What is unsure of the source.
         sample: The rows that were looked at.
+        facts: What a database says of the table itself.
+        as_text: Columns that stay text, with the rows that their type would have refused.
     """
 
     name: str
@@ -36,6 +64,8 @@ class Draft:
     source: dict[str, Any]
     sample: pa.Table
     doubts: list[str] = field(default_factory=list)
+    facts: TableFacts = field(default_factory=TableFacts)
+    as_text: dict[str, int] = field(default_factory=dict)
 
 
 def identifier(name: str, taken: set[str]) -> str:
@@ -54,11 +84,11 @@ def identifier(name: str, taken: set[str]) -> str:
 def render(draft: Draft) -> str:
     """Write the dataset file."""
     names = [name for name in draft.sample.column_names if name not in (SOURCE_URI, SOURCE_ROW)]
-    guesses = {name: guess_column(draft.sample[name]) for name in names}
+    guesses = {name: _guess(draft, name) for name in names}
     _take_empty_for_null(draft, guesses)
     taken: set[str] = set()
     columns = {name: identifier(name, taken) for name in names}
-    key = _key(draft.sample, names, guesses)
+    key = draft.facts.key or _key(draft.sample, names, guesses)
     rows = draft.sample.num_rows
     lines = [
         "# yaml-language-server: $schema=../docs/dataset.schema.json",
@@ -71,13 +101,23 @@ def render(draft: Draft) -> str:
         "source:",
         *_block(draft.source),
     ]
-    if key:
-        lines.append(f"key: [{columns[key]}]  # different in each of {rows} rows; is it always?")
+    listed = ", ".join(columns[name] for name in key)
+    if draft.facts.key:
+        lines.append(f"key: [{listed}]  # the primary key of the table")
+    elif key:
+        lines.append(f"key: [{listed}]  # different in each of {rows} rows; is it always?")
     else:
-        lines.append("# No column was different in each row: with a key, use mode: merge.")
+        lines.append("# No key was found: with a key, use mode: merge.")
+        if draft.source["kind"] in ("database", "rest") and "cursor" not in draft.source:
+            lines.append("# Without one, each run reads all rows again and appends them again.")
     changed = next((name for name in names if columns[name] in _CHANGED), None)
     if changed and key and guesses[changed].type == "timestamp":
         lines.append(f"cursor: {columns[changed]}  # of two rows of one key the later one stays")
+    never = [columns[name] for name in names if name not in key and _is_never_null(draft, name)]
+    if never:
+        lines.append(
+            f"# Never NULL in the sample; nullable: false would refuse it: {', '.join(never)}"
+        )
     lines.append("columns:")
     width = max(map(len, columns.values()), default=0) + 1
     lines.extend(_column_line(name, columns[name], guesses[name], width) for name in names)
@@ -97,21 +137,85 @@ def _take_empty_for_null(draft: Draft, guesses: Mapping[str, Guess]) -> None:
         draft.doubts.append("An empty field is taken for NULL, in columns of text too.")
 
 
-def _key(sample: pa.Table, names: Sequence[str], guesses: Mapping[str, Guess]) -> str | None:
-    """Return the column that best tells rows apart, None if none does in the sample."""
+def _guess(draft: Draft, name: str) -> Guess:
+    """Guess a column by its values, by what the source says of it, and by its name."""
+    guess = guess_column(draft.sample[name])
+    if name in draft.as_text:
+        why = f"{guess.type} would refuse {draft.as_text[name]} rows of the sample"
+        return Guess("string", doubts=[why])
+    if name in draft.facts.required and name not in draft.facts.key:
+        guess.options["nullable"] = False
+    is_text = name in draft.facts.texts or (
+        draft.source.get("format", {}).get("kind") in ("parquet", "avro")
+        and pa.types.is_string(draft.sample.schema.field(name).type)
+    )
+    if is_text and guess.type not in ("string", "json", "uuid"):
+        kept = {key: value for key, value in guess.options.items() if key == "nullable"}
+        doubt = f"text in the source, though all of the sample could be {guess.type}"
+        return Guess("string", kept, [doubt])
+    if guess.type == "int64":
+        return _of_digits(guess, name, draft.sample[name])
+    return guess
+
+
+def _of_digits(guess: Guess, name: str, column: pa.ChunkedArray) -> Guess:
+    """Doubt that digits are a number."""
+    words = set(_WORD.findall(re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name).lower()))
+    if words & CODES and pa.types.is_string(column.type):
+        return Guess("string", doubts=["digits, but by its name no number: kept as text"])
+    different = {str(value) for value in column.to_pylist() if value not in (None, "")}
+    lengths = {len(value) for value in different}
+    unit = EPOCHS.get(min(lengths, default=0)) if len(lengths) == 1 else None
+    if unit and words & MOMENTS:
+        guess.doubts.append(f"perhaps {unit} since 1970; kept as a number")
+    elif words & IDS and pa.types.is_string(column.type):
+        guess.doubts.append("perhaps an id, not a number: string would take letters and zeros too")
+    elif different == {"0", "1"}:
+        words_for = '{"0": "false", "1": "true"}'
+        guess.doubts.append(f"perhaps yes and no: type: boolean, replace: {words_for}")
+    return guess
+
+
+def _is_never_null(draft: Draft, name: str) -> bool:
+    column = draft.sample[name]
+    if not draft.sample.num_rows or column.null_count or name in draft.facts.required:
+        return False
+    return not (pa.types.is_string(column.type) and "" in column.to_pylist())
+
+
+def _key(sample: pa.Table, names: Sequence[str], guesses: Mapping[str, Guess]) -> tuple[str, ...]:
+    """Return the columns that best tell rows apart, () if none do in the sample.
+
+    That prices or dates happen to differ makes no key of them: a key is called like one, or stands
+    first. Else it is such a column together with another.
+    """
     if not sample.num_rows:
-        return None
-    unique = []
-    for name in names:
-        column = sample[name]
-        fit = guesses[name].type in ("string", "uuid", "date") or guesses[name].type.startswith(
-            "int"
+        return ()
+    fit = [
+        name
+        for name in names
+        if (
+            guesses[name].type in ("string", "uuid", "date") or guesses[name].type.startswith("int")
         )
-        if fit and not column.null_count and len(column.unique()) == len(column):
-            unique.append(name)
-    named = [n for n in unique if re.search(r"(^|_)(id|key|code|number|nr|no|uuid)$", n.lower())]
-    first = [name for name in names[:1] if name in unique]
-    return next(iter([*named, *first, *unique]), None)
+        and not sample[name].null_count
+    ]
+    unique = [name for name in fit if len(sample[name].unique()) == sample.num_rows]
+    named = [name for name in fit if _is_called_like_a_key(name) or guesses[name].type == "uuid"]
+    first = [name for name in names[:1] if name in fit and guesses[name].type != "date"]
+    for name in (*named, *first):
+        if name in unique:
+            return (name,)
+    rows = {name: sample[name].to_pylist() for name in fit[:MOST_PARTS]}
+    for one, two in combinations(rows, 2):
+        may_be = {one, two} & {*named, *first} and one not in unique and two not in unique
+        if may_be and len(set(zip(rows[one], rows[two], strict=True))) == sample.num_rows:
+            return (one, two)
+    return ()
+
+
+def _is_called_like_a_key(name: str) -> bool:
+    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name).lower()
+    return (_WORD.findall(spaced) or [""])[-1] in IDS
 
 
 def _column_line(source: str, name: str, guess: Guess, width: int) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 from urllib.parse import parse_qsl, urlsplit
 
 import obstore
@@ -14,17 +15,26 @@ import pyarrow as pa
 from tasks.connections import Connections
 from tasks.inference.content import guess_format, records_path
 from tasks.inference.draft import Draft
-from tasks.ingestion.connector import Connector, PlanLimits
+from tasks.inference.tables import TableFacts, table_facts
+from tasks.ingestion.archives import ZIP_MAGIC
+from tasks.ingestion.connector import PlanLimits, RawBatch
 from tasks.ingestion.connectors.s3_keys import literal_prefix
+from tasks.ingestion.formats import read_object
 from tasks.ingestion.json_records import parse_json
 from tasks.ingestion.registry import connector_for
+from tasks.model.classify import classify
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ConfigError, SourceRejected
 from tasks.model.run import SourceState
-from tasks.model.source import S3Source
+from tasks.model.source import FilesSource, S3Source
 
 MOST_OBJECTS = 10_000
 """Keys of a bucket that are looked at to find one object."""
+BEGIN_BYTES = 4 << 20
+"""Bytes of an object that tell its format."""
+MOST_ARCHIVE = 64 << 20
+"""An archive's directory is at its end, so it is fetched whole, up to this size."""
+_CREDENTIAL = re.compile(r"key|token|secret|passw|signature|auth|credential", re.IGNORECASE)
 
 
 def draft_of(
@@ -62,10 +72,31 @@ def draft_of(
         source = {"kind": "database", "block": block, "table": whence}
         sampled, doubts = source, []
     else:
-        source, sampled, doubts = _files(whence, base)
+        source, newest, doubts = _files(whence, base)
+        sample = _rows(_of_file(source, newest), whence, rows)
+        return Draft(name, whence, source, sample, doubts)
     spec = _provisional(name, sampled)
     connector = connector_for(spec, connections, PlanLimits(), scratch)
-    return Draft(name, whence, source, _rows(connector, whence, rows), doubts)
+    batches = (raw for part in connector.plan(SourceState())[:1] for raw in connector.read(part))
+    sample, facts = _rows(batches, whence, rows), TableFacts()
+    if source["kind"] == "database":
+        facts = table_facts(connections.database(source["block"]), whence, source["block"])
+    return Draft(name, whence.partition("?")[0], source, sample, doubts, facts)
+
+
+def _of_file(source: dict[str, Any], path: Path) -> Iterator[RawBatch]:
+    """Read a file from its beginning; the connector would hash all of it first."""
+    try:
+        yield from read_object(
+            FilesSource.model_validate(source).format,
+            path.name,
+            PlanLimits(),
+            1,
+            open_binary=lambda: cast(BinaryIO, path.open("rb")),
+            local_path=lambda: path,
+        )
+    except OSError as error:
+        raise classify(error, path.name) from None
 
 
 def _required(block: str | None, what: str) -> str:
@@ -78,7 +109,7 @@ Declared = tuple[dict[str, Any], dict[str, Any], list[str]]
 """How the source is declared, how the sample of it is, and what is unsure."""
 
 
-def _files(whence: str, base: Path) -> Declared:
+def _files(whence: str, base: Path) -> tuple[dict[str, Any], Path, list[str]]:
     pattern = whence
     if (base / whence).is_dir():
         pattern = f"{whence.rstrip('/')}/*"
@@ -92,7 +123,7 @@ def _files(whence: str, base: Path) -> Declared:
     newest = max(files, key=lambda path: (path.stat().st_size > 0, path.name))
     guess = guess_format(lambda: newest.open("rb"), str(newest))
     source = {"kind": "files", "path": pattern, "format": guess.declared}
-    return source, {**source, "path": glob.escape(str(newest))}, guess.doubts
+    return source, newest, guess.doubts
 
 
 def _objects(whence: str, block: str, connections: Connections) -> Declared:
@@ -124,13 +155,22 @@ def _objects(whence: str, block: str, connections: Connections) -> Declared:
 def _opener(store: Any, key: str) -> Callable[[], BinaryIO]:
     import io
 
-    content = bytes(obstore.get(store, key).bytes())
+    size = int(obstore.head(store, key)["size"])
+    content = bytes(obstore.get_range(store, key, start=0, end=min(size, BEGIN_BYTES)))
+    if content.startswith(ZIP_MAGIC) and size > len(content):
+        if size > MOST_ARCHIVE:
+            raise ConfigError(
+                f"{key}: an archive of {size >> 20} MB is not fetched to be looked into",
+                "infer from a smaller one, and correct the path afterwards",
+            )
+        content = bytes(obstore.get(store, key).bytes())
     return lambda: io.BytesIO(content)
 
 
 def _api(whence: str, block: str, connections: Connections) -> Declared:
-    client = connections.rest_client(block)
     parts = urlsplit(whence)
+    _refuse_credentials(parts.netloc, [name for name, _ in parse_qsl(parts.query)])
+    client = connections.rest_client(block)
     if (parts.scheme, parts.netloc) != (client.base_url.scheme, client.base_url.netloc.decode()):
         raise ConfigError(
             f"--from {parts.scheme}://{parts.netloc} is not the server of block {block!r}",
@@ -156,6 +196,17 @@ def _api(whence: str, block: str, connections: Connections) -> Declared:
     if paging:
         source["pagination"] = paging
     return source, sampled, doubts
+
+
+def _refuse_credentials(netloc: str, params: Iterable[str]) -> None:
+    """Keep a credential in a URL out of the dataset file."""
+    secret = next((name for name in params if _CREDENTIAL.search(name)), None)
+    if "@" in netloc or secret:
+        what = f"parameter {secret!r}" if secret else "the part before @"
+        raise ConfigError(
+            f"--from: {what} of the URL looks like a credential, which would be in the dataset file",
+            "keep it in the block, e.g. with auth: api_key_query, and leave it out here",
+        )
 
 
 def _paging(body: Any, has_link: bool) -> tuple[dict[str, Any] | None, list[str]]:
@@ -188,16 +239,15 @@ def _provisional(name: str, source: dict[str, Any]) -> DatasetSpec:
     )
 
 
-def _rows(connector: Connector, whence: str, most: int) -> pa.Table:
+def _rows(batches: Iterable[RawBatch], whence: str, most: int) -> pa.Table:
     found: list[pa.Table] = []
     count = 0
-    for partition in connector.plan(SourceState())[:1]:
-        for raw in connector.read(partition):
-            if raw.batch is not None and raw.batch.num_rows:
-                found.append(pa.Table.from_batches([raw.batch.slice(0, most - count)]))
-                count += found[-1].num_rows
-            if count >= most:
-                break
+    for raw in batches:
+        if raw.batch is not None and raw.batch.num_rows:
+            found.append(pa.Table.from_batches([raw.batch.slice(0, most - count)]))
+            count += found[-1].num_rows
+        if count >= most:
+            break
     if not found:
         raise SourceRejected(f"--from {whence}: has no rows to infer from")
     return pa.concat_tables(found, promote_options="default")

@@ -20,7 +20,7 @@ _THOUSANDS = re.compile(r"-?\d{1,3}(?:,\d{3})+(?:\.\d+)?|-?\d+(?:\.\d+)?", re.AS
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _MOMENT = re.compile(
-    r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?(Z|[+-]\d\d:?\d\d)?", re.ASCII
+    r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d(?:\.\d{1,6})?)?(Z|[+-]\d\d:?\d\d)?", re.ASCII
 )
 _CLOCK = re.compile(r"[0-2]\d:[0-5]\d(?::[0-5]\d)?", re.ASCII)
 _DAY_FIRST = re.compile(r"(\d\d?)([./-])(\d\d?)\2(\d{4})", re.ASCII)
@@ -100,11 +100,12 @@ def _typed(values: Sequence[str]) -> Guess:
     for attempt in (_boolean, _number, _moment, _other):
         if guess := attempt(values):
             return guess
-    mixed = sum(bool(_DECIMAL.fullmatch(value)) for value in values)
     doubts = []
-    if mixed > len(values) // 2:
-        odd = next(value for value in values if not _DECIMAL.fullmatch(value))
-        doubts.append(f"mostly numbers, but also {_short(odd)}")
+    numbers = sum(bool(_DECIMAL.fullmatch(value)) for value in values)
+    nested = sum(value[:1] in ("{", "[") and _is_json(value) for value in values)
+    for count, kind in ((numbers, "numbers"), (nested, "objects or lists")):
+        if count > len(values) // 2:
+            doubts.append(f"mixed: {count} of {len(values)} values are {kind}, the others are not")
     return Guess("string", doubts=doubts)
 
 
@@ -184,7 +185,14 @@ def _written_date(values: Sequence[str]) -> Guess | None:
     if not all(found) or len(marks) != 1:
         return None
     mark = marks.pop()
-    day_first, month_first = f"%d{mark}%m{mark}%Y", f"%m{mark}%d{mark}%Y"
+    parts = [part for match in found if match for part in (match[1], match[3])]
+    if all(len(part) > 1 for part in parts):
+        day, month = "%d", "%m"
+    elif not any(part.startswith("0") for part in parts):
+        day, month = "%-d", "%-m"
+    else:
+        return None
+    day_first, month_first = f"{day}{mark}{month}{mark}%Y", f"{month}{mark}{day}{mark}%Y"
     reads_day = all(_is(value, day_first) for value in values)
     reads_month = all(_is(value, month_first) for value in values)
     if reads_day and (not reads_month or mark == "."):
@@ -199,7 +207,7 @@ def _written_date(values: Sequence[str]) -> Guess | None:
 
 def _is(value: str, text_format: str) -> bool:
     try:
-        datetime.strptime(value, text_format)
+        datetime.strptime(value, text_format.replace("%-", "%"))
     except ValueError:
         return False
     return True
@@ -219,7 +227,3 @@ def _is_json(value: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _short(value: str) -> str:
-    return repr(value if len(value) <= 20 else f"{value[:20]}…")  # noqa: PLR2004

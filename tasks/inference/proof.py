@@ -1,0 +1,74 @@
+"""Proves a draft on its own sample: what the product's query refuses there was guessed too narrowly."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tasks.datasets import load_dataset
+from tasks.inference.draft import Draft, render
+from tasks.model.dataset import DatasetSpec
+from tasks.transformation.query import FAILURES, compile_query
+from tasks.transformation.session import column_types, duckdb_session
+
+MEMORY_BYTES = 256 << 20
+ATTEMPTS = 3
+
+
+def proven(draft: Draft, scratch: Path) -> str:
+    """Write the dataset file; a column that would refuse values of the sample stays text.
+
+    Args:
+        draft: What is known; it learns which columns stay text.
+        scratch: Folder for intermediate files.
+
+    Raises:
+        ConfigError: The file would not be one.
+    """
+    path, raw = scratch / f"{draft.name}.yaml", scratch / "proof.parquet"
+    for _ in range(ATTEMPTS):
+        text = render(draft)
+        path.write_text(text, encoding="utf-8")
+        spec = load_dataset(path)
+        pq.write_table(_as_declared(draft), raw)
+        refused = _refused(spec, raw, scratch)
+        wrong = {
+            column.source or name: refused[name]
+            for name, column in spec.columns.items()
+            if refused[name] and column.type != "string"
+        }
+        if not wrong:
+            break
+        draft.as_text |= wrong
+    return text
+
+
+def _as_declared(draft: Draft) -> pa.Table:
+    """Return the sample with empty texts as NULL, if the format says so by now."""
+    table = draft.sample
+    if not draft.source.get("format", {}).get("null_values"):
+        return table
+    for position, field in enumerate(table.schema):
+        if pa.types.is_string(field.type):
+            values = [value or None for value in table[field.name].to_pylist()]
+            table = table.set_column(position, field.name, pa.array(values, pa.string()))
+    return table
+
+
+def _refused(spec: DatasetSpec, raw: Path, scratch: Path) -> Counter[str]:
+    """Count the rows that a dataset refuses, by column."""
+    files = [str(raw)]
+    counted: Counter[str] = Counter()
+    with duckdb_session(files, scratch, MEMORY_BYTES) as session:
+        types = column_types(session, files)
+        known = {name: kind for name, kind in types.items() if not name.startswith("_source_")}
+        query = compile_query(spec, known, files, {})
+        judged = f"SELECT {FAILURES}, count(*) FROM ({query.sql}) GROUP BY 1"  # noqa: S608 - ours
+        for failures, rows in session.execute(judged).fetchall():
+            for position in (failures or "").split(","):
+                if position:
+                    counted[query.rules[int(position)].column or ""] += rows
+    return counted
