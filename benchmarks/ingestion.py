@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import os
 import random
 import resource
 import shutil
@@ -278,7 +279,7 @@ def extract_with_ours(name: str, job: dict[str, Any], out: Path) -> int:
             "load": {"table": "analytics.things", "mode": "append"},
         }
     )
-    environment = load_environment("dev")
+    environment = load_environment("prod")  # how production cuts its sources
     lake = LakeStorage(uri=(out / "lake").as_uri()).get_lake()
     with Connections(environment, lambda _class, _name: block) as connections:
         planner = connector_for(spec, connections, limits_of(environment), out)
@@ -291,7 +292,7 @@ def extract_with_ours(name: str, job: dict[str, Any], out: Path) -> int:
                 connector = connector_for(spec, opened, limits_of(environment), scratch)
                 return ingest_partition(connector, numbered[1], spec, lake, scratch).rows
 
-        with ThreadPoolExecutor(environment.concurrency) as pool:
+        with ThreadPoolExecutor(min(environment.concurrency, os.cpu_count() or 1)) as pool:
             return sum(pool.map(ingest, enumerate(partitions)))
 
 

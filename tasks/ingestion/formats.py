@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from tasks.ingestion.archives import EMPTY_ZIP, ZIP_MAGIC, members
-from tasks.ingestion.avro_format import read_avro
 from tasks.ingestion.connector import PlanLimits, RawBatch
 from tasks.ingestion.csv_format import read_csv
-from tasks.ingestion.excel_format import read_excel
 from tasks.ingestion.fixed_format import read_fixed_width
 from tasks.ingestion.json_array import read_json_document
 from tasks.ingestion.json_lines import read_json_lines
@@ -55,6 +53,8 @@ def read_object(
         yield from read_parquet(local_path(), uri, limits)
         return
     if isinstance(declared, ExcelFormat):
+        from tasks.ingestion.excel_format import read_excel  # its library takes 20 MB
+
         yield from read_excel(local_path(), uri, declared, limits)
         return
     if part is not None:
@@ -86,6 +86,8 @@ def _read_stream(
     if isinstance(declared, CsvFormat):
         yield from read_csv(raw, uri, declared, limits, expected_columns)
     elif isinstance(declared, AvroFormat):
+        from tasks.ingestion.avro_format import read_avro
+
         yield from read_avro(raw, uri, limits)
     elif isinstance(declared, FixedWidthFormat):
         yield from read_fixed_width(raw, uri, declared, limits)
