@@ -198,6 +198,7 @@ def _key(sample: pa.Table, names: Sequence[str], guesses: Mapping[str, Guess]) -
             guesses[name].type in ("string", "uuid", "date") or guesses[name].type.startswith("int")
         )
         and not sample[name].null_count
+        and not _has_null_words(sample[name], guesses[name])
     ]
     unique = [name for name in fit if len(sample[name].unique()) == sample.num_rows]
     named = [name for name in fit if _is_called_like_a_key(name) or guesses[name].type == "uuid"]
@@ -211,6 +212,13 @@ def _key(sample: pa.Table, names: Sequence[str], guesses: Mapping[str, Guess]) -
         if may_be and len(set(zip(rows[one], rows[two], strict=True))) == sample.num_rows:
             return (one, two)
     return ()
+
+
+def _has_null_words(column: pa.ChunkedArray, guess: Guess) -> bool:
+    """Tell whether texts of a column will be NULL: no key has that."""
+    if not pa.types.is_string(column.type):
+        return False
+    return not {"", *guess.options.get("null_values", ())}.isdisjoint(column.to_pylist())
 
 
 def _is_called_like_a_key(name: str) -> bool:

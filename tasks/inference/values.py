@@ -223,7 +223,11 @@ def _other(values: Sequence[str]) -> Guess | None:
 
 def _is_json(value: str) -> bool:
     try:
-        json.loads(value)
-    except ValueError:
+        json.loads(value, parse_constant=_no_number)
+    except (ValueError, RecursionError):
         return False
     return True
+
+
+def _no_number(_word: str) -> None:
+    raise ValueError("NaN and Infinity are no JSON")
