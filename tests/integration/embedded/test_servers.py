@@ -140,7 +140,7 @@ def test_postgres_works_where_user_namespaces_are_refused(open_folder, tmp_path)
     refused.chmod(0o755)
     assert shutil.which("setpriv")
     environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    server = binaries() / "postgres"
+    server = binaries() / "initdb"  # needs its library, too
     reached = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", str(server), "-V"]
     if subprocess.run(reached, check=False, capture_output=True).returncode:
         pytest.skip(f"{server} is in a folder that an ordinary user may not enter")
