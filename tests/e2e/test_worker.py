@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from typing import Any
 
 from prefect.client.orchestration import get_client
@@ -15,6 +16,8 @@ from pydantic import SecretStr
 from blocks.object_store import LakeStorage
 from blocks.warehouse import WarehouseCredentials
 from tests.e2e.conftest import ROOT, Project
+
+LOGS_ARRIVE_SECONDS = 30
 
 FLOW_SETTINGS = {
     "PREFECT_LOGGING_EXTRA_LOGGERS": "dpp",
@@ -87,14 +90,34 @@ def project_dataset(name: str) -> str:
 
 
 def read_server(run_id: Any) -> tuple[list[str], set[str], set[str]]:
-    from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
-
     with get_client(sync_client=True) as client:
-        only = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run_id]))
-        logs = [log.message for log in client.read_logs(only)]
+        logs = wait_for_log(client, run_id, "loading.committed run=")
         artifacts = client.request("POST", "/artifacts/filter", json={}).json()
         deployments = {deployment.name for deployment in client.read_deployments()}
     return logs, {artifact["key"] for artifact in artifacts}, deployments
+
+
+def wait_for_log(client: Any, run_id: Any, beginning: str) -> list[str]:
+    """Return all messages of a run once one begins so: a run can be complete before its logs arrive."""
+    from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
+
+    only = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run_id]))
+    deadline = time.monotonic() + LOGS_ARRIVE_SECONDS
+    messages: list[str] = []
+    while time.monotonic() < deadline:
+        messages = read_all_logs(client, only)
+        if any(message.startswith(beginning) for message in messages):
+            break
+        time.sleep(0.5)
+    return messages
+
+
+def read_all_logs(client: Any, only: Any) -> list[str]:
+    """Page through the messages: the server gives 200 at a time."""
+    messages: list[str] = []
+    while page := client.read_logs(only, limit=200, offset=len(messages)):
+        messages += [log.message for log in page]
+    return messages
 
 
 def check_no_secret_is_stored(project: Project) -> None:
