@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test lint schema lock bench-ingestion clean
+.PHONY: help setup demo up test lint schema lock bench-ingestion bench-objects clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ bench-ingestion: $(READY)  ## measure extraction beside pandas and dlt, about te
 	@test -x .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers
 	@.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
 	@$(BIN)/python -m benchmarks.ingestion
+
+bench-objects: $(READY)  ## measure planning 100,000 objects, and small ones beside a large one
+	@$(BIN)/python -m benchmarks.objects
 
 clean:  ## remove the installation and everything the demo made
 	@rm -rf $(VENV) .venv-peers .local
