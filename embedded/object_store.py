@@ -11,7 +11,7 @@ from embedded.component import Component, EmbeddedServerError, Ports
 from embedded.ports import LOCALHOST, http_answers
 
 ACCESS_KEY = "etl"
-MEMORY_LIMIT = "256MiB"
+MEMORY_LIMIT = "1GiB"
 GRPC_OFFSET = 10_000
 """SeaweedFS opens a second port this much above each of its ports."""
 

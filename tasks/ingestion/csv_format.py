@@ -8,6 +8,8 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import chain
 from typing import BinaryIO
 
 import numpy as np
@@ -15,7 +17,7 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 
 from tasks.ingestion.connector import PlanLimits, RawBatch, Reject
-from tasks.ingestion.csv_grammar import Grammar, line_ends
+from tasks.ingestion.csv_grammar import Grammar, grammar_of, line_ends
 from tasks.ingestion.csv_guard import Block, RecordGuard
 from tasks.ingestion.csv_header import read_beginning
 from tasks.ingestion.provenance import check_names, long_values, shown_bytes, with_origin
@@ -57,32 +59,30 @@ def read_csv(
     """
     later = part if part and part.start else None
     stream = open_stream(io.BytesIO(header) if later else raw, uri, declared.encoding, limits)
-    begin = read_beginning(stream, uri, declared, Grammar(declared), expected_columns)
+    begin = read_beginning(stream, uri, declared, grammar_of(declared), expected_columns)
     if not begin.names:
         return
     check_names(begin.names, uri)
-    grammar = Grammar(declared, len(begin.names))
+    grammar = grammar_of(declared, len(begin.names))
     if later:  # the middle of a text may begin like another encoding or a compressed file
         guard = RecordGuard(raw, b"", uri, grammar, limits, later.start)
         rows = _Rows(uri, grammar, limits, 0, later)
     else:
         guard = RecordGuard(stream, begin.rest, uri, grammar, limits, begin.position, begin.lines)
         rows = _Rows(uri, grammar, limits, begin.lines)
-    parser = _Parser(begin.names, declared, grammar)
-    with ThreadPoolExecutor(PARSERS, "csv") as pool:
-        waiting: deque[tuple[Block, Future[_Parsed]]] = deque()
-        for block in guard.blocks():
-            waiting.append((block, pool.submit(parser.parse, block)))
-            if len(waiting) > PARSERS:
-                yield _converted(rows, *waiting.popleft())
-        while waiting:
-            yield _converted(rows, *waiting.popleft())
+    parser = parser_of(tuple(begin.names), declared)
+    try:
+        for block, parsed in _parsed_blocks(parser, guard.blocks()):
+            yield rows.convert(block, parsed)
+    except pa.ArrowInvalid:
+        # Its message would show a row.
+        raise SourceRejected(f"{uri}: cannot be parsed as delimited text") from None
     if part is None:
         rows.check_any_row_fits(len(begin.names))
 
 
 @dataclass(frozen=True, slots=True)
-class _Parsed:
+class Parsed:
     """A parsed block; ``ragged`` are (number among its records, fields), starting at 1."""
 
     batch: pa.RecordBatch
@@ -90,7 +90,7 @@ class _Parsed:
     lines: int
 
 
-class _Parser:
+class Parser:
     """Turns blocks into record batches of text."""
 
     def __init__(self, names: Sequence[str], declared: CsvFormat, grammar: Grammar) -> None:
@@ -108,7 +108,7 @@ class _Parser:
             quoted_strings_can_be_null=False,
         )
 
-    def parse(self, block: Block) -> _Parsed:
+    def parse(self, block: Block) -> Parsed:
         """Parse one block."""
         ragged: list[tuple[int, int]] = []
 
@@ -119,7 +119,7 @@ class _Parser:
         lines = line_ends(block.original) + block.lines_lost
         only_ends = block.text.isspace() and not block.text.strip(b"\r\n")
         if not block.text or (only_ends and len(self._names) > 1):
-            return _Parsed(pa.RecordBatch.from_pylist([], schema=self._schema), ragged, lines)
+            return Parsed(pa.RecordBatch.from_pylist([], schema=self._schema), ragged, lines)
         text = block.text
         if text.startswith(codecs.BOM_UTF8):  # the parser takes one off each block
             text = codecs.BOM_UTF8 + text
@@ -141,15 +141,32 @@ class _Parser:
             convert_options=self._convert,
         )
         columns = [column.combine_chunks() for column in table.columns]
-        return _Parsed(pa.record_batch(columns, schema=self._schema), ragged, lines)
+        return Parsed(pa.record_batch(columns, schema=self._schema), ragged, lines)
 
 
-def _converted(rows: _Rows, block: Block, parsed: Future[_Parsed]) -> RawBatch:
-    try:
-        return rows.convert(block, parsed.result())
-    except pa.ArrowInvalid:
-        # Its message would show a row.
-        raise SourceRejected(f"{rows.uri}: cannot be parsed as delimited text") from None
+@lru_cache(maxsize=64)
+def parser_of(names: tuple[str, ...], declared: CsvFormat) -> Parser:
+    """Return the parser of a format; it is made once, however many objects there are."""
+    return Parser(names, declared, grammar_of(declared, len(names)))
+
+
+def _parsed_blocks(parser: Parser, blocks: Iterator[Block]) -> Iterator[tuple[Block, Parsed]]:
+    """Yield the blocks in their order, each parsed."""
+    first, second = next(blocks, None), next(blocks, None)
+    if first is None:
+        return
+    if second is None:  # thousands of small objects would start thousands of threads
+        yield first, parser.parse(first)
+        return
+    with ThreadPoolExecutor(PARSERS, "csv") as pool:
+        waiting: deque[tuple[Block, Future[Parsed]]] = deque()
+        for block in chain((first, second), blocks):
+            waiting.append((block, pool.submit(parser.parse, block)))
+            if len(waiting) > PARSERS:
+                ready, parsed = waiting.popleft()
+                yield ready, parsed.result()
+        for ready, parsed in waiting:
+            yield ready, parsed.result()
 
 
 class _Rows:
@@ -168,7 +185,7 @@ class _Rows:
         self._refused = 0
         self._ragged = 0
 
-    def convert(self, block: Block, parsed: _Parsed) -> RawBatch:
+    def convert(self, block: Block, parsed: Parsed) -> RawBatch:
         """Give the rows of a block their numbers, without those that are refused."""
         batch, names = parsed.batch, parsed.batch.schema.names
         total = batch.num_rows + len(parsed.ragged) + len(block.aside)

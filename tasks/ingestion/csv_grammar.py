@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from uuid import uuid4
 
 import numpy as np
@@ -109,6 +110,12 @@ class Grammar:
         if self._closed.fullmatch(last):  # the next byte tells whether it is the end of the field
             return begin + self.quote * 2
         return begin + (b"x" if self._closed.match(last) else self.quote)
+
+
+@lru_cache(maxsize=64)
+def grammar_of(declared: CsvFormat, columns: int = 0) -> Grammar:
+    """Return the grammar of a format; it is made once, however many objects there are."""
+    return Grammar(declared, columns)
 
 
 def line_ends(text: bytes) -> int:

@@ -34,7 +34,7 @@ def check_names(names: Sequence[str], uri: str) -> None:
 def with_origin(
     names: Sequence[str],
     columns: Sequence[pa.Array],
-    uri: str,
+    uri: str | pa.Array,
     numbers: Sequence[int] | npt.NDArray[np.int64],
 ) -> pa.RecordBatch:
     """Return the columns as a batch, each row with its origin.
@@ -42,11 +42,12 @@ def with_origin(
     Args:
         names: Names of the columns; ``check_names`` has seen them.
         columns: Their values.
-        uri: Where all these rows are from.
+        uri: Where all these rows are from, or where each of them is.
         numbers: The rows' numbers there, one a row.
     """
+    uris = pa.repeat(uri, len(numbers)) if isinstance(uri, str) else uri
     return pa.record_batch(
-        [*columns, pa.repeat(uri, len(numbers)), pa.array(numbers, pa.int64())],
+        [*columns, uris, pa.array(numbers, pa.int64())],
         names=[*names, SOURCE_URI, SOURCE_ROW],
     )
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.ingestion.connector import PlanLimits
-from tasks.ingestion.csv_grammar import Grammar
+from tasks.ingestion.csv_grammar import Grammar, grammar_of
 from tasks.ingestion.csv_guard import RecordGuard
 from tasks.ingestion.csv_header import MAX_HEADER_BYTES, read_beginning
 from tasks.ingestion.streams import open_stream
@@ -65,12 +65,12 @@ class CsvScan:
         with open_range(0, min(size, 2 * MAX_HEADER_BYTES)) as raw:
             begin = raw.read()
         stream = open_stream(io.BytesIO(begin), uri, declared.encoding)
-        beginning = read_beginning(stream, uri, declared, Grammar(declared), expected=0)
+        beginning = read_beginning(stream, uri, declared, grammar_of(declared), expected=0)
         self.header = beginning.position
         """Bytes before the first record."""
         if begin.startswith(codecs.BOM_UTF8):
             self.header += len(codecs.BOM_UTF8)
-        self._grammar = Grammar(declared, len(beginning.names))
+        self._grammar = grammar_of(declared, len(beginning.names))
 
     def cuts(self, start: int, end: int, records: int) -> Iterator[Cut]:
         """Yield the places between ``start``, which is one, and ``end``; the last one is the end.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,12 +19,14 @@ from tasks.ingestion.connector import PlanLimits, RawBatch
 from tasks.ingestion.connectors.s3_errors import CLIENT_ERRORS, meaning
 from tasks.ingestion.connectors.s3_keys import KeyPattern
 from tasks.ingestion.connectors.s3_reads import PIECE_BYTES, ItemReader, PinnedObjects, item_of
+from tasks.ingestion.csv_small import SMALL_BYTES, is_plain, read_small_csv
 from tasks.ingestion.hive import hive_values, with_partitions
 from tasks.ingestion.item_reader import read_item
 from tasks.ingestion.packing import new_items, pack
 from tasks.ingestion.ranged_file import RangedFile
 from tasks.ingestion.splitting import missing_parts
 from tasks.model.errors import ConfigError, SourceRejected
+from tasks.model.formats import CsvFormat
 from tasks.model.run import Partition, SourceItem, SourceState, Window
 from tasks.model.source import S3Source
 
@@ -144,10 +147,44 @@ class S3Connector:
         """Stream the items of a partition, each in the version that was planned."""
         ranges = [(item, *_range(item)) for item in partition.items]
         with ItemReader(self._objects, ranges) as ahead:
-            for item, start, end in ranges:
-                values = hive_values(item.uri, self._source.hive_partitions)
-                for raw in self._read(item, ahead.open_next(start, end)):
-                    yield with_partitions(raw, values, item.uri)
+            for values, group in self._groups(partition.items):
+                contents = [ahead.open_next(*_range(item)) for item in group]
+                if len(group) > 1:
+                    texts = [content.read() for content in contents]
+                    if together := self._read_together(group, texts):
+                        yield with_partitions(together, values, group[0].uri)
+                        continue
+                    contents = [io.BytesIO(text) for text in texts]
+                for item, content in zip(group, contents, strict=True):
+                    for raw in self._read(item, content):
+                        yield with_partitions(raw, values, item.uri)
+
+    def _groups(
+        self, items: Sequence[SourceItem]
+    ) -> Iterator[tuple[dict[str, str | None], list[SourceItem]]]:
+        """Yield the items in their order, small texts of one folder a batch at a time."""
+        declared = self._source.format
+        plain = isinstance(declared, CsvFormat) and is_plain(declared)
+        group: list[SourceItem] = []
+        shared: dict[str, str | None] = {}
+        for item in items:
+            values = hive_values(item.uri, self._source.hive_partitions)
+            small = plain and item.part is None and item.bytes <= SMALL_BYTES
+            size = sum(each.bytes for each in group) + item.bytes
+            if group and not (small and values == shared and size < self._limits.batch_bytes):
+                yield shared, group
+                group = []
+            group, shared = [*group, item], values
+            if not small:
+                yield shared, group
+                group = []
+        if group:
+            yield shared, group
+
+    def _read_together(self, group: Sequence[SourceItem], texts: list[bytes]) -> RawBatch | None:
+        assert isinstance(self._source.format, CsvFormat)
+        named = [(item.origin, text) for item, text in zip(group, texts, strict=True)]
+        return read_small_csv(named, self._source.format, self._limits, self._columns)
 
     def _read(self, item: SourceItem, content: BinaryIO) -> Iterator[RawBatch]:
         start, end = _range(item)

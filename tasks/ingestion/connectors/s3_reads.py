@@ -71,6 +71,12 @@ class PinnedObjects:
     def __init__(self, store: ObjectStore, where: str) -> None:
         self._store = store
         self._where = where
+        self._repeated = Retrying(
+            retry=retry_if_exception_type(SourceUnavailable),
+            stop=stop_after_attempt(ATTEMPTS),
+            wait=wait_random_exponential(multiplier=0.2, max=MOST_WAIT_SECONDS),
+            reraise=True,
+        )
 
     def fetch(self, request: Request) -> memoryview:
         """Return the bytes of a request; what fails for the moment is asked for again.
@@ -79,13 +85,7 @@ class PinnedObjects:
             SourceRejected: The object was overwritten or deleted after it was listed.
             PipelineError: What else the server says.
         """
-        repeated = Retrying(
-            retry=retry_if_exception_type(SourceUnavailable),
-            stop=stop_after_attempt(ATTEMPTS),
-            wait=wait_random_exponential(multiplier=0.2, max=MOST_WAIT_SECONDS),
-            reraise=True,
-        )
-        return repeated(self._fetch_once, request)
+        return self._repeated(self._fetch_once, request)
 
     def _fetch_once(self, request: Request) -> memoryview:
         item = request.item

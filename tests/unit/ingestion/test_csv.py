@@ -9,12 +9,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from tasks.ingestion.connector import PlanLimits, Reject
 from tasks.ingestion.csv_format import read_csv
+from tasks.ingestion.csv_small import read_small_csv
 from tasks.model.errors import ContractBroken, SourceRejected
 from tasks.model.formats import CsvFormat
 
@@ -284,3 +285,50 @@ def test_05_06_byte_order_mark_is_no_part_of_a_name(encoding: str) -> None:
     mark = "\ufeff" if encoding == "utf-16-le" else ""
     found, _ = read((mark + text).encode(encoding), encoding=encoding)
     assert found[0]["a"] == "x"
+
+
+_SMALL = st.lists(
+    st.text(alphabet='ab,"\n\ré', max_size=12).map(lambda text: f"x,y\n{text}".encode()),
+    min_size=1,
+    max_size=4,
+)
+
+
+@settings(max_examples=400)
+@given(texts=_SMALL)
+@example(texts=[b"x,y\na,b\n", b"x,y\n", b'x,y\n"a\n","b"""\nc,'])
+def test_small_texts_together_are_what_each_of_them_is(texts: list[bytes]) -> None:
+    declared, limits = CsvFormat(kind="csv"), PlanLimits()
+    named = [(f"{number}.csv", text) for number, text in enumerate(texts)]
+    together = read_small_csv(named, declared, limits, 2)
+    if together is None:
+        return
+    assert together.batch is not None
+    rows = []
+    for name, text in named:
+        for raw in read_csv(io.BytesIO(text), name, declared, limits, 2):
+            assert not raw.rejects
+            rows += raw.batch.to_pylist() if raw.batch else []
+    assert together.batch.to_pylist() == rows
+
+
+def test_plain_small_texts_are_parsed_together() -> None:
+    declared, limits = CsvFormat(kind="csv"), PlanLimits()
+    texts = [("a", b"x,y\r\n1,2\r\n3,4"), ("b", b"x,y\r\n"), ("c", b'x,y\r\n\r\n"5\n",6\r\n')]
+    together = read_small_csv(texts, declared, limits, 2)
+    assert together is not None
+    assert together.batch is not None
+    assert together.batch.to_pylist() == [
+        {"x": "1", "y": "2", "_source_uri": "a", "_source_row": 1},
+        {"x": "3", "y": "4", "_source_uri": "a", "_source_row": 2},
+        {"x": "5\n", "y": "6", "_source_uri": "c", "_source_row": 1},
+    ]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [b"y,x\n1,2\n", b"x,y\n1\n", b'x,y\n"1,2\n', b"\x1f\x8bnot gzip", b"x,y\n\xff,2\n", b""],
+)
+def test_a_small_text_that_needs_a_closer_look_is_not_parsed_with_others(other: bytes) -> None:
+    declared, limits = CsvFormat(kind="csv"), PlanLimits()
+    assert read_small_csv([("a", b"x,y\n1,2\n"), ("b", other)], declared, limits, 2) is None
