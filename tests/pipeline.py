@@ -51,6 +51,8 @@ class Pipeline:
         return plan_partitions(self.connector(spec), spec, state, request, run_id)
 
     def transform(self, spec: DatasetSpec, partition: Partition) -> tuple[str, Manifest]:
+        if partition.deletes_up_to is not None:
+            spec = spec.keys_only()
         raw = ingest_partition(self.connector(spec), partition, spec, self.lake, self.scratch)
         snapshots = {
             name: snapshot_lookup(
