@@ -24,6 +24,7 @@ from tasks.model.errors import ContractBroken
 from tasks.model.run import LakeFile, Manifest
 from tasks.quarantine import QuarantineWriter, RefusedRow
 from tasks.transformation.enrich import LookupTable
+from tasks.transformation.functions import register
 from tasks.transformation.query import (
     FAILURES,
     OUTCOME,
@@ -158,6 +159,7 @@ def _run(
             raw_files,
             lookups,
         )
+        register(connection, spec)
         for batch in stream(connection, query.sql, BATCH_ROWS):
             output.write(query, batch)
     return query.columns_added
