@@ -167,6 +167,7 @@ def _report(
         counts=reduce(RowCounts.__add__, (receipt.counts for receipt in loaded), RowCounts()),
         table_rows=table_rows,
         reasons=tuple(reason for receipt in loaded for reason in receipt.reasons),
+        findings=tuple(finding for result in (*loaded, *failures) for finding in result.findings),
         failures=tuple(failures),
         seconds=seconds,
     )

@@ -16,6 +16,7 @@ from tasks.model.errors import (
     CapacityExhausted,
     ConfigError,
     CredentialsRejected,
+    GateFailed,
     LoadConflict,
 )
 from tasks.model.run import LakeFile, LoadReceipt, Partition, PartitionFailure, Purpose
@@ -102,4 +103,5 @@ def _failure(partition: Partition, stage: str, error: Exception) -> PartitionFai
         message=str(known),
         kind=known.kind,
         exit_code=known.exit_code,
+        findings=known.findings if isinstance(known, GateFailed) else (),
     )

@@ -26,9 +26,11 @@ from tasks.loading.deletes import check_keys, delete_missing
 from tasks.loading.encoding import check_columns, staged_schema
 from tasks.loading.gates import check_gates, null_rate_columns
 from tasks.loading.merge import null_counts_statement, publish_statement
+from tasks.loading.profiles import check_history, insert_profile
 from tasks.loading.queries import query
 from tasks.loading.schema import TargetColumn, ensure_schema, prepare_target, target_columns
 from tasks.loading.staging import STAGING, clean_batches, copy_into_staging, create_staging
+from tasks.model.anomaly import Finding
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import CommitUnknown, ContractBroken, LoadConflict
 from tasks.model.run import LoadReceipt, LoadStatus, Manifest, Partition, Purpose, RowCounts
@@ -180,9 +182,11 @@ def _transaction(
         on_step("begun")
         columns = target_columns(spec, load.lookups, manifest.columns_added)
         deletes_up_to = load.partition.deletes_up_to
+        findings: tuple[Finding, ...] = ()
         if deletes_up_to is None:
             has_rows = _stage(cursor, paths, load, columns, on_step)
             _check_gates(cursor, load, has_rows=has_rows)
+            findings = check_history(cursor, spec, load.partition, manifest)
         else:
             key = [column for column in columns if column.name in spec.key]
             has_rows = _stage(cursor, paths, load, key, on_step)
@@ -219,6 +223,7 @@ def _transaction(
             status=LoadStatus.LOADED,
             counts=counts,
             reasons=manifest.reasons,
+            findings=findings,
             seconds=time.monotonic() - started,
         )
         state = load.partition.state | manifest.state
@@ -226,6 +231,8 @@ def _transaction(
         ledger.insert_load(cursor, _ledger_row(load, receipt), partition)
         on_step("ledger_written")
         ledger.insert_quarantine(cursor, load_id, manifest)
+        if deletes_up_to is None:  # a comparison of keys has no rows to describe
+            insert_profile(cursor, load_id, spec, manifest, findings)
         on_step("quarantine_written")
         return receipt
 

@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from tasks.model.anomaly import Anomaly
 from tasks.model.columns import ColumnSpec, Identifier, Strict, _identifier
 from tasks.model.database_source import DatabaseSource
 from tasks.model.rest_source import RestSource
@@ -42,6 +43,9 @@ class Quality(Strict):
     """What must hold before anything of a partition is published."""
 
     gates: tuple[Gate, ...] = ()
+    anomaly: Anomaly | None = Field(
+        None, description="Learn from the partitions before what is usual, and say what is not."
+    )
 
 
 class RowRule(Strict):
@@ -121,6 +125,7 @@ class DatasetSpec(Strict):
         for gate in self.quality.gates:
             if isinstance(gate, NullRate):
                 self._require_columns("gate null_rate", tuple(gate.null_rate), also=taken)
+        self._check_anomaly(self.quality.anomaly)
         if self.load.index:
             self._check_search(self.load.index, taken)
         return self
@@ -151,6 +156,17 @@ class DatasetSpec(Strict):
         for lookup in self.enrich:
             self._require_columns(f"enrich {lookup.lookup}: by", tuple(lookup.by))
         return taken
+
+    def _check_anomaly(self, anomaly: Anomaly | None) -> None:
+        where = "quality.anomaly.time"
+        if anomaly is None or anomaly.time is None:
+            return
+        self._require_columns(where, (anomaly.time,))
+        column = self.columns[anomaly.time]
+        if column.type not in ("date", "timestamp"):
+            raise ValueError(f"{where}: column {anomaly.time!r} is {column.type}, not a time")
+        if getattr(column, "pii", None) not in (None, "none"):
+            raise ValueError(f"{where}: the values of column {anomaly.time!r} must not be shown")
 
     def _check_search(self, index: SearchIndex, taken: list[str]) -> None:
         self._require_columns("load.index.search", index.search, also=taken)
@@ -213,9 +229,11 @@ class DatasetSpec(Strict):
     def config_hash(self) -> str:
         """SHA-256 of everything that decides how a row is transformed and loaded.
 
-        Texts for people and the schedule are left out: changing them loads nothing again.
+        Texts for people, the schedule and the learned checks are left out: changing them loads
+        nothing again.
         """
-        content = self.model_dump(mode="json", exclude={"description", "owner", "schedule"})
+        for_people = {"description": True, "owner": True, "schedule": True}
+        content = self.model_dump(mode="json", exclude={**for_people, "quality": {"anomaly"}})
         return hashlib.sha256(canonical_json(content)).hexdigest()
 
 

@@ -23,6 +23,8 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import ClassVar
 
+from tasks.model.anomaly import Finding
+
 
 class ErrorKind(StrEnum):
     """What to do about an error; the table is in ``docs/architecture.md``."""
@@ -107,6 +109,9 @@ class ContractBroken(PipelineError):
 
 class GateFailed(PipelineError):
     """A gate refused the staged rows; nothing of the partition was published."""
+
+    findings: tuple[Finding, ...] = ()
+    """What was unusual, for the report; of learned checks only."""
 
 
 class LoadConflict(PipelineError):

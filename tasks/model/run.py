@@ -10,8 +10,10 @@ from typing import Any, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, computed_field, model_validator
 
+from tasks.model.anomaly import Finding
 from tasks.model.dataset import canonical_json
 from tasks.model.errors import ErrorKind
+from tasks.model.profile import Profile
 
 Purpose = Literal["run", "backfill"]
 
@@ -196,6 +198,8 @@ class Manifest(Value):
     """Source columns beyond the dataset file, kept under ``contract: evolve``."""
     state: dict[str, Any] = Field(default_factory=dict)
     """What ingestion learned of where the next plan goes on; it overrides the partition's."""
+    profile: Profile | None = None
+    """What the clean rows look like; of the transformation only."""
     created_at: datetime
     seconds: float
 
@@ -220,7 +224,11 @@ class Manifest(Value):
     @property
     def digest(self) -> str:
         """SHA-256 of the manifest; the ledger keeps it."""
-        return hashlib.sha256(canonical_json(self.model_dump(mode="json"))).hexdigest()
+        # Manifests that were made before there were profiles keep their digest.
+        unset = {"profile"} if self.profile is None else None
+        return hashlib.sha256(
+            canonical_json(self.model_dump(mode="json", exclude=unset))
+        ).hexdigest()
 
 
 class RowCounts(Value):
@@ -272,6 +280,8 @@ class LoadReceipt(Value):
     status: LoadStatus
     counts: RowCounts
     reasons: tuple[QuarantineReason, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    """What is unusual about the partition."""
     seconds: float
 
 
@@ -286,6 +296,8 @@ class PartitionFailure(Value):
     message: str
     kind: ErrorKind
     exit_code: int
+    findings: tuple[Finding, ...] = ()
+    """What was so unusual that the partition was not published."""
 
 
 class Outcome(StrEnum):
@@ -310,6 +322,7 @@ class DatasetReport(Value):
     table_rows: int | None = None
     """Rows of the target table after the run."""
     reasons: tuple[QuarantineReason, ...] = ()
+    findings: tuple[Finding, ...] = ()
     failures: tuple[PartitionFailure, ...] = ()
     skipped_because: str | None = None
     seconds: float = 0

@@ -21,10 +21,12 @@ from blocks.lake import Lake
 from tasks.lake import intact_manifest, manifest_key, publish_manifest, store_file
 from tasks.model.dataset import DatasetSpec, canonical_json
 from tasks.model.errors import ContractBroken
+from tasks.model.profile import Profile
 from tasks.model.run import LakeFile, Manifest
 from tasks.quarantine import QuarantineWriter, RefusedRow
 from tasks.transformation.enrich import LookupTable
 from tasks.transformation.functions import register
+from tasks.transformation.profile import profile_clean_rows
 from tasks.transformation.query import (
     FAILURES,
     OUTCOME,
@@ -105,6 +107,7 @@ def transform_partition(
             columns_added = _run(
                 spec, raw, snapshots, lake, scratch, output, memory_bytes, deadline_seconds
             )
+    profile = output.profile(memory_bytes, deadline_seconds)  # before the file moves into the lake
     manifest = Manifest(
         stage="transformation",
         dataset=spec.name,
@@ -118,6 +121,7 @@ def transform_partition(
         reasons=(*raw.reasons, *output.quarantine.reasons),
         columns_added=columns_added,
         state=raw.state,
+        profile=profile,
         created_at=datetime.now(UTC),
         seconds=clock() - started,
     )
@@ -222,6 +226,18 @@ class _Output:
             )
         self._writer.write_batch(clean)
         self._rows += clean.num_rows
+
+    def profile(self, memory_bytes: int, deadline_seconds: float | None) -> Profile:
+        """Say what the clean rows look like."""
+        if not self._rows:
+            return Profile(rows=0)
+        return profile_clean_rows(
+            self._path,
+            self._spec.columns,
+            self._path.parent,
+            memory_bytes=memory_bytes,
+            deadline_seconds=deadline_seconds,
+        )
 
     def store(self, lake: Lake) -> tuple[LakeFile, ...]:
         """Move the clean rows into the lake."""

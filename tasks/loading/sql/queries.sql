@@ -144,3 +144,22 @@ CROSS JOIN LATERAL unnest(i.indkey) WITH ORDINALITY AS k (attnum, position)
 JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
 WHERE i.indrelid = to_regclass(%(table)s) AND i.indisprimary
 ORDER BY k.position;
+
+-- name: profile_history
+-- The profiles of the partitions before one, the latest first; a partition that was loaded again
+-- is no history of itself, and without a column of time it comes after all that were loaded.
+SELECT p.at, p.lag_seconds, p.profile
+FROM etl.profiles p JOIN etl.loads l USING (load_id)
+WHERE p.dataset = %(dataset)s AND p.at < %(before)s AND l.fingerprint <> %(fingerprint)s
+ORDER BY p.at DESC, p.load_id DESC LIMIT %(most)s;
+
+-- name: insert_profile
+-- The profile of a load; it commits with the rows that it describes.
+INSERT INTO etl.profiles (load_id, dataset, at, lag_seconds, rows, profile, findings)
+VALUES (%(load_id)s, %(dataset)s, %(at)s, %(lag_seconds)s, %(rows)s, %(profile)s, %(findings)s);
+
+-- name: latest_profile
+-- The profile of the load that was committed last.
+SELECT p.load_id, l.label, p.at, p.profile, p.findings
+FROM etl.profiles p JOIN etl.loads l USING (load_id)
+WHERE p.dataset = %(dataset)s ORDER BY p.load_id DESC LIMIT 1;

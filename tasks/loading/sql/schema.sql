@@ -89,3 +89,15 @@ CREATE TABLE IF NOT EXISTS etl.source_hosts (
     changed_at timestamptz NOT NULL DEFAULT now()
 );
 COMMENT ON TABLE etl.source_hosts IS 'Circuit breakers and rate limits of the hosts of APIs, for all processes.';
+
+CREATE TABLE IF NOT EXISTS etl.profiles (
+    load_id     bigint PRIMARY KEY REFERENCES etl.loads,
+    dataset     text NOT NULL,
+    at          timestamptz NOT NULL,
+    lag_seconds double precision,
+    rows        bigint NOT NULL,
+    profile     jsonb NOT NULL,
+    findings    jsonb NOT NULL DEFAULT '[]'
+);
+CREATE INDEX IF NOT EXISTS profiles_dataset_at ON etl.profiles (dataset, at);
+COMMENT ON TABLE etl.profiles IS 'What the clean rows of each load look like, and what was unusual about them.';

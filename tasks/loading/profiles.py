@@ -1,0 +1,104 @@
+"""The history of profiles in the warehouse, and the learned gate that reads it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import psycopg2.extras
+from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class in lower case
+from sqlalchemy import Engine
+
+from tasks.loading.ledger import session
+from tasks.loading.queries import query
+from tasks.model.anomaly import Finding
+from tasks.model.dataset import DatasetSpec
+from tasks.model.errors import GateFailed
+from tasks.model.profile import Profile
+from tasks.model.run import Manifest, Partition, Value
+from tasks.quality.detect import Observation, judge, observe
+
+
+def check_history(
+    cursor: Cursor, spec: DatasetSpec, partition: Partition, manifest: Manifest
+) -> tuple[Finding, ...]:
+    """Judge a partition by those before it, if the dataset file asks for it.
+
+    Returns:
+        What is unusual about it.
+
+    Raises:
+        GateFailed: It is, and the dataset file says ``action: fail``.
+    """
+    anomaly = spec.quality.anomaly
+    if anomaly is None or manifest.profile is None:
+        return ()
+    today = observe(anomaly, manifest.profile, manifest.created_at)
+    cursor.execute(
+        query("profile_history"),
+        {
+            "dataset": spec.name,
+            "fingerprint": partition.fingerprint,
+            "before": datetime.fromtimestamp(today.at, UTC),
+            "most": anomaly.history,
+        },
+    )
+    history = [
+        Observation(row[0].timestamp(), row[1], Profile.model_validate(row[2])) for row in cursor
+    ]
+    findings = judge(anomaly, history, today)
+    failed = [finding for finding in findings if finding.severity == "fail"]
+    if failed:
+        error = GateFailed(
+            f"{spec.name}: gate failed: anomaly: {'; '.join(one.message for one in failed)}",
+            "nothing of the partition was published; if the data are right, "
+            "set quality.anomaly.action: warn and run again",
+        )
+        error.findings = tuple(failed)
+        raise error
+    return findings
+
+
+def insert_profile(
+    cursor: Cursor,
+    load_id: int,
+    spec: DatasetSpec,
+    manifest: Manifest,
+    findings: tuple[Finding, ...],
+) -> None:
+    """Write the profile of a load, in its transaction."""
+    if manifest.profile is None:
+        return
+    seen = observe(spec.quality.anomaly, manifest.profile, manifest.created_at)
+    shown = [one.model_dump(mode="json", exclude={"history"}) for one in findings]
+    cursor.execute(
+        query("insert_profile"),
+        {
+            "load_id": load_id,
+            "dataset": spec.name,
+            "at": datetime.fromtimestamp(seen.at, UTC),
+            "lag_seconds": seen.lag,
+            "rows": manifest.profile.rows,
+            "profile": psycopg2.extras.Json(manifest.profile.model_dump(mode="json")),
+            "findings": psycopg2.extras.Json(shown),
+        },
+    )
+
+
+class StoredProfile(Value):
+    """A profile as the warehouse keeps it."""
+
+    load_id: int
+    label: str
+    at: datetime
+    profile: Profile
+    findings: tuple[Finding, ...]
+
+
+def latest_profile(engine: Engine, dataset: str) -> StoredProfile | None:
+    """Return the profile of the partition that was loaded last, None if there is none."""
+    with session(engine, read_only=True) as connection, connection.cursor() as cursor:
+        cursor.execute(query("latest_profile"), {"dataset": dataset})
+        row: tuple[Any, ...] | None = cursor.fetchone()
+    names = list(StoredProfile.model_fields)
+    return StoredProfile.model_validate(dict(zip(names, row, strict=True))) if row else None

@@ -1,0 +1,245 @@
+"""Judges a partition by those before it, and says what it finds in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from tasks.model.anomaly import Anomaly, Finding, Point, Watched
+from tasks.model.profile import Profile
+from tasks.quality.bands import Band, usual
+from tasks.quality.drift import column_drift
+from tasks.quality.forest import judge as judge_profile
+
+WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+NOTED_POINTS = 90
+"""Points of the history that a plot shows."""
+VOLUME_FLOOR = 0.03
+"""Smallest standard deviation of a volume that is believed, as a share of it."""
+NULL_FLOOR = 0.005
+HOUR = 3600.0
+LAG_FLOOR = 0.05
+"""Of a lag, as a share of it; and never less than LEAST_LAG seconds."""
+LEAST_LAG = 600.0
+INDEX_FLOOR = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """One partition as the history remembers it."""
+
+    at: float
+    """Which time it belongs to, in seconds since 1970."""
+    lag: float | None
+    """Seconds between its newest row and its transformation; None without a column of time."""
+    profile: Profile
+
+
+def observe(anomaly: Anomaly | None, profile: Profile, transformed_at: datetime) -> Observation:
+    """Return what the history will remember of a partition."""
+    made = transformed_at.timestamp()
+    column = profile.columns.get(anomaly.time) if anomaly and anomaly.time else None
+    if column is None or not column.quantiles:
+        return Observation(made, None, profile)
+    middle, newest = column.quantiles[len(column.quantiles) // 2], column.quantiles[-1]
+    return Observation(middle, made - newest, profile)
+
+
+def judge(
+    anomaly: Anomaly, history: Sequence[Observation], today: Observation
+) -> tuple[Finding, ...]:
+    """Say what is unusual about a partition.
+
+    Args:
+        anomaly: What the dataset file says.
+        history: The partitions before it.
+        today: The partition.
+
+    Returns:
+        Nothing if all is as usual; one note if the history is too short to tell.
+    """
+    if len(history) < anomaly.min_history:
+        return (
+            Finding(
+                severity="note",
+                metric=None,
+                message=f"not judged: {len(history)} partitions before it are known, "
+                f"{anomaly.min_history} are needed",
+            ),
+        )
+    latest = sorted(history, key=lambda one: one.at)[-anomaly.history :]
+    return tuple(_Judge(anomaly, latest, today).findings())
+
+
+class _Judge:
+    """One comparison."""
+
+    def __init__(
+        self, anomaly: Anomaly, history: Sequence[Observation], today: Observation
+    ) -> None:
+        self._anomaly, self._history, self._today = anomaly, history, today
+        self._seasons = [self._season(one.at) for one in history]
+        self._now = self._season(today.at)
+
+    def findings(self) -> Iterator[Finding]:
+        checks = {
+            "volume": self._volume,
+            "freshness": self._freshness,
+            "null_rate": self._null_rates,
+            "drift": self._drift,
+            "profile": self._profile,
+        }
+        for name in self._anomaly.watch:
+            yield from checks[name]()
+
+    def _season(self, at: float) -> int:
+        moment = datetime.fromtimestamp(at, UTC)
+        by = {"weekday": moment.weekday(), "hour": moment.hour, "none": 0}
+        return by[self._anomaly.season]
+
+    def _season_name(self, band: Band) -> str:
+        if not band.seasonal or self._anomaly.season == "none":
+            return ""
+        if self._anomaly.season == "weekday":
+            return f"{WEEKDAYS[self._now]} "
+        return f"{self._now:02d}:00 "
+
+    def _band(self, values: Sequence[float], seasons: Sequence[int], floor: Any) -> Band:
+        sensitivity = self._anomaly.sensitivity
+        return usual(values, seasons, self._now, sensitivity=sensitivity, floor=floor)
+
+    def _volume(self) -> Iterator[Finding]:
+        counts = [one.profile.rows for one in self._history]
+        # In logarithms half as many and twice as many are equally far away.
+        band = self._band(
+            [math.log1p(count) for count in counts], self._seasons, lambda _: VOLUME_FLOOR
+        )
+        rows = self._today.profile.rows
+        if band.holds(math.log1p(rows)):
+            return
+        low, high = (max(0, round(math.expm1(end))) for end in (band.low, band.high))
+        season = self._season_name(band)
+        message = f"{season}volume is usually {low:,}–{high:,}, today {rows:,}"
+        yield self._finding("volume", message, rows, low, high, counts)
+
+    def _freshness(self) -> Iterator[Finding]:
+        known = [one for one in self._history if one.lag is not None]
+        lag = self._today.lag
+        if lag is None or len(known) < self._anomaly.min_history:
+            return
+        lags = [one.lag or 0.0 for one in known]
+        seasons = [self._season(one.at) for one in known]
+        band = self._band(lags, seasons, lambda center: max(abs(center) * LAG_FLOOR, LEAST_LAG))
+        if lag <= band.high:  # fresher than usual is no complaint
+            return
+        hours = [value / HOUR for value in lags]
+        message = f"the newest row is usually at most {_hours(band.high)} old, today {_hours(lag)}"
+        high = band.high / HOUR
+        low = max(band.low, 0.0) / HOUR
+        yield self._finding("freshness", message, lag / HOUR, low, high, hours, known)
+
+    def _null_rates(self) -> Iterator[Finding]:
+        profile = self._today.profile
+        for name in profile.columns:
+            rate = profile.null_rate(name)
+            known = [one for one in self._history if one.profile.null_rate(name) is not None]
+            if rate is None or len(known) < self._anomaly.min_history:
+                continue
+            rates = [one.profile.null_rate(name) or 0.0 for one in known]
+            seasons = [self._season(one.at) for one in known]
+
+            def floor(center: float) -> float:  # what chance alone does with so many rows
+                likely = min(max(center, 1 / profile.rows), 0.5)
+                return max(math.sqrt(likely * (1 - likely) / profile.rows), NULL_FLOOR)
+
+            band = self._band(rates, seasons, floor)
+            low, high = max(band.low, 0.0), min(band.high, 1.0)
+            if low <= rate <= high:
+                continue
+            usually = f"{low:.1%}–{high:.1%}" if low > 0 else f"at most {high:.1%}"
+            message = f"{name} is NULL in {rate:.1%}, {self._season_name(band)}usually {usually}"
+            yield self._finding("null_rate", message, rate, low, high, rates, known, name)
+
+    def _drift(self) -> Iterator[Finding]:
+        for name, column in self._today.profile.columns.items():
+            known = [
+                one
+                for one in self._history
+                if name in one.profile.columns and one.profile.columns[name].kind == column.kind
+            ]
+            if len(known) < self._anomaly.min_history or not self._today.profile.rows:
+                continue
+            found = column_drift([one.profile.columns[name] for one in known], column)
+            if found is None:
+                continue
+            index, before = found
+            none = [0] * len(before)  # every day is compared with all of them
+            band = usual(
+                before, none, 0, sensitivity=self._anomaly.sensitivity, floor=lambda _: INDEX_FLOOR
+            )
+            limit = max(self._anomaly.drift, band.high, *before)
+            if index <= limit:
+                continue
+            message = (
+                f"the values of {name} are distributed otherwise than before: stability index "
+                f"{index:.2f}, usually below {limit:.2f}"
+            )
+            yield self._finding("drift", message, index, 0.0, limit, before, known, name)
+
+    def _profile(self) -> Iterator[Finding]:
+        history = [one.profile for one in self._history]
+        try:
+            verdict = judge_profile(history, self._seasons, self._today.profile, self._now)
+        except ImportError:
+            yield Finding(
+                severity="note",
+                metric="profile",
+                message="the profile as a whole was not judged: scikit-learn is not installed; "
+                "pip install 'data-processing-pipeline[anomaly]'",
+            )
+            return
+        if verdict is None or verdict.score >= verdict.limit:
+            return
+        message = (
+            f"the profile as a whole is unlike the {len(history)} before it: "
+            f"{', '.join(verdict.furthest)}"
+        )
+        yield self._finding(
+            "profile", message, verdict.score, verdict.limit, 1.0, list(verdict.scores)
+        )
+
+    def _finding(
+        self,
+        metric: Watched,
+        message: str,
+        value: float,
+        low: float,
+        high: float,
+        values: Sequence[float],
+        known: Sequence[Observation] | None = None,
+        column: str | None = None,
+    ) -> Finding:
+        days = self._history if known is None else known
+        points = [Point(at=day.at, value=v) for day, v in zip(days, values, strict=True)]
+        return Finding(
+            severity=self._anomaly.action,
+            metric=metric,
+            column=column,
+            message=message,
+            value=value,
+            low=low,
+            high=high,
+            at=self._today.at,
+            history=tuple(points[-NOTED_POINTS:]),
+        )
+
+
+def _hours(seconds: float) -> str:
+    if seconds < 2 * HOUR:
+        return f"{seconds / 60:.0f} minutes"
+    return (
+        f"{seconds / HOUR:.1f} hours" if seconds < 48 * HOUR else f"{seconds / HOUR / 24:.1f} days"
+    )
