@@ -57,6 +57,11 @@ class Checks(Strict):
         None, description="A regular expression (RE2) that the whole text must match."
     )
     max_length: int | None = Field(None, ge=1, description="Longest allowed text, in characters.")
+    severity: Literal["quarantine", "warn", "fail"] = Field(
+        "quarantine",
+        description="What becomes of a row that breaks a check: it is refused; kept and counted; or "
+        "the whole partition is refused.",
+    )
 
     @field_validator("pattern")
     @classmethod
