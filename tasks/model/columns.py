@@ -174,6 +174,11 @@ class ColumnSpec(Strict):
         "shift_forward adds the hour that was skipped: 02:30 becomes 03:30.",
     )
     checks: Checks = Field(default_factory=Checks)
+    pii: Literal["none", "mask", "token"] = Field(
+        "none",
+        description="Personal data: outside the table (quarantine, previews, exports) the value is "
+        "masked, or a token stands for it that is the same for the same value.",
+    )
 
     @field_validator("timezone")
     @classmethod
