@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import getpass
 import json
-import re
-import sys
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,8 +11,23 @@ import typer
 
 from cli.console import console, reporting_errors, stderr
 from cli.context import connections, open_project
-from tasks.model.errors import ConfigError, ExitCode
-from tasks.model.replay import Selection
+from cli.quarantine_options import (
+    AsJson,
+    Column,
+    Dataset,
+    DryRun,
+    LoadId,
+    Older,
+    Reveal,
+    Row,
+    Rule,
+    Yes,
+    confirm,
+    person,
+    seen_before,
+    selection_of,
+)
+from tasks.model.errors import ConfigError
 
 quarantine_app = typer.Typer(
     no_args_is_help=True,
@@ -25,66 +37,6 @@ quarantine_app = typer.Typer(
     "and replay --from. What shall never be loaded: discard --reason. "
     "Exit codes: 0 done · 1 the run failed · 2 your mistake · 3 a dependency is unreachable.",
 )
-
-Dataset = Annotated[str, typer.Argument(help="The dataset.")]
-Rule = Annotated[str | None, typer.Option(help="Only rows that broke this rule first.")]
-Column = Annotated[str | None, typer.Option(help="Only rows that broke it in this column.")]
-LoadId = Annotated[int | None, typer.Option("--load", help="Only rows of this load.")]
-Row = Annotated[
-    list[str] | None, typer.Option("--row", help="Only this row, e.g. 12-345; may be repeated.")
-]
-Older = Annotated[
-    str | None, typer.Option("--older-than", help="Only rows first seen so long ago: 12h, 7d, 4w.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-Reveal = Annotated[
-    bool,
-    typer.Option(
-        "--reveal", help="With the values of protected columns; if the environment permits it."
-    ),
-]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
-Yes = Annotated[bool, typer.Option("--yes", help="Do not ask; scripts need it.")]
-_AGE = re.compile(r"(\d{1,5})([hdw])")
-_HOURS = {"h": 1, "d": 24, "w": 168}
-
-
-def selection_of(
-    rule: str | None,
-    column: str | None,
-    load_id: int | None,
-    rows: list[str] | None,
-    older_than: str | None,
-    *,
-    resolved_too: bool = False,
-) -> Selection:
-    """Return the rows that the options of a command mean."""
-    try:
-        return Selection(
-            rule=rule,
-            column=column,
-            load_id=load_id,
-            rows=tuple(row.strip() for row in rows or ()),
-            seen_before=_before(older_than),
-            resolved_too=resolved_too,
-        )
-    except ValueError as error:
-        text = str(error)
-        if "no row of quarantine" not in text:
-            raise
-        raise ConfigError(
-            f"--row {', '.join(rows or ())}: a row is named like 12-345",
-            "dpp quarantine show prints the names",
-        ) from None
-
-
-def _before(older_than: str | None) -> datetime | None:
-    if older_than is None:
-        return None
-    match = _AGE.fullmatch(older_than.strip())
-    if not match:
-        raise ConfigError(f"--older-than {older_than!r} is no age", "write e.g. 12h, 7d or 4w")
-    return datetime.now(UTC) - timedelta(hours=int(match[1]) * _HOURS[match[2]])
 
 
 @quarantine_app.command("list")
@@ -110,7 +62,7 @@ def list_reasons(
         environment, catalog = open_project()
         if dataset:
             catalog[dataset]
-        before = _before(older_than)
+        before = seen_before(older_than)
         with connections(environment, catalog, [], sources=False) as opened:
             from cli.quarantine_view import counted, quarantine_table
             from tasks.loading.ledger import ensure_ledger
@@ -160,18 +112,13 @@ def show(  # noqa: PLR0913, PLR0917 - each is an option
         with connections(environment, catalog, [], sources=False) as opened:
             from itertools import islice
 
-            from cli.quarantine_view import refused_row, refused_title
+            from cli.quarantine_view import permitted, refused_row, refused_title
             from tasks.loading.ledger import ensure_ledger
             from tasks.protection import UNPROTECTED
-            from tasks.replay.reveal import permitted_protection
             from tasks.replay.select import selected_rows
 
             spec = catalog[dataset]
-            protection = (
-                permitted_protection(environment, opened, spec, _person())
-                if reveal
-                else UNPROTECTED
-            )
+            protection = permitted(environment, opened, spec) if reveal else UNPROTECTED
             ensure_ledger(opened.warehouse())
             found = 0
             for selected in islice(
@@ -216,17 +163,13 @@ def export(  # noqa: PLR0913, PLR0917 - each is an option
         if not to.absolute().parent.is_dir():
             raise ConfigError(f"{to.parent} is no folder", "make it first, or choose another")
         with connections(environment, catalog, [], sources=False) as opened:
+            from cli.quarantine_view import permitted
             from tasks.loading.ledger import ensure_ledger
             from tasks.protection import UNPROTECTED
             from tasks.replay.export import write_export
-            from tasks.replay.reveal import permitted_protection
             from tasks.replay.select import selected_rows
 
-            protection = (
-                permitted_protection(environment, opened, spec, _person())
-                if reveal
-                else UNPROTECTED
-            )
+            protection = permitted(environment, opened, spec) if reveal else UNPROTECTED
             engine, lake = opened.warehouse(), opened.lake()
             ensure_ledger(engine)
             with to.open("w", encoding="utf-8-sig", newline="") as file:
@@ -323,21 +266,6 @@ def discard(  # noqa: PLR0913, PLR0917 - each is an option
                 console.print(f"{count:,} rows would be discarded", highlight=False)
                 return
             if not yes:
-                _confirm(f"Leave {count:,} rows of {dataset} out for good?")
-            discard_rows(engine, rows, reason, _person())
+                confirm(f"Leave {count:,} rows of {dataset} out for good?")
+            discard_rows(engine, rows, reason, person())
         console.print(f"{count:,} rows are discarded", highlight=False)
-
-
-def _confirm(question: str) -> None:
-    if not sys.stdin.isatty():
-        raise ConfigError("discarding needs a yes, and nobody is here to give it", "add --yes")
-    if not typer.confirm(question):
-        console.print("nothing was done")
-        raise typer.Exit(ExitCode.DONE)
-
-
-def _person() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):
-        return "unknown"

@@ -73,16 +73,12 @@ def _read(corrected: Path | None) -> bytes | None:
     if corrected is None:
         return None
     try:
-        content = corrected.read_bytes()
+        return corrected.read_bytes()
     except OSError as error:
         raise ConfigError(
             f"--from {corrected}: {error.strerror}",
             "make it with: dpp quarantine export NAME --to FILE",
         ) from None
-    from tasks.replay.export import read_export
-
-    read_export(content, str(corrected))  # a mistake in it is told before anything is started
-    return content
 
 
 def _request(

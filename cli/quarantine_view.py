@@ -11,10 +11,16 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from cli.quarantine_options import person
+from tasks.connections import Connections
 from tasks.loading.resolutions import QuarantineReasons
 from tasks.model.dataset import DatasetSpec
+from tasks.model.environment import Environment
+from tasks.protection import Protection
 from tasks.refused import KeptRow
+from tasks.replay.reveal import permitted_protection
 from tasks.replay.select import SelectedRow
+from tasks.reporting.logs import configure_logs
 
 By = Literal["rule", "dataset", "age"]
 _AGES = (
@@ -160,3 +166,9 @@ def refused_row(spec: DatasetSpec, kept: KeptRow, raw: str | None) -> Table:
     if at_fault not in values:
         table.add_row("[bold red]◄[/]", escape(kept.failures))
     return table
+
+
+def permitted(environment: Environment, connections: Connections, spec: DatasetSpec) -> Protection:
+    """Return what opens protected values; that it was done is logged, beside the output."""
+    configure_logs()
+    return permitted_protection(environment, connections, spec, person())

@@ -61,11 +61,12 @@ def equation_lines(report: RunReport) -> Iterable[Text]:
     """Yield the row equation of each dataset, with a tick where it holds."""
     for entry in report.datasets:
         counts = entry.counts
+        gone = f"; {counts.deleted:,} deleted, gone from the source" if counts.deleted else ""
         tick = ("✓", "green") if counts.balanced else ("✗", "bold red")
         yield Text.assemble(
             tick,
             f" {entry.dataset:<10} {counts.read:>9,} read = {counts.loaded:>9,} loaded + "
-            f"{counts.deduplicated:,} deduplicated + {counts.quarantined:,} quarantined",
+            f"{counts.deduplicated:,} deduplicated + {counts.quarantined:,} quarantined{gone}",
         )
 
 

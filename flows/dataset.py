@@ -197,6 +197,7 @@ def _summary(report: DatasetReport) -> str:
         f"{report.partitions_loaded} of {report.partitions} partitions, {counts.read} rows read: "
         f"{counts.inserted} inserted, {counts.updated} updated, {counts.unchanged} unchanged, "
         f"{counts.deduplicated} deduplicated, {counts.quarantined} quarantined"
+        + (f"; {counts.deleted} deleted" if counts.deleted else "")
     )
     if report.failures:
         first = report.failures[0]

@@ -60,20 +60,20 @@ def run_partition(dataset_run: DatasetRun, partition: Partition) -> LoadReceipt 
     would roll back the cached results of the stages before it.
     """
     run = dataset_run
+    # The keys of all rows are made as the rows are; what they are compared with is the dataset's.
+    spec = run.spec if partition.deletes_up_to is None else run.spec.keys_only()
     stage = "ingestion"
     if run.called_off.is_set():
         return _failure(partition, "flow", ConfigError("not tried: the run was called off"))
     try:
-        work = ingestion_work(run.environment, run.spec, partition, run.run)
+        work = ingestion_work(run.environment, spec, partition, run.run)
         raw = refreshed_if_broken(ingest, run.environment, work)(
-            work, run.environment, run.spec, partition
+            work, run.environment, spec, partition
         )
         stage = "transformation"
-        work = transformation_work(
-            run.environment, run.spec, partition, raw, run.snapshots, run.run
-        )
+        work = transformation_work(run.environment, spec, partition, raw, run.snapshots, run.run)
         clean = refreshed_if_broken(transform, run.environment, work)(
-            work, run.environment, run.spec, raw, run.snapshots
+            work, run.environment, spec, raw, run.snapshots
         )
         stage = "loading"
         return load(

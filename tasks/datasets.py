@@ -21,6 +21,8 @@ from tasks.model.plugins import plugin_kinds
 from tasks.model.source import BRANCHES, Lookup
 
 MAX_FILE_BYTES = 1 << 20
+MAX_VALUES = 100_000
+"""Most values of a file when its aliases are unfolded; a dataset of 1,600 columns has about 10,000."""
 ModelT = TypeVar("ModelT", bound=BaseModel)
 Location = tuple[int | str, ...]
 
@@ -74,7 +76,20 @@ def read_yaml(path: Path) -> Document:
     if not isinstance(content, CommentedMap):
         found = "nothing" if content is None else f"a {type(content).__name__}"
         raise ConfigError(f"{path}:1: expected a mapping of keys to values, found {found}")
+    if _unfolded(content, {}) > MAX_VALUES:
+        raise ConfigError(f"{path}: its aliases unfold to more than {MAX_VALUES} values")
     return Document(path, content)
+
+
+def _unfolded(node: object, known: dict[int, int]) -> int:
+    """Count the values of a node with its aliases unfolded; one that holds itself has no end."""
+    if not isinstance(node, Mapping | list):
+        return 1
+    if id(node) not in known:
+        known[id(node)] = MAX_VALUES  # until it is counted: met again inside itself
+        values = node.values() if isinstance(node, Mapping) else node
+        known[id(node)] = 1 + sum(_unfolded(value, known) for value in values)
+    return known[id(node)]
 
 
 def parse(document: Document, model: type[ModelT]) -> ModelT:

@@ -31,7 +31,7 @@ def parse_values(raw: str | None) -> dict[str, Any] | None:
     """
     try:
         values = json.loads(raw or "", parse_int=str, parse_float=str, parse_constant=str)
-    except ValueError:
+    except (ValueError, RecursionError):  # of ten thousand levels, say
         return None
     return values if isinstance(values, dict) else None
 

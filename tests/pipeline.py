@@ -56,6 +56,8 @@ class Pipeline:
         return plan_partitions(self.connector(spec), spec, state, request, run_id)
 
     def transform(self, spec: DatasetSpec, partition: Partition) -> tuple[str, Manifest]:
+        if partition.deletes_up_to is not None:
+            spec = spec.keys_only()
         connector: Connector = (
             ReplayConnector(spec, self.lake, self.scratch, self.protection)
             if replay_of(partition)

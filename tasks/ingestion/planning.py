@@ -30,7 +30,7 @@ def plan_partitions(
         PipelineError: What the source says.
     """
     check_request(spec, request)
-    known = SourceState() if request.refresh else state
+    known = SourceState(last_load=state.last_load) if request.refresh else state
     planned = connector.plan(known.model_copy(update={"window": request.window}))
     changes: dict[str, object] = {}
     if request.window is not None:

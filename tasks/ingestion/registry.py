@@ -46,7 +46,9 @@ def connector_for(
     if isinstance(source, DatabaseSource):
         engine = connections.database(source.block)
         settled = spec.load.mode == "append"
-        return DatabaseConnector(spec.name, source, engine, limits, settled=settled)
+        return DatabaseConnector(
+            spec.name, source, engine, limits, key=spec.source_key, settled=settled
+        )
     if isinstance(source, S3Source):
         store = connections.object_store(source)
         return S3Connector(spec.name, source, store, scratch, limits, columns)

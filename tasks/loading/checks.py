@@ -52,6 +52,7 @@ class LedgerRow:
     unchanged: int
     deduplicated: int
     quarantined: int
+    deleted: int
     manifest_key: str
     manifest_digest: str
     config_hash: str

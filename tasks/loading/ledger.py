@@ -114,11 +114,14 @@ def source_state(engine: Engine, dataset: str) -> SourceState:
         fingerprints = frozenset(str(row[0]) for row in cursor)
         cursor.execute(query("latest_state"), key)
         latest = cursor.fetchone()
+        cursor.execute(query("last_load"), key)
+        last_load = _one(cursor)[0]
     return SourceState(
         items=frozenset((uri, version) for uri, version, part in found if not part),
         parts=frozenset(item for item in found if item[2]),
         fingerprints=fingerprints,
         latest=latest[0] if latest else {},
+        last_load=last_load,
     )
 
 
@@ -143,8 +146,9 @@ def find_load(cursor: Cursor, partition: Partition) -> LoadReceipt | None:
             unchanged=row[4],
             deduplicated=row[5],
             quarantined=row[6],
+            deleted=row[7],
         ),
-        seconds=row[7],
+        seconds=row[8],
     )
 
 
@@ -255,11 +259,12 @@ def status(engine: Engine) -> list[DatasetStatus]:
                     unchanged=row[6],
                     deduplicated=row[7],
                     quarantined=row[8],
+                    deleted=row[9],
                 ),
-                loaded_at=row[9],
-                run=row[10],
-                configurations=row[11],
-                config_hash=row[12],
+                loaded_at=row[10],
+                run=row[11],
+                configurations=row[12],
+                config_hash=row[13],
             )
             for row in cursor
         ]

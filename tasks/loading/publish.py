@@ -22,6 +22,7 @@ from blocks.lake import Lake
 from tasks.lake import file_sha256
 from tasks.loading import ledger
 from tasks.loading.commit import ask_ledger, commit, wait_for_turn
+from tasks.loading.deletes import check_keys, delete_missing
 from tasks.loading.encoding import check_columns, staged_schema
 from tasks.loading.gates import check_gates, null_rate_columns
 from tasks.loading.merge import null_counts_statement, publish_statement
@@ -122,6 +123,7 @@ def load_partition(
             inserted=receipt.counts.inserted,
             updated=receipt.counts.updated,
             unchanged=receipt.counts.unchanged,
+            deleted=receipt.counts.deleted,
             seconds=receipt.seconds,
         )
     return receipt
@@ -179,8 +181,14 @@ def _transaction(
         )
         on_step("begun")
         columns = target_columns(spec, load.lookups, manifest.columns_added)
-        has_rows = _stage(cursor, paths, load, columns, on_step)
-        _check_gates(cursor, load, has_rows=has_rows)
+        deletes_up_to = load.partition.deletes_up_to
+        if deletes_up_to is None:
+            has_rows = _stage(cursor, paths, load, columns, on_step)
+            _check_gates(cursor, load, has_rows=has_rows)
+        else:
+            key = [column for column in columns if column.name in spec.key]
+            has_rows = _stage(cursor, paths, load, key, on_step)
+            check_keys(spec, manifest)
         on_step("gated")
         wait_for_turn(cursor, spec.load.table)
         on_step("locked")
@@ -191,7 +199,11 @@ def _transaction(
         prepare_target(cursor, spec, columns)
         on_step("evolved")
         load_id = ledger.next_load_id(cursor)
-        inserted, updated = _merge(cursor, spec, columns, load_id) if has_rows else (0, 0)
+        inserted = updated = deleted = 0
+        if deletes_up_to is not None:
+            deleted = delete_missing(cursor, spec, key, deletes_up_to, has_rows=has_rows)
+        elif has_rows:
+            inserted, updated = _merge(cursor, spec, columns, load_id)
         on_step("merged")
         counts = RowCounts(
             read=manifest.rows_read,
@@ -200,6 +212,7 @@ def _transaction(
             unchanged=manifest.rows - inserted - updated,
             deduplicated=manifest.rows_deduplicated,
             quarantined=manifest.rows_quarantined,
+            deleted=deleted,
         )
         receipt = LoadReceipt(
             dataset=spec.name,

@@ -66,8 +66,8 @@ def _target_checks(cursor: Cursor, spec: DatasetSpec, rows: list[LedgerRow]) -> 
         return
     table = target(spec)
     count = _number(cursor, sql.SQL("SELECT count(*) FROM {}").format(table))
-    inserted = sum(row.inserted for row in rows)
-    yield check(spec, "I6", "rows inserted = rows in the table", inserted, count)
+    there = sum(row.inserted - row.deleted for row in rows)
+    yield check(spec, "I6", "rows inserted - rows deleted = rows in the table", there, count)
     strangers = _number(
         cursor,
         sql.SQL(

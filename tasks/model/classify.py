@@ -48,7 +48,7 @@ DATA_SQLSTATES = frozenset({"23502", "23505", "23514", "21000", "54000"})
 CAPACITY_SQLSTATES = frozenset({"53100", "53200"})
 TRANSIENT_HTTP = frozenset({408, 425, 429, 500, 502, 503, 504})
 CREDENTIALS_HTTP = frozenset({401, 403, 407})
-CAPACITY_ERRNO = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOMEM})
+CAPACITY_ERRNO = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.ENOMEM})
 
 # Classes whose server message names objects and types only, never a value.
 _MESSAGES_WITHOUT_VALUES = re.compile(r"^(08|28|3D|3F|40|42|53|55|57|58|25)")

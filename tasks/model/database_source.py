@@ -14,6 +14,22 @@ _SPAN = re.compile(r"(\d+)([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
+class Deletes(Strict):
+    """How rows that are gone from the source are found, and how many of them may be."""
+
+    detect: Literal["keys"] = Field(
+        description="keys: each run reads the key columns of all rows, and deletes from the table "
+        "the rows whose key is not among them."
+    )
+    max_share: float = Field(
+        0.1,
+        gt=0,
+        le=1,
+        description="Largest share of the table's rows that one run may delete, 0 to 1; beyond it "
+        "nothing is deleted, and the run fails.",
+    )
+
+
 class DatabaseSource(Strict):
     """A table or a query of a database that SQLAlchemy can reach."""
 
@@ -51,6 +67,9 @@ class DatabaseSource(Strict):
         "prefer",
         description="Do the partitions of a run see one state of the database? Where it can, only so, "
         "or each its own.",
+    )
+    deletes: Deletes | None = Field(
+        None, description="Delete the rows that are gone from the source; without it they stay."
     )
 
     @field_validator("lookback")

@@ -10,6 +10,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from tasks.model.columns import ColumnSpec, Identifier, Strict, _identifier
+from tasks.model.database_source import DatabaseSource
 from tasks.model.rest_source import RestSource
 from tasks.model.source import Lookup, Source
 
@@ -124,6 +125,8 @@ class DatasetSpec(Strict):
             raise ValueError("load mode 'merge' needs a 'key'")
         if isinstance(self.source, RestSource):
             self._check_repeats(self.source)
+        if isinstance(self.source, DatabaseSource) and self.source.deletes:
+            self._check_deletes()
         taken = self._check_lookups()
         for gate in self.quality.gates:
             if isinstance(gate, NullRate):
@@ -138,6 +141,16 @@ class DatasetSpec(Strict):
             raise ValueError(
                 f"source.{why}: records come more than once; it needs a 'key' and load mode 'merge'"
             )
+
+    def _check_deletes(self) -> None:
+        if not (self.key and self.load.mode == "merge"):
+            raise ValueError("source.deletes compares keys; it needs a 'key' and load mode 'merge'")
+        for name in self.key:
+            if self.columns[name].default is not None:
+                raise ValueError(
+                    f"source.deletes: key column {name!r} has a default, so several rows of the "
+                    "source may be one of the table"
+                )
 
     def _check_lookups(self) -> list[str]:
         taken = [column for lookup in self.enrich for column in lookup.take]
@@ -187,6 +200,24 @@ class DatasetSpec(Strict):
     def dependencies(self) -> tuple[str, ...]:
         """Datasets that this one looks up, so that they run before it."""
         return tuple(dict.fromkeys(lookup.lookup for lookup in self.enrich))
+
+    @property
+    def source_key(self) -> tuple[str, ...]:
+        """Names of the key's columns in the source."""
+        return tuple(self.columns[name].source or name for name in self.key)
+
+    def keys_only(self) -> DatasetSpec:
+        """Return what is left of the dataset when only its keys are read: they are made alike."""
+        return self.model_copy(
+            update={
+                "columns": {name: self.columns[name] for name in self.key},
+                "cursor": None,
+                "contract": "ignore",
+                "rules": (),
+                "enrich": (),
+                "quality": Quality(),
+            }
+        )
 
     @property
     def config_hash(self) -> str:

@@ -86,6 +86,8 @@ class Partition(Value):
     """For sources without objects: the window, the range or the query."""
     state: dict[str, Any] = Field(default_factory=dict)
     """Where the next plan goes on once this partition is committed."""
+    deletes_up_to: int | None = None
+    """Set where the slice is the keys of all rows: the last load whose rows it may delete."""
     refresh: str | None = None
     """Id of the run that asked for it again although it was loaded; None otherwise."""
 
@@ -147,6 +149,8 @@ class SourceState(Value):
     """Fingerprints of every committed partition."""
     latest: dict[str, Any] = Field(default_factory=dict)
     """``state`` of the partition that was committed last."""
+    last_load: int | None = None
+    """Id of the last load; None if there was none."""
     window: Window | None = None
     """Plan only what is missing in this span, and leave ``latest`` as it is; None in a daily run."""
 
@@ -220,7 +224,7 @@ class Manifest(Value):
 
 
 class RowCounts(Value):
-    """An account of rows; ``read`` must equal the sum of the others."""
+    """An account of rows; ``read`` must equal the sum of the others but ``deleted``."""
 
     read: int = 0
     inserted: int = 0
@@ -228,6 +232,8 @@ class RowCounts(Value):
     unchanged: int = 0
     deduplicated: int = 0
     quarantined: int = 0
+    deleted: int = 0
+    """Rows of the target table that are gone from the source; no row was read for them."""
 
     @property
     def loaded(self) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import structlog
 from sqlalchemy import Engine
 
 from blocks.lake import Lake
@@ -21,8 +20,6 @@ from tasks.replay.select import SelectedRow, reasons_of, selected_rows
 
 PARTITION_ROWS = 20_000
 """Rows of a partition: what is lost when its process is killed, and what its corrections hold."""
-
-log = structlog.get_logger("dpp.replay")
 
 
 @dataclass(slots=True)
@@ -154,15 +151,7 @@ def plan_replay(
         planner.add(row)
     _check_columns(spec, request, corrections, columns)
     planner.finish()
-    plan = planner.plan
-    log.info(
-        "replay.planned",
-        dataset=spec.name,
-        partitions=len(plan.partitions),
-        unreadable=plan.unreadable,
-        resolved=plan.resolved,
-    )
-    return plan
+    return planner.plan
 
 
 def _corrections(

@@ -6,6 +6,7 @@ import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
+import structlog
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
@@ -24,6 +25,8 @@ from tasks.replay.select import selected_rows
 from tasks.reporting.report import publish_quarantine
 from tasks.stages import RETRY
 
+log = structlog.get_logger("dpp.replay")
+
 
 @task(name="plan_replay", task_run_name="replay {spec.name}", cache_policy=NO_CACHE, **RETRY)
 def plan_refused(
@@ -33,7 +36,15 @@ def plan_refused(
     with Connections(environment) as connections:
         protection = connections.protection(spec)
         engine, lake = connections.warehouse(), connections.lake()
-        return plan_replay(engine, lake, spec, request, protection).partitions
+        plan = plan_replay(engine, lake, spec, request, protection)
+    log.info(
+        "replay.planned",
+        dataset=spec.name,
+        partitions=len(plan.partitions),
+        unreadable=plan.unreadable,
+        resolved=plan.resolved,
+    )
+    return plan.partitions
 
 
 @task(name="discard", task_run_name="discard {spec.name}", cache_policy=NO_CACHE, **RETRY)

@@ -79,6 +79,7 @@ def _row(entry: DatasetReport) -> dict[str, Any]:
         "unchanged": counts.unchanged,
         "deduplicated": counts.deduplicated,
         "quarantined": counts.quarantined,
+        "deleted": counts.deleted,
         "balanced": "✓" if counts.balanced else "✗",
         "table rows": entry.table_rows,
         "seconds": round(entry.seconds, 1),

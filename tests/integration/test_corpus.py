@@ -62,6 +62,6 @@ def test_input_has_the_declared_outcome(
 
 def _comparable(value: Any) -> Any:
     """Compare what YAML cannot write (decimals, dates) by its text, all else as it is."""
-    if value is None or isinstance(value, bool | int | float | str | dict):
+    if value is None or isinstance(value, bool | int | float | str | dict | list):
         return value
     return str(value)

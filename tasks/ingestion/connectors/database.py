@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -50,6 +50,7 @@ class DatabaseConnector:
         source: Its declaration.
         engine: The database.
         limits: Bounds of partitions, batches and values.
+        key: Columns of the source that tell its rows apart, to find those that are gone.
         settled: Is each row read once only, as ``load.mode: append`` needs it? Then the rows of the
             largest cursor wait until there is a larger one.
         now: Gives the time.
@@ -63,6 +64,7 @@ class DatabaseConnector:
         engine: sa.Engine,
         limits: PlanLimits,
         *,
+        key: Sequence[str] = (),
         settled: bool = False,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         snapshots: Snapshots = SNAPSHOTS,
@@ -71,6 +73,7 @@ class DatabaseConnector:
         self._source = source
         self._engine = engine
         self._limits = limits
+        self._key = list(key)
         self._settled = settled
         self._now = now
         self._snapshots = snapshots
@@ -94,6 +97,8 @@ class DatabaseConnector:
                 partitions = self._backfill(connection, relation, state, state.window)
             else:
                 partitions = self._increment(connection, relation, state)
+            if self._source.deletes and state.window is None and state.last_load is not None:
+                partitions.append(self._keys(relation, state.last_load))
             self._share_snapshot(connection, partitions, session)
         return partitions
 
@@ -112,7 +117,7 @@ class DatabaseConnector:
 
     def _whole(self, connection: sa.Connection, relation: Relation) -> list[Partition]:
         """Plan all rows of a source that does not say what changed."""
-        as_of = {"as_of": self._now().replace(microsecond=0).isoformat()}
+        as_of = {"as_of": self._now().isoformat()}
         column = extent.key_column(connection, self._source)
         if column is None:
             return [self._partition(Range(), as_of)]
@@ -124,6 +129,18 @@ class DatabaseConnector:
         cuts = self._cuts(connection, relation, replace(whole, high=sample))
         pieces = cut_range(whole, cuts) if cuts else [Range()]
         return [self._partition(piece, as_of) for piece in pieces]
+
+    def _keys(self, relation: Relation, last_load: int) -> Partition:
+        """Plan the keys of all rows.
+
+        Rows of loads after ``last_load`` may have been read after these keys; they are let be.
+        """
+        for name in self._key:
+            relation.column(name, "key")
+        extra = {"keys": self._key, "as_of": self._now().isoformat()}
+        planned = self._partition(Range(), extra)
+        label = f"{self._name}, all keys"
+        return planned.model_copy(update={"label": label, "deletes_up_to": last_load})
 
     def _cuts(self, connection: sa.Connection, relation: Relation, whole: Range) -> list[Any]:
         size = self._limits.partition_bytes
@@ -222,8 +239,13 @@ class DatabaseConnector:
             relation = relation_of(connection, self._source)
             if part.column is not None:
                 relation.column(part.column, "cursor" if self._source.cursor else "split_by")
-            query, columns = relation.select(part), relation.columns
             uri = self._name if part.column is None else f"{self._name}?{part.words}"
+            if keys := partition.slice.get("keys"):
+                relation = replace(relation, columns=[relation.column(key, "key") for key in keys])
+                uri = f"{self._name}?keys"
+            query, columns = relation.select(part), relation.columns
+            if keys:  # a row without a key was never loaded
+                query = query.where(*(sa.column(key).is_not(None) for key in keys))
             is_copy = (
                 connection.dialect.name == "postgresql" and connection.dialect.driver == "psycopg2"
             )

@@ -28,7 +28,7 @@ WHERE dataset = %(dataset)s AND purpose = %(purpose)s FOR SHARE;
 -- name: find_load
 -- The ledger row of a partition, if it was loaded.
 SELECT load_id, rows_read, rows_inserted, rows_updated, rows_unchanged, rows_deduplicated,
-       rows_quarantined, seconds
+       rows_quarantined, rows_deleted, seconds
 FROM etl.loads WHERE dataset = %(dataset)s AND fingerprint = %(fingerprint)s;
 
 -- name: next_load_id
@@ -39,12 +39,12 @@ SELECT nextval(pg_get_serial_sequence('etl.loads', 'load_id'));
 -- The ledger row; it commits with the rows it stands for.
 INSERT INTO etl.loads (
     load_id, dataset, fingerprint, label, run, target, rows_read, rows_inserted, rows_updated,
-    rows_unchanged, rows_deduplicated, rows_quarantined, manifest_key, manifest_digest, config_hash,
-    code_version, source_state, source_bytes, seconds)
+    rows_unchanged, rows_deduplicated, rows_quarantined, rows_deleted, manifest_key, manifest_digest,
+    config_hash, code_version, source_state, source_bytes, seconds)
 OVERRIDING SYSTEM VALUE VALUES (
     %(load_id)s, %(dataset)s, %(fingerprint)s, %(label)s, %(run)s, %(target)s, %(read)s,
-    %(inserted)s, %(updated)s, %(unchanged)s, %(deduplicated)s, %(quarantined)s, %(manifest_key)s,
-    %(manifest_digest)s, %(config_hash)s, %(code_version)s, %(source_state)s, %(source_bytes)s,
+    %(inserted)s, %(updated)s, %(unchanged)s, %(deduplicated)s, %(quarantined)s, %(deleted)s,
+    %(manifest_key)s, %(manifest_digest)s, %(config_hash)s, %(code_version)s, %(source_state)s, %(source_bytes)s,
     %(seconds)s);
 
 -- name: insert_source_items
@@ -74,6 +74,10 @@ SELECT fingerprint FROM etl.loads WHERE dataset = %(dataset)s;
 SELECT source_state FROM etl.loads
 WHERE dataset = %(dataset)s AND source_state <> '{}' ORDER BY load_id DESC LIMIT 1;
 
+-- name: last_load
+-- The last load of a dataset, NULL if there was none.
+SELECT max(load_id) FROM etl.loads WHERE dataset = %(dataset)s;
+
 -- name: load_sizes
 -- Rows and bytes of the loads of a dataset, to estimate those of the next ones.
 SELECT count(*), coalesce(sum(rows_read), 0)::bigint,
@@ -86,7 +90,8 @@ FROM etl.loads WHERE dataset = %(dataset)s;
 SELECT dataset, target, count(*) AS loads, sum(rows_read)::bigint AS read,
        sum(rows_inserted)::bigint AS inserted, sum(rows_updated)::bigint AS updated,
        sum(rows_unchanged)::bigint AS unchanged, sum(rows_deduplicated)::bigint AS deduplicated,
-       sum(rows_quarantined)::bigint AS quarantined, max(loaded_at) AS loaded_at,
+       sum(rows_quarantined)::bigint AS quarantined, sum(rows_deleted)::bigint AS deleted,
+       max(loaded_at) AS loaded_at,
        (array_agg(run ORDER BY load_id DESC))[1] AS run,
        count(DISTINCT config_hash) AS configurations,
        (array_agg(config_hash ORDER BY load_id DESC))[1] AS config_hash
@@ -173,7 +178,8 @@ WHERE dataset = %(dataset)s AND rows_quarantined > 0 ORDER BY load_id;
 -- name: ledger_rows
 -- The ledger of one dataset.
 SELECT load_id, fingerprint, label, target, rows_read, rows_inserted, rows_updated, rows_unchanged,
-       rows_deduplicated, rows_quarantined, manifest_key, manifest_digest, config_hash, loaded_at
+       rows_deduplicated, rows_quarantined, rows_deleted, manifest_key, manifest_digest, config_hash,
+       loaded_at
 FROM etl.loads WHERE dataset = %(dataset)s ORDER BY load_id;
 
 -- name: quarantine_per_load
