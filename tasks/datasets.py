@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from tasks.model.columns import decimal_digits
+from tasks.model.column_types import decimal_digits, is_integer
 from tasks.model.dataset import DATASET_FILE, DatasetSpec
 from tasks.model.errors import ConfigError
 from tasks.model.plugins import plugin_kinds
@@ -304,6 +304,6 @@ def _lookup_mistakes(spec: DatasetSpec, lookup: Lookup, target: DatasetSpec) -> 
 
 
 def _family(type_name: str) -> str:
-    if type_name.startswith("int") or decimal_digits(type_name):
+    if is_integer(type_name) or decimal_digits(type_name):
         return "number"
     return type_name

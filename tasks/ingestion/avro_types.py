@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tasks.ingestion.typed import json_text, out_of_range
-from tasks.model.columns import MAX_DECIMAL_PRECISION
+from tasks.model.column_types import MAX_DECIMAL_PRECISION
 from tasks.model.errors import ContractBroken
 
 EXACT = Context(prec=10_000)

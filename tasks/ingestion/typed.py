@@ -60,6 +60,8 @@ def plain_column(column: pa.Array) -> tuple[pa.Array, dict[int, str]]:
     if pa.types.is_decimal256(kind):
         digits = [None if value is None else format(value, "f") for value in column.to_pylist()]
         return pa.array(digits, pa.string()), {}
+    if pa.types.is_duration(kind):
+        return _durations(column)
     for matches, target in _SAME_VALUES:
         if matches(kind):
             return column.cast(target), {}
@@ -81,6 +83,19 @@ _SAME_VALUES = (
     (pa.types.is_fixed_size_binary, pa.binary()),
     (pa.types.is_float16, pa.float32()),
 )
+
+
+_PER_SECOND = {"s": 0, "ms": 3, "us": 6, "ns": 9}
+
+
+def _durations(column: pa.Array) -> tuple[pa.Array, dict[int, str]]:
+    """Write durations as ISO 8601 in seconds, with all their digits."""
+    scale = _PER_SECOND[column.type.unit]
+    texts = [
+        None if count is None else f"PT{Decimal(count).scaleb(-scale).normalize():f}S"
+        for count in column.view(pa.int64()).to_pylist()
+    ]
+    return pa.array(texts, pa.string()), {}
 
 
 def _extension(column: pa.Array) -> tuple[pa.Array, dict[int, str]]:

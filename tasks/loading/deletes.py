@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class in lower case
 
-from tasks.loading.schema import LOAD_ID, TargetColumn, target
+from tasks.loading.schema import LOAD_ID, TargetColumn, staged_value, target
 from tasks.loading.staging import STAGING
 from tasks.model.database_source import DatabaseSource
 from tasks.model.dataset import DatasetSpec
@@ -81,7 +81,7 @@ def delete_missing(
 
 def _statement(spec: DatasetSpec, key: Sequence[TargetColumn], up_to: int) -> sql.Composed:
     same = sql.SQL(" AND ").join(
-        sql.SQL("s.{0}::{1} = t.{0}").format(sql.Identifier(column.name), sql.SQL(column.type))
+        sql.SQL("{} = t.{}").format(staged_value(column, "s"), sql.Identifier(column.name))
         for column in key
     )
     return sql.SQL(

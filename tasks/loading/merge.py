@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from psycopg2 import sql
 
-from tasks.loading.schema import LOAD_ID, TargetColumn, target
+from tasks.loading.schema import LOAD_ID, TargetColumn, staged_value, target
 from tasks.loading.staging import STAGING
 from tasks.model.dataset import DatasetSpec
 
@@ -25,10 +25,7 @@ def publish_statement(
         load_id: Id of the load, for the rows it writes.
     """
     names = [column.name for column in columns]
-    staged = sql.SQL(", ").join(
-        sql.SQL("{}::{}").format(sql.Identifier(column.name), sql.SQL(column.type))
-        for column in columns
-    )
+    staged = sql.SQL(", ").join(map(staged_value, columns))
     inserted = sql.SQL(
         "INSERT INTO {target} AS t ({names}, {load_id}) SELECT {staged}, {id} FROM {staging}{order}"
     ).format(

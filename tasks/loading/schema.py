@@ -11,7 +11,8 @@ from sqlalchemy import Engine
 
 from tasks.loading.ledger import session
 from tasks.loading.queries import query
-from tasks.model.columns import ColumnSpec, decimal_digits
+from tasks.model.column_types import decimal_digits, list_element
+from tasks.model.columns import ColumnSpec
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ContractBroken
 
@@ -19,15 +20,22 @@ LOAD_ID = "_load_id"
 SEARCH = "_search"
 _TYPES = {
     "boolean": "boolean",
+    "int8": "smallint",
     "int16": "smallint",
     "int32": "integer",
     "int64": "bigint",
+    "uint8": "smallint",
+    "uint16": "integer",
+    "uint32": "bigint",
+    "uint64": "numeric(20,0)",
     "float": "double precision",
     "string": "text",
+    "enum": "text",
     "bytes": "bytea",
     "date": "date",
     "time": "time without time zone",
     "timestamp": "timestamp without time zone",
+    "duration": "interval",
     "uuid": "uuid",
     "json": "jsonb",
 }
@@ -56,7 +64,21 @@ def postgres_type(column: ColumnSpec) -> str:
         return f"numeric({digits[0]},{digits[1]})"
     if column.timezone:
         return "timestamp with time zone"
+    if element := list_element(column.type):
+        return f"{_TYPES[element]}[]"
     return _TYPES[column.type]
+
+
+def staged_value(column: TargetColumn, *alias: str) -> sql.Composed:
+    """Return SQL for a staged value in the type of its target column; lists are staged as JSON."""
+    value = sql.Identifier(*alias, column.name)
+    if not column.type.endswith("[]"):
+        return sql.SQL("{}::{}").format(value, sql.SQL(column.type))
+    return sql.SQL(
+        "CASE WHEN {value} IS NOT NULL THEN ARRAY(SELECT e.value::{element} "
+        "FROM jsonb_array_elements_text({value}::jsonb) WITH ORDINALITY AS e (value, position) "
+        "ORDER BY e.position) END"
+    ).format(value=value, element=sql.SQL(column.type.removesuffix("[]")))
 
 
 def target_columns(

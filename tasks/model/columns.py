@@ -15,22 +15,9 @@ from pydantic import (
     model_validator,
 )
 
-SIMPLE_TYPES = (
-    "boolean",
-    "int16",
-    "int32",
-    "int64",
-    "float",
-    "string",
-    "bytes",
-    "date",
-    "time",
-    "timestamp",
-    "uuid",
-    "json",
-)
-_DECIMAL = re.compile(r"decimal\((\d{1,2}),\s*(\d{1,2})\)")
-MAX_DECIMAL_PRECISION = 38
+from tasks.model.column_types import ColumnType, decimal_digits, is_integer, is_numeric
+from tasks.model.units import Unit
+
 MAX_IDENTIFIER_BYTES = 63
 _IDENTIFIER = re.compile(r"[a-z][a-z0-9_]*")
 
@@ -54,27 +41,9 @@ Identifier = Annotated[str, AfterValidator(_identifier)]
 """A name that PostgreSQL takes without surprises: ``[a-z][a-z0-9_]*``, at most 63 bytes."""
 
 
-def decimal_digits(type_name: str) -> tuple[int, int] | None:
-    """Return (precision, scale) of ``decimal(p,s)``, or None for any other type."""
-    match = _DECIMAL.fullmatch(type_name)
-    return (int(match[1]), int(match[2])) if match else None
-
-
-def _column_type(name: str) -> str:
-    digits = decimal_digits(name)
-    if digits and 1 <= digits[0] <= MAX_DECIMAL_PRECISION and digits[1] <= digits[0]:
-        return f"decimal({digits[0]},{digits[1]})"
-    if name not in SIMPLE_TYPES:
-        raise ValueError(
-            f"{name!r} is not a column type; allowed: {', '.join(SIMPLE_TYPES)}, "
-            f"decimal(p,s) with s <= p <= {MAX_DECIMAL_PRECISION}"
-        )
-    return name
-
-
-ColumnType = Annotated[str, AfterValidator(_column_type)]
-
-CleanStep = Literal["strip", "collapse_spaces", "upper", "lower", "nfc"]
+CleanStep = Literal[
+    "strip", "collapse_spaces", "drop_control", "upper", "lower", "title", "nfc", "nfkc"
+]
 
 
 class Checks(Strict):
@@ -128,6 +97,19 @@ class NumberFormat(Strict):
         return self
 
 
+class Clip(Strict):
+    """Cuts long texts."""
+
+    length: int = Field(ge=1, description="Longest text, in characters, the mark included.")
+    mark: str = Field("", description="Ends a text that was cut, e.g. '…'.")
+
+    @model_validator(mode="after")
+    def _mark_fits(self) -> Clip:
+        if len(self.mark) >= self.length:
+            raise ValueError(f"the mark {self.mark!r} is as long as the text may be")
+        return self
+
+
 _TWO_DIGIT_YEAR = re.compile(r"(?<!%)(?:%%)*%-?y")
 
 
@@ -146,6 +128,33 @@ class ColumnSpec(Strict):
     clean: tuple[CleanStep, ...] = Field((), description="Steps applied to the text, in order.")
     replace: dict[str, str] = Field(
         default_factory=dict, description="Whole texts to be replaced, after cleaning."
+    )
+    nul: Literal["quarantine", "replace"] = Field(
+        "quarantine",
+        description="NUL characters, which PostgreSQL cannot store: refuse the row, or put U+FFFD.",
+    )
+    clip: Clip | None = Field(None, description="Cut long texts; without it none is.")
+    values: tuple[str, ...] = Field((), description="Of an enum: its values.")
+    canonical: Literal["email", "phone", "url"] | None = Field(
+        None,
+        description="Write the text in its one canonical form: a phone number as E.164, an e-mail "
+        "address and a URL normalised. What is none is refused.",
+    )
+    region: str | None = Field(
+        None,
+        pattern="^[A-Z]{2}$",
+        description="Country of phone numbers without a country code, e.g. DE.",
+    )
+    unit: Unit | None = Field(None, description="Convert a measure, e.g. {from: mi, to: km}.")
+    round: Literal["half_even"] | None = Field(
+        None,
+        description="Round decimals with more places than the type has; without it the row is "
+        "refused.",
+    )
+    non_finite: Literal["keep", "null", "quarantine"] | None = Field(
+        None,
+        description="NaN and infinities of a float. Without it they stay where the source has them "
+        "as numbers, and their words are refused where it is text.",
     )
     default: str | None = Field(None, description="Text used where the value is missing.")
     format: str | tuple[str, ...] | NumberFormat | None = Field(
@@ -196,14 +205,14 @@ class ColumnSpec(Strict):
     def _options_fit_the_type(self) -> ColumnSpec:
         temporal = self.type in ("date", "time", "timestamp")
         textual = self.type == "string"
-        numeric = self.type.startswith(("int", "decimal", "float"))
+        numeric = is_numeric(self.type)
         if self.formats and not temporal:
             raise ValueError(
                 f"a text 'format' is for dates, times and timestamps, not for {self.type}"
             )
         if self.number and not numeric:
             raise ValueError(f"'format' with separators is for numbers, not for {self.type}")
-        if self.number and self.type.startswith("int"):
+        if self.number and is_integer(self.type):
             if self.number.decimal is not None:
                 raise ValueError(f"'decimal' is for numbers with decimals, not for {self.type}")
         elif self.number and self.number.thousands == "." and self.number.decimal is None:
@@ -219,7 +228,23 @@ class ColumnSpec(Strict):
             )
         if self.checks.one_of and not (textual or numeric):
             raise ValueError(f"check 'one_of' is for strings and numbers, not for {self.type}")
+        self._special_options_fit_the_type()
         return self
+
+    def _special_options_fit_the_type(self) -> None:
+        if (self.type == "enum") != bool(self.values):
+            raise ValueError("an enum has 'values', and nothing else has")
+        fits = {
+            "clip": self.type == "string",
+            "canonical": self.type == "string",
+            "region": self.canonical == "phone",
+            "unit": is_numeric(self.type),
+            "round": decimal_digits(self.type) is not None,
+            "non_finite": self.type == "float",
+        }
+        for name, fit in fits.items():
+            if getattr(self, name) is not None and not fit:
+                raise ValueError(f"'{name}' is not for {self.type}")
 
     def _years_are_clear(self) -> None:
         two_digits = [text for text in self.formats if _TWO_DIGIT_YEAR.search(text)]

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ConfigError
 from tasks.transformation.enrich import LookupTable
+from tasks.transformation.functions import register
 from tasks.transformation.query import TransformQuery, compile_query, declared_types
 from tasks.transformation.session import column_types
 from tasks.transformation.snapshot import lookup_columns
@@ -42,6 +43,7 @@ def check_query(spec: DatasetSpec, lookups: Mapping[str, DatasetSpec], scratch: 
             tables[name] = LookupTable(str(path), column_types(connection, [str(path)]))
         types = dict.fromkeys(declared_types(spec), TEXT)
         query = compile_query(spec, types, [str(raw_path)], tables)
+        register(connection, spec)
         try:
             connection.execute(query.sql).fetchall()
         except duckdb.Error as error:

@@ -25,6 +25,7 @@ from tasks.model.run import LakeFile, Manifest
 from tasks.protection import Protection
 from tasks.quarantine import Origin, QuarantineWriter, RefusedRow
 from tasks.transformation.enrich import LookupTable
+from tasks.transformation.functions import register
 from tasks.transformation.query import (
     FAILURES,
     OUTCOME,
@@ -159,6 +160,7 @@ def _run(
             raw_files,
             lookups,
         )
+        register(connection, spec)
         for batch in stream(connection, query.sql, BATCH_ROWS):
             output.write(query, batch)
     return query.columns_added

@@ -9,12 +9,31 @@ from __future__ import annotations
 
 import re
 
-from tasks.model.columns import ColumnSpec, NumberFormat, decimal_digits
+from tasks.model.column_types import SIGNED, decimal_digits, is_integer, list_element
+from tasks.model.columns import ColumnSpec, NumberFormat
+from tasks.model.units import conversion
+from tasks.transformation.clean import is_non_finite
+from tasks.transformation.functions import canonical_call, round_function, unit_function
 from tasks.transformation.moments import date_or_time_expression, local_time, timestamp_expression
-from tasks.transformation.sql import TEXT, duckdb_type, literal
+from tasks.transformation.sql import TEXT, duckdb_type, literal, literals
 
 _INTEGER = r"[+-]?[0-9]+"
 _NUMBER = r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?"
+
+
+_PLAIN_NUMBER = r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)"
+# ISO 8601 with designators, or a clock; the numbers of digits keep within PostgreSQL's interval.
+_DURATION = (
+    r"P(-?[0-9]{1,5}Y)?(-?[0-9]{1,6}M)?(-?[0-9]{1,6}W)?(-?[0-9]{1,8}D)?"
+    r"(T(-?[0-9]{1,8}H)?(-?[0-9]{1,9}M)?(-?[0-9]{1,10}(\.[0-9]{1,6})?S)?)?"
+    r"|-?[0-9]{1,8}:[0-5][0-9](:[0-5][0-9](\.[0-9]{1,6})?)?"
+)
+_WHOLE = ("BIGINT", "UBIGINT")
+_JSON_KINDS: dict[str, tuple[str, ...]] = {
+    "boolean": ("BOOLEAN",),
+    **dict.fromkeys(SIGNED, _WHOLE),
+    "float": (*_WHOLE, "HUGEINT", "DOUBLE"),
+}
 
 
 def cast_expression(value: str, raw_type: str, column: ColumnSpec) -> str:
@@ -40,29 +59,63 @@ def _when(condition: str, result: str) -> str:
 
 def _from_text(value: str, column: ColumnSpec) -> str:
     if column.number:
-        point = "" if column.type.startswith("int") else column.number.decimal or "."
+        point = "" if is_integer(column.type) else column.number.decimal or "."
         value = plain_number(value, column.number, point)
+    if column.unit and column.type != "float":
+        converted = f"{unit_function(column.unit)}({value})"
+        value = _when(_matches(value, _PLAIN_NUMBER), converted)
     target = duckdb_type(column)
     tried = f"TRY_CAST({value} AS {target})"
     if digits := decimal_digits(column.type):
         # Zeros after the declared scale change nothing; any other digit there would be rounded.
         form = rf"[+-]?([0-9]+(\.[0-9]{{0,{digits[1]}}}0*)?|\.[0-9]{{0,{digits[1]}}}0*)"
-        return _when(f"{_matches(value, form)} AND {value} NOT IN ('.', '+.', '-.')", tried)
+        exact = _when(f"{_matches(value, form)} AND {value} NOT IN ('.', '+.', '-.')", tried)
+        return _rounded(exact, value, digits[1], target) if column.round else exact
     simple = {
-        "string": value,
+        "string": canonical_call(column, value) if column.canonical else value,
+        "enum": _when(f"{value} IN ({literals(column.values)})", value),
+        "duration": _when(f"{_matches(value, _DURATION)} AND {value} NOT IN ('P', 'PT')", value),
         "bytes": f"encode({value})",
         "boolean": _when(f"lower({value}) IN ('true', 'false')", tried),
-        "float": _when(f"{_matches(value, _NUMBER)} AND isfinite({tried})", tried),
+        "float": _float(value, tried, column),
         "json": _when(f"json_valid({value})", value),
         "uuid": f"CAST({tried} AS {TEXT})",
     }
     if column.type in simple:
         return simple[column.type]
-    if column.type.startswith("int"):
+    if is_integer(column.type):
         return _when(_matches(value, _INTEGER), tried)
+    if element := list_element(column.type):
+        return _list(value, element)
     if column.type == "timestamp":
         return timestamp_expression(value, column)
     return date_or_time_expression(value, column)
+
+
+def _float(value: str, tried: str, column: ColumnSpec) -> str:
+    number = _when(f"{_matches(value, _NUMBER)} AND isfinite({tried})", tried)
+    if column.unit:
+        factor, offset = conversion(column.unit.source, column.unit.to)
+        number = f"({number}) * {float(factor)!r}::DOUBLE + {float(offset)!r}::DOUBLE"
+    if column.non_finite == "keep":
+        return f"CASE WHEN {is_non_finite(value)} THEN {tried} ELSE {number} END"
+    return number
+
+
+def _rounded(exact: str, value: str, places: int, target: str) -> str:
+    """Round what the type cannot hold exactly; half of a unit goes to the even neighbour."""
+    rounded = _when(_matches(value, _PLAIN_NUMBER), f"{round_function(places)}({value})")
+    return f"coalesce({exact}, TRY_CAST({rounded} AS {target}))"
+
+
+def _list(value: str, element: str) -> str:
+    """Return the JSON array, NULL if one of its elements is not of the type."""
+    kinds = literals(_JSON_KINDS.get(element, ("VARCHAR",)))
+    cast = _from_text("(e ->> '$')", ColumnSpec(type=element))
+    good = f"json_type(e) = 'NULL' OR (json_type(e) IN ({kinds}) AND ({cast}) IS NOT NULL)"
+    bad = f"len(list_filter(json_extract({value}, '$[*]'), lambda e: NOT ({good})))"
+    is_array = f"json_valid({value}) AND json_type({value}) = 'ARRAY'"
+    return f"CASE WHEN {is_array} THEN CASE WHEN {bad} = 0 THEN {value} END END"
 
 
 def plain_number(value: str, form: NumberFormat, point: str) -> str:
@@ -98,12 +151,20 @@ def plain_number(value: str, form: NumberFormat, point: str) -> str:
 
 def _from_typed(value: str, raw_type: str, column: ColumnSpec) -> str:
     target = duckdb_type(column)
+    if column.type in ("enum", "duration") or list_element(column.type) or column.canonical:
+        return _from_text(f"CAST({value} AS {TEXT})", column)
     if column.type == "uuid":
         return f"CAST(TRY_CAST({value} AS UUID) AS {TEXT})"
     if column.type == "json":
         return f"CAST({value} AS {TEXT})"
+    if column.non_finite == "quarantine":
+        value = _when(f"isfinite({value})", value) if raw_type in ("DOUBLE", "FLOAT") else value
     if raw_type == target:
         return value
+    if column.round and (digits := decimal_digits(column.type)):
+        text = f"CAST({value} AS {TEXT})"
+        rounded = f"TRY_CAST({round_function(digits[1])}({text}) AS {target})"
+        return f"coalesce({_exact(value, raw_type, target)}, {rounded})"
     if raw_type.startswith("TIMESTAMP") and column.type == "timestamp":
         is_instant = raw_type in ("TIMESTAMP WITH TIME ZONE", "TIMESTAMPTZ_NS")
         if column.timezone and not is_instant:

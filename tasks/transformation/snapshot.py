@@ -18,6 +18,7 @@ from sqlalchemy import Engine
 from blocks.lake import Lake
 from tasks.lake import store_file
 from tasks.model.classify import classify
+from tasks.model.column_types import list_element
 from tasks.model.columns import ColumnSpec
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ConfigError
@@ -91,6 +92,8 @@ def snapshot_lookup(
 def _selected(name: str, column: ColumnSpec) -> sql.Composable:
     """Select a column; what travels as text in the lake is read as text."""
     selected: sql.Composable = sql.Identifier(name)
-    if column.type in ("uuid", "json"):
+    if column.type in ("uuid", "json", "duration"):
         selected = sql.SQL("{}::text").format(selected)
+    if list_element(column.type):
+        selected = sql.SQL("to_jsonb({})::text").format(selected)
     return selected

@@ -6,34 +6,49 @@ from collections.abc import Iterable
 
 import pyarrow as pa
 
-from tasks.model.columns import ColumnSpec, decimal_digits
+from tasks.model.column_types import decimal_digits, list_element
+from tasks.model.columns import ColumnSpec
 
 TEXT = "VARCHAR"
 _DUCKDB_TYPES = {
     "boolean": "BOOLEAN",
+    "int8": "TINYINT",
     "int16": "SMALLINT",
     "int32": "INTEGER",
     "int64": "BIGINT",
+    "uint8": "UTINYINT",
+    "uint16": "USMALLINT",
+    "uint32": "UINTEGER",
+    "uint64": "UBIGINT",
     "float": "DOUBLE",
     "string": TEXT,
+    "enum": TEXT,
     "bytes": "BLOB",
     "date": "DATE",
     "time": "TIME",
     "timestamp": "TIMESTAMP",
+    "duration": TEXT,
     "uuid": "UUID",
     "json": TEXT,
 }
 _ARROW_TYPES: dict[str, pa.DataType] = {
     "boolean": pa.bool_(),
+    "int8": pa.int8(),
     "int16": pa.int16(),
     "int32": pa.int32(),
     "int64": pa.int64(),
+    "uint8": pa.uint8(),
+    "uint16": pa.uint16(),
+    "uint32": pa.uint32(),
+    "uint64": pa.uint64(),
     "float": pa.float64(),
     "string": pa.string(),
+    "enum": pa.string(),
     "bytes": pa.binary(),
     "date": pa.date32(),
     "time": pa.time64("us"),
     "timestamp": pa.timestamp("us"),
+    "duration": pa.string(),
     "uuid": pa.string(),
     "json": pa.string(),
 }
@@ -60,6 +75,8 @@ def duckdb_type(column: ColumnSpec) -> str:
         return f"DECIMAL({digits[0]},{digits[1]})"
     if column.timezone:
         return "TIMESTAMPTZ"
+    if list_element(column.type):  # a list travels as JSON
+        return TEXT
     return _DUCKDB_TYPES[column.type]
 
 
@@ -69,4 +86,6 @@ def arrow_type(column: ColumnSpec) -> pa.DataType:
         return pa.decimal128(*digits)
     if column.timezone:
         return pa.timestamp("us", tz="UTC")
+    if list_element(column.type):
+        return pa.string()
     return _ARROW_TYPES[column.type]

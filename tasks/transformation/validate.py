@@ -16,9 +16,16 @@ import pandas as pd
 import pandera.pandas as pandera
 import pyarrow as pa
 
+from tasks.model.column_types import is_integer, list_element
 from tasks.model.columns import Checks, ColumnSpec, NumberFormat
 from tasks.model.dataset import DatasetSpec
 from tasks.transformation.sql import identifier, literal
+
+_CANONICAL = {
+    "email": "not an e-mail address",
+    "phone": "not a phone number",
+    "url": "not a URL of http or https",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,21 +55,26 @@ def column_rules(name: str, column: ColumnSpec, *, required: bool, text: str) ->
         text: SQL of the value before the cast.
     """
     value = identifier(name)
-    article = "an" if column.type.startswith("int") else "a"
+    article = "an" if column.type.startswith(("int", "enum")) else "a"
     shape = f" in the form {' or '.join(column.formats)}" if column.formats else ""
     if column.number:
-        decimals = "" if column.type.startswith("int") else f"{column.number.decimal or '.'}5"
+        decimals = "" if is_integer(column.type) else f"{column.number.decimal or '.'}5"
         shape = f" in the form {_example(column.number, decimals)}"
     if column.timezone:
         shape += f", or no clear one in {column.timezone}"
-    if column.type != "string":  # a text is always one
-        broken = f"{value} IS NULL AND {text} IS NOT NULL"
+    broken = f"{value} IS NULL AND {text} IS NOT NULL"
+    if column.type == "enum":
+        yield Rule("enum", name, f"not one of {', '.join(column.values)}", broken)
+    elif column.canonical:
+        yield Rule("canonical", name, _CANONICAL[column.canonical], broken)
+    elif column.type != "string":  # a text is always one
         yield Rule("type", name, f"not {article} {column.type}{shape}", broken)
     if required:
         yield Rule("required", name, "is missing", f"{value} IS NULL AND {text} IS NULL")
-    if column.type in ("string", "json"):
+    is_json = column.type == "json" or list_element(column.type)
+    if column.type == "string" or is_json:
         nul = f"contains({value}, chr(0))"
-        if column.type == "json":
+        if is_json:
             nul = f"({nul} OR contains({_without_escapes(value)}, '\\u0000'))"
         yield Rule("nul_character", name, "has a NUL character, which PostgreSQL cannot store", nul)
     yield from _check_rules(name, value, column.checks)

@@ -8,7 +8,7 @@ import pyarrow as pa
 import sqlalchemy as sa
 
 from tasks.ingestion.database.columns import Column
-from tasks.model.columns import MAX_DECIMAL_PRECISION
+from tasks.model.column_types import MAX_DECIMAL_PRECISION
 
 SETTINGS = {
     "TimeZone": "UTC",

@@ -19,7 +19,7 @@ from sqlalchemy.dialects import mysql
 
 from tasks.ingestion.database.columns import Column, Convert
 from tasks.ingestion.database.values import clock_text, shown, strict
-from tasks.model.columns import MAX_DECIMAL_PRECISION
+from tasks.model.column_types import MAX_DECIMAL_PRECISION
 from tasks.model.errors import SourceRejected
 
 Kind = tuple[pa.DataType, Convert]

@@ -16,7 +16,7 @@ from tasks.loading.gates import check_gates, null_rate_columns
 from tasks.loading.merge import publish_statement
 from tasks.loading.queries import ledger_schema, query
 from tasks.loading.schema import TargetColumn, create_statements, target_columns
-from tasks.model.columns import SIMPLE_TYPES
+from tasks.model.column_types import SIMPLE_TYPES
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ContractBroken, GateFailed
 from tests.integration.loading.support import make_spec
@@ -65,7 +65,8 @@ def test_merge_sorts_compares_and_casts() -> None:
 def test_any_name_is_quoted(names: list[str], data: st.DataObject) -> None:
     """Whatever the columns are called, each name appears quoted only."""
     key = data.draw(st.lists(st.sampled_from(names), min_size=1, unique=True))
-    columns = {name: {"type": data.draw(st.sampled_from(SIMPLE_TYPES))} for name in names}
+    kinds = st.sampled_from([kind for kind in SIMPLE_TYPES if kind != "enum"])
+    columns = {name: {"type": data.draw(kinds)} for name in names}
     spec = make_spec(columns, key=key, cursor=None)
     text = render(publish_statement(spec, columns_of(spec), 1))
     ddl = "".join(map(render, create_statements(spec, columns_of(spec))))

@@ -48,7 +48,7 @@ def _mistake(folder: Path, text: str) -> str:
         ("schedule: daily", "schedule: weekly", 3, "found 'weekly'"),
         ("kind: files", "kind: ftp", 5, "'files', 's3', 'rest', 'database'"),
         ("format: {kind: csv}", "format: {kind: csv, nul_values: []}", 7, "'null_values'"),
-        ("type: int64", "type: integer", 10, "allowed: boolean, int16"),
+        ("type: int64", "type: integer", 10, "allowed: boolean, int8"),
         ("type: int64", "type: decimal(40,2)", 10, "decimal(p,s)"),
         ("max_length: 10", "maxlength: 10", 11, "did you mean 'max_length'?"),
         ("max_length: 10", "max_length: ten", 11, "found 'ten'"),
