@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from tasks.loading.ledger import DatasetStatus, QuarantineSummary
+from tasks.loading.ledger import DatasetStatus
 from tasks.loading.reconcile import Check
 from tasks.model.run import DatasetReport, Outcome, Partition, RunReport
 
@@ -120,23 +120,6 @@ def status_table(statuses: Sequence[DatasetStatus], older: set[str]) -> Table:
             f"{entry.loaded_at.astimezone():%Y-%m-%d %H:%M:%S}",
             entry.run,
             "[yellow]dataset file changed since[/]" if entry.dataset in older else "",
-        )
-    return table
-
-
-def quarantine_table(entries: Sequence[QuarantineSummary]) -> Table:
-    """Return the refused rows by reason."""
-    table = Table(box=box.SIMPLE_HEAD)
-    for name in ("dataset", "rule", "column", "rows", "why", "first at"):
-        table.add_column(name, justify="right" if name == "rows" else "left")
-    for entry in entries:
-        table.add_row(
-            entry.dataset,
-            entry.rule,
-            entry.column or "–",
-            f"{entry.rows:,}",
-            escape(entry.message),
-            escape(f"{entry.source_uri} row {entry.source_row}"),
         )
     return table
 

@@ -13,7 +13,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, computed_field
 from tasks.model.dataset import canonical_json
 from tasks.model.errors import ErrorKind
 
-Purpose = Literal["run", "backfill"]
+Purpose = Literal["run", "backfill", "replay"]
 
 
 class Value(BaseModel):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +23,8 @@ from tasks.model.dataset import DatasetSpec, canonical_json
 from tasks.model.errors import ContractBroken
 from tasks.model.rules import Severity
 from tasks.model.run import LakeFile, Manifest
-from tasks.quarantine import QuarantineWriter, RefusedRow
+from tasks.protection import Protection
+from tasks.quarantine import Origin, QuarantineWriter, RefusedRow
 from tasks.transformation.custom import run_custom
 from tasks.transformation.enrich import LookupTable
 from tasks.transformation.functions import register
@@ -75,7 +76,7 @@ def transform_partition(
     *,
     memory_bytes: int,
     deadline_seconds: float | None = None,
-    clock: Callable[[], float] = time.monotonic,
+    protection: Protection | None = None,
 ) -> Manifest:
     """Clean, cast, enrich, check and deduplicate the rows of one partition.
 
@@ -87,7 +88,7 @@ def transform_partition(
         scratch: Folder for spilled data and unfinished files.
         memory_bytes: Hard limit of DuckDB's buffers.
         deadline_seconds: Seconds after which the query is interrupted.
-        clock: Gives seconds; an argument so that tests can set it.
+        protection: Protects the columns marked ``pii`` of refused rows.
 
     Returns:
         The manifest of the clean files; it accounts for every row that was read.
@@ -97,13 +98,13 @@ def transform_partition(
         CapacityExhausted: The work does not fit into its memory or disk.
         StageTimeout: It took too long.
     """
-    started = clock()
+    started = time.monotonic()
     identity = transformation_identity(spec, raw, snapshots)
     key = manifest_key(STAGE, spec.name, raw.fingerprint, identity)
     if done := intact_manifest(lake, key):
         log.info("transformation.reused", rows=done.rows)
         return done
-    output = _Output(spec, scratch)
+    output = _Output(spec, scratch, Origin.of(spec, raw.fingerprint, protection))
     columns_added: tuple[str, ...] = ()
     if raw.rows:
         with output:
@@ -125,7 +126,7 @@ def transform_partition(
         columns_added=columns_added,
         state=raw.state,
         created_at=datetime.now(UTC),
-        seconds=clock() - started,
+        seconds=time.monotonic() - started,
     )
     log.info(
         "transformation.done",
@@ -187,7 +188,7 @@ def _check_names(spec: DatasetSpec, raw_files: list[str]) -> None:
 class _Output:
     """Takes the query's rows apart: clean ones, duplicates, refused ones."""
 
-    def __init__(self, spec: DatasetSpec, scratch: Path) -> None:
+    def __init__(self, spec: DatasetSpec, scratch: Path, origin: Origin) -> None:
         self._spec = spec
         self._path = scratch / "clean.parquet"
         self._schema: pandera.DataFrameSchema | None = pandera_schema(spec)
@@ -198,7 +199,7 @@ class _Output:
         self._open = ExitStack()
         self._rows = 0
         self.duplicates = 0
-        self.quarantine = QuarantineWriter(scratch / "refused.parquet", STAGE)
+        self.quarantine = QuarantineWriter(scratch / "refused.parquet", STAGE, origin)
 
     def __enter__(self) -> _Output:
         return self
