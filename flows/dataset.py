@@ -173,6 +173,7 @@ def _report(
         counts=reduce(RowCounts.__add__, (receipt.counts for receipt in loaded), RowCounts()),
         table_rows=table_rows,
         reasons=tuple(reason for receipt in loaded for reason in receipt.reasons),
+        warnings=tuple(warning for receipt in loaded for warning in receipt.warnings),
         failures=tuple(failures),
         seconds=seconds,
     )

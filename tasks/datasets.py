@@ -272,8 +272,11 @@ def _mistakes_between(datasets: dict[str, DatasetSpec], paths: dict[str, Path]) 
             line = document.line(("load", "table"))
             yield f"{paths[name]}:{line}: load.table: {spec.load.table} is filled by {other!r} too"
         tables[spec.load.table] = name
-        for number, lookup in enumerate(spec.enrich):
-            where = f"{paths[name]}:{document.line(('enrich', number, 'lookup'))}: enrich"
+        for number, lookup in enumerate(spec.lookups):
+            key, position = "enrich", number
+            if number >= len(spec.enrich):
+                key, position = "references", number - len(spec.enrich)
+            where = f"{paths[name]}:{document.line((key, position))}: {key}"
             if lookup.lookup in datasets:
                 mistakes = _lookup_mistakes(spec, lookup, datasets[lookup.lookup])
                 yield from (f"{where}: {mistake}" for mistake in mistakes)

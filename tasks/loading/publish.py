@@ -30,6 +30,7 @@ from tasks.loading.queries import query
 from tasks.loading.resolutions import mark_replayed
 from tasks.loading.schema import TargetColumn, ensure_schema, prepare_target, target_columns
 from tasks.loading.staging import STAGING, clean_batches, copy_into_staging, create_staging
+from tasks.loading.unique import check_unique
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import CommitUnknown, ContractBroken, LoadConflict
 from tasks.model.replay import replay_of
@@ -204,6 +205,7 @@ def _transaction(
             deleted = delete_missing(cursor, spec, key, deletes_up_to, has_rows=has_rows)
         elif has_rows:
             inserted, updated = _merge(cursor, spec, columns, load_id)
+            check_unique(cursor, spec, {column.name: column for column in columns})
         on_step("merged")
         counts = RowCounts(
             read=manifest.rows_read,
@@ -221,6 +223,7 @@ def _transaction(
             status=LoadStatus.LOADED,
             counts=counts,
             reasons=manifest.reasons,
+            warnings=manifest.warnings,
             seconds=time.monotonic() - started,
         )
         state = load.partition.state | manifest.state

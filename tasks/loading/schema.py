@@ -90,6 +90,10 @@ def target_columns(
         for name, column in spec.columns.items()
     ]
     columns += [TargetColumn(name, "text") for name in added]
+    columns += [
+        TargetColumn(name, postgres_type(column), not column.nullable, column.description)
+        for name, column in spec.custom_columns.items()
+    ]
     for lookup in spec.enrich:
         columns += [
             TargetColumn(mine, postgres_type(lookups[lookup.lookup].columns[theirs]))

@@ -7,11 +7,12 @@ import json
 import re
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from tasks.model.columns import ColumnSpec, Identifier, Strict, _identifier
 from tasks.model.database_source import DatabaseSource
 from tasks.model.rest_source import RestSource
+from tasks.model.rules import Custom, Order, Reference, RowRule, UserSchema, ordered_column
 from tasks.model.source import Lookup, Source
 
 RESERVED_PREFIX = "_"
@@ -52,14 +53,6 @@ class Quality(Strict):
 
     gates: tuple[Gate, ...] = ()
     quarantine: QuarantineLimits = Field(default_factory=QuarantineLimits)
-
-
-class RowRule(Strict):
-    """A condition over a whole row; a row for which it is false or NULL goes to quarantine."""
-
-    name: Identifier
-    sql: str = Field(description="A boolean SQL expression over the columns of the dataset.")
-    message: str | None = Field(None, description="Tells a person what is wrong with the row.")
 
 
 class SearchIndex(Strict):
@@ -108,10 +101,35 @@ class DatasetSpec(Strict):
         description="A source column that is not declared: add it to the table as text, refuse the "
         "partition, quarantine the rows that have it, or leave it out.",
     )
+    tie_break: tuple[Order, ...] = Field(
+        (),
+        description="Among rows of one key and one cursor the first in this order wins, e.g. "
+        "[version desc]; then the one that was read last.",
+    )
     rules: tuple[RowRule, ...] = ()
+    unique: tuple[tuple[Identifier, ...], ...] = Field(
+        (),
+        description="Lists of columns whose values no two rows have alike; NULL is like nothing.",
+    )
+    references: tuple[Reference, ...] = Field(
+        (), description="Columns whose values must be keys of other datasets."
+    )
+    custom: Custom | None = Field(
+        None, description="A Python function that is given the clean rows: module:function."
+    )
+    user_schema: UserSchema | None = Field(
+        None, alias="validate", description="A pandera schema for the clean rows: module:Schema."
+    )
     enrich: tuple[Lookup, ...] = ()
     quality: Quality = Field(default_factory=Quality)
     load: LoadSpec
+
+    @field_validator("custom", "user_schema", mode="before")
+    @classmethod
+    def _name_alone_will_do(cls, given: object, info: ValidationInfo) -> object:
+        if not isinstance(given, str):
+            return given
+        return {"function" if info.field_name == "custom" else "schema": given}
 
     @model_validator(mode="after")
     def _parts_fit_together(self) -> Self:
@@ -127,7 +145,8 @@ class DatasetSpec(Strict):
             self._check_repeats(self.source)
         if isinstance(self.source, DatabaseSource) and self.source.deletes:
             self._check_deletes()
-        taken = self._check_lookups()
+        taken = [*self._check_lookups(), *self._check_custom()]
+        self._check_rules()
         for gate in self.quality.gates:
             if isinstance(gate, NullRate):
                 self._require_columns("gate null_rate", tuple(gate.null_rate), also=taken)
@@ -161,6 +180,21 @@ class DatasetSpec(Strict):
         for lookup in self.enrich:
             self._require_columns(f"enrich {lookup.lookup}: by", tuple(lookup.by))
         return taken
+
+    def _check_rules(self) -> None:
+        taken = [column for lookup in self.enrich for column in lookup.take]
+        self._require_columns("tie_break", tuple(ordered_column(o)[0] for o in self.tie_break))
+        for names in self.unique:
+            self._require_columns("unique", names, also=taken)
+        for reference in self.references:
+            self._require_columns(f"references {reference.dataset}", tuple(reference.columns))
+
+    def _check_custom(self) -> list[str]:
+        added = list(self.custom.columns) if self.custom else []
+        for name in added:
+            if name in self.columns or any(name in lookup.take for lookup in self.enrich):
+                raise ValueError(f"custom.columns: column {name!r} is there already")
+        return added
 
     def _check_search(self, index: SearchIndex, taken: list[str]) -> None:
         self._require_columns("load.index.search", index.search, also=taken)
@@ -199,7 +233,21 @@ class DatasetSpec(Strict):
     @property
     def dependencies(self) -> tuple[str, ...]:
         """Datasets that this one looks up, so that they run before it."""
-        return tuple(dict.fromkeys(lookup.lookup for lookup in self.enrich))
+        return tuple(dict.fromkeys(lookup.lookup for lookup in self.lookups))
+
+    @property
+    def lookups(self) -> tuple[Lookup, ...]:
+        """What rows look up in other datasets: columns to take, and keys that must be there."""
+        references = [
+            Lookup(lookup=reference.dataset, by=reference.columns, take={})
+            for reference in self.references
+        ]
+        return (*self.enrich, *references)
+
+    @property
+    def custom_columns(self) -> dict[str, ColumnSpec]:
+        """Columns that the user's function adds."""
+        return dict(self.custom.columns) if self.custom else {}
 
     @property
     def source_key(self) -> tuple[str, ...]:
@@ -214,6 +262,11 @@ class DatasetSpec(Strict):
                 "cursor": None,
                 "contract": "ignore",
                 "rules": (),
+                "tie_break": (),
+                "unique": (),
+                "references": (),
+                "custom": None,
+                "user_schema": None,
                 "enrich": (),
                 "quality": Quality(),
             }

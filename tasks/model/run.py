@@ -192,6 +192,8 @@ class Manifest(Value):
     rows_deduplicated: int
     rows_quarantined: int
     reasons: tuple[QuarantineReason, ...] = ()
+    warnings: tuple[QuarantineReason, ...] = ()
+    """Rows that broke a rule that only warns; they are among those that go on."""
     columns_added: tuple[str, ...] = ()
     """Source columns beyond the dataset file, kept under ``contract: evolve``."""
     state: dict[str, Any] = Field(default_factory=dict)
@@ -272,6 +274,7 @@ class LoadReceipt(Value):
     status: LoadStatus
     counts: RowCounts
     reasons: tuple[QuarantineReason, ...] = ()
+    warnings: tuple[QuarantineReason, ...] = ()
     seconds: float
 
 
@@ -310,6 +313,7 @@ class DatasetReport(Value):
     table_rows: int | None = None
     """Rows of the target table after the run."""
     reasons: tuple[QuarantineReason, ...] = ()
+    warnings: tuple[QuarantineReason, ...] = ()
     failures: tuple[PartitionFailure, ...] = ()
     skipped_because: str | None = None
     seconds: float = 0

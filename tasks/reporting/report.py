@@ -45,6 +45,24 @@ def publish_report(report: RunReport) -> None:
             for entry in report.datasets
             for reason in entry.reasons
         ]
+        warnings = [
+            {
+                "dataset": entry.dataset,
+                "rule": warning.rule,
+                "column": warning.column,
+                "rows": warning.rows,
+                "why": warning.message,
+                "first seen at": f"{warning.source_uri} row {warning.source_row}",
+            }
+            for entry in report.datasets
+            for warning in entry.warnings
+        ]
+        if warnings:
+            create_table_artifact(
+                key=f"warnings-{key}",
+                table=warnings[:MAX_REASONS],
+                description="Rows that broke a rule that only warns. They were loaded.",
+            )
         if reasons:
             create_table_artifact(
                 key=f"quarantine-{key}",

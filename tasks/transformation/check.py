@@ -17,6 +17,7 @@ from tasks.transformation.query import TransformQuery, compile_query, declared_t
 from tasks.transformation.session import column_types
 from tasks.transformation.snapshot import lookup_columns
 from tasks.transformation.sql import TEXT, arrow_type
+from tasks.transformation.user_code import load_object, load_schema
 
 
 def explain_query(spec: DatasetSpec, lookups: Mapping[str, DatasetSpec]) -> TransformQuery:
@@ -44,6 +45,9 @@ def check_query(spec: DatasetSpec, lookups: Mapping[str, DatasetSpec], scratch: 
         types = dict.fromkeys(declared_types(spec), TEXT)
         query = compile_query(spec, types, [str(raw_path)], tables)
         register(connection, spec)
+        load_schema(spec)
+        if spec.custom:
+            load_object(spec, "custom", spec.custom.function)
         try:
             connection.execute(query.sql).fetchall()
         except duckdb.Error as error:

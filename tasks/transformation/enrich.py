@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from tasks.model.rules import Reference
 from tasks.model.source import Lookup
 from tasks.transformation.sql import identifier, literals
 from tasks.transformation.validate import Rule
@@ -53,6 +54,15 @@ def lookup_rule(number: int, lookup: Lookup) -> Rule | None:
     return Rule(
         "lookup", keys, f"{lookup.lookup} has no row for this {keys}", f"{_missing(number)}"
     )
+
+
+def reference_rule(number: int, reference: Reference) -> Rule:
+    """Return the rule that the values of some columns are a key of another dataset."""
+    names = ", ".join(reference.columns)
+    there = " AND ".join(f"{identifier(name)} IS NOT NULL" for name in reference.columns)
+    message = f"{reference.dataset} has no row for this {names}"
+    violated = f"{_missing(number)} AND {there}"
+    return Rule("reference", names, message, violated, reference.severity)
 
 
 def _missing(number: int) -> str:

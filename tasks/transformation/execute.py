@@ -21,9 +21,11 @@ from blocks.lake import Lake
 from tasks.lake import intact_manifest, manifest_key, publish_manifest, store_file
 from tasks.model.dataset import DatasetSpec, canonical_json
 from tasks.model.errors import ContractBroken
+from tasks.model.rules import Severity
 from tasks.model.run import LakeFile, Manifest
 from tasks.protection import Protection
 from tasks.quarantine import Origin, QuarantineWriter, RefusedRow
+from tasks.transformation.custom import run_custom
 from tasks.transformation.enrich import LookupTable
 from tasks.transformation.functions import register
 from tasks.transformation.query import (
@@ -36,6 +38,8 @@ from tasks.transformation.query import (
     compile_query,
 )
 from tasks.transformation.session import column_types, duckdb_session, stream
+from tasks.transformation.severity import WarningCounts, first_failure
+from tasks.transformation.user_code import code_digest, load_object, load_schema
 from tasks.transformation.validate import pandera_failures, pandera_schema
 
 STAGE: Final = "transformation"
@@ -56,6 +60,7 @@ def transformation_identity(
                 "version": STAGE_VERSION,
                 "config": spec.config_hash,
                 "raw": [file.sha256 for file in (*raw.files, *raw.quarantine)],
+                "code": code_digest(spec),
                 "lookups": {name: file.sha256 for name, file in sorted(snapshots.items())},
             }
         )
@@ -117,6 +122,7 @@ def transform_partition(
         rows_deduplicated=raw.rows_deduplicated + output.duplicates,
         rows_quarantined=raw.rows_quarantined + output.quarantine.rows,
         reasons=(*raw.reasons, *output.quarantine.reasons),
+        warnings=output.warnings.reasons,
         columns_added=columns_added,
         state=raw.state,
         created_at=datetime.now(UTC),
@@ -186,6 +192,9 @@ class _Output:
         self._spec = spec
         self._path = scratch / "clean.parquet"
         self._schema: pandera.DataFrameSchema | None = pandera_schema(spec)
+        self._user_schema = load_schema(spec)
+        self._custom = load_object(spec, "custom", spec.custom.function) if spec.custom else None
+        self.warnings = WarningCounts()
         self._writer: pq.ParquetWriter | None = None
         self._open = ExitStack()
         self._rows = 0
@@ -203,20 +212,25 @@ class _Output:
         outcome = batch.column(OUTCOME)
         refused = batch.filter(pc.equal(outcome, RowOutcome.REFUSED.value))
         if refused.num_rows:
+            _check_severity(self._spec, query, refused)
             self.quarantine.append(_refused_rows(query, refused))
         self.duplicates += pc.sum(pc.equal(outcome, RowOutcome.DUPLICATE.value)).as_py() or 0
         clean = batch.filter(pc.equal(outcome, RowOutcome.CLEAN.value))
         if clean.num_rows:
+            self.warnings.count(query.rules, clean)
             self._write_clean(query, clean)
 
     def _write_clean(self, query: TransformQuery, clean: pa.RecordBatch) -> None:
+        if self._custom is not None:
+            clean = run_custom(self._spec, self._custom, query.columns, clean)
         if self._schema is not None:
-            failures = pandera_failures(self._schema, clean)
-            if failures:
-                self.quarantine.append(_pandera_rows(clean, failures))
-                kept = [row not in failures for row in range(clean.num_rows)]
-                clean = clean.filter(pa.array(kept))
-        clean = clean.select([*query.columns, *PROVENANCE])
+            clean = self._judged_by(clean, pandera_failures(self._schema, clean), "quarantine")
+        if self._user_schema is not None and self._spec.user_schema is not None:
+            failures = pandera_failures(self._user_schema, clean)
+            clean = self._judged_by(clean, failures, self._spec.user_schema.severity)
+        clean = clean.select([*query.columns, *self._spec.custom_columns, *PROVENANCE])
+        if not clean.num_rows:
+            return
         if self._writer is None:
             self._writer = self._open.enter_context(
                 pq.ParquetWriter(self._path, clean.schema, compression="zstd", compression_level=1)
@@ -224,11 +238,36 @@ class _Output:
         self._writer.write_batch(clean)
         self._rows += clean.num_rows
 
+    def _judged_by(
+        self, clean: pa.RecordBatch, failures: Mapping[int, tuple[str, str]], severity: Severity
+    ) -> pa.RecordBatch:
+        """Return the rows that go on after pandera has refused some."""
+        if not failures:
+            return clean
+        refused = _pandera_rows(clean, failures)
+        if severity == "warn":
+            self.warnings.add(refused)
+            return clean
+        if severity == "fail":
+            raise first_failure(self._spec, refused[0])
+        self.quarantine.append(refused)
+        return clean.filter(pa.array([row not in failures for row in range(clean.num_rows)]))
+
     def store(self, lake: Lake) -> tuple[LakeFile, ...]:
         """Move the clean rows into the lake."""
         if not self._path.exists():
             return ()
         return (store_file(lake, "clean", self._spec.name, self._path, self._rows),)
+
+
+def _check_severity(spec: DatasetSpec, query: TransformQuery, refused: pa.RecordBatch) -> None:
+    """Stop at the first row that breaks a rule of severity ``fail``."""
+    hard = {str(n) for n, rule in enumerate(query.rules) if rule.severity == "fail"}
+    if not hard:
+        return
+    for position, broken in enumerate(refused.column(FAILURES).to_pylist()):
+        if hard.intersection(broken.split(",")):
+            raise first_failure(spec, _refused_rows(query, refused.slice(position, 1))[0])
 
 
 def _refused_rows(query: TransformQuery, batch: pa.RecordBatch) -> list[RefusedRow]:

@@ -17,16 +17,23 @@ import duckdb
 from tasks.model.columns import ColumnSpec
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ConfigError, ContractBroken
+from tasks.model.rules import ordered_column
 from tasks.transformation.clean import clean_expression, is_cleaned
-from tasks.transformation.enrich import LookupTable, join_clause, lookup_rule, taken_columns
+from tasks.transformation.enrich import (
+    LookupTable,
+    join_clause,
+    lookup_rule,
+    reference_rule,
+    taken_columns,
+)
 from tasks.transformation.normalize import cast_expression
 from tasks.transformation.sql import TEXT, duckdb_type, identifier, literal, literals
-from tasks.transformation.validate import Rule, column_rules, row_rules
+from tasks.transformation.validate import Rule, column_rules, row_rules, unique_rules
 
 PROVENANCE = ("_source_uri", "_source_row")
 MAX_COLUMNS = 1590
 """PostgreSQL's limit is 1600; some are left for provenance."""
-OUTCOME, FAILURES, RAW = "_outcome", "_failures", "_raw"
+OUTCOME, FAILURES, WARNINGS, RAW = "_outcome", "_failures", "_warnings", "_raw"
 
 
 class RowOutcome(IntEnum):
@@ -83,12 +90,16 @@ def compile_query(
             f"of which {1600 - MAX_COLUMNS} are the product's own",
             "leave columns out: declare those that are needed, and set contract: ignore",
         )
+    judged = ",\n    ".join(
+        f"{_judged(rules, warn=warn)} AS {name}"
+        for warn, name in ((False, FAILURES), (True, WARNINGS))
+    )
     parts = [
         f"raw AS (\n  SELECT * FROM read_parquet([{literals(raw_files)}], union_by_name = true)\n)",
         f"cleaned AS (\n  SELECT\n    {_cleaned(spec, raw_types, added)}\n  FROM raw\n)",
         f"typed AS (\n  SELECT\n    *,\n    {_typed(spec, raw_types)}\n  FROM cleaned\n)",
         f"joined AS (\n  SELECT\n    {_joined(spec, lookups)}\n)",
-        f"judged AS (\n  SELECT\n    *,\n    {_judged(rules)} AS {FAILURES}\n  FROM joined\n)",
+        f"judged AS (\n  SELECT\n    *,\n    {judged}\n  FROM joined\n)",
     ]
     final = _select_outcomes(spec, raw_types, columns, parts)
     return TransformQuery(
@@ -167,10 +178,13 @@ def _rules(spec: DatasetSpec, unknown: Sequence[str]) -> list[Rule]:
     for rule in spec.rules:
         _check_expression(spec, rule.name, rule.sql)
     rules += row_rules(spec)
+    rules += unique_rules(spec)
     for number, lookup in enumerate(spec.enrich):
         rule_of_lookup = lookup_rule(number, lookup)
         if rule_of_lookup:
             rules.append(rule_of_lookup)
+    for number, reference in enumerate(spec.references, len(spec.enrich)):
+        rules.append(reference_rule(number, reference))
     if spec.contract == "quarantine":
         for name in unknown:
             rules.append(
@@ -224,19 +238,28 @@ def _typed(spec: DatasetSpec, raw_types: Mapping[str, str]) -> str:
 def _joined(spec: DatasetSpec, lookups: Mapping[str, LookupTable]) -> str:
     selected = ["typed.*"]
     joins = ["FROM typed"]
-    for number, lookup in enumerate(spec.enrich):
+    for number, lookup in enumerate(spec.lookups):
         selected += taken_columns(number, lookup)
         joins.append(join_clause(number, lookup, lookups[lookup.lookup]))
     return ",\n    ".join(selected) + "\n  " + "\n  ".join(joins)
 
 
-def _judged(rules: Sequence[Rule]) -> str:
-    """Return SQL for the positions of the broken rules, NULL for a row that breaks none."""
-    if not rules:
+def _judged(rules: Sequence[Rule], *, warn: bool) -> str:
+    """Return SQL for the positions of the broken rules, NULL for a row that breaks none.
+
+    Args:
+        rules: All rules.
+        warn: List those that only warn, or those that refuse the row?
+    """
+    listed_rules = {
+        position: rule for position, rule in enumerate(rules) if (rule.severity == "warn") == warn
+    }
+    if not listed_rules:
         return f"CAST(NULL AS {TEXT})"
-    broken = "\n      OR ".join(f"({rule.violated})" for rule in rules)
+    broken = "\n      OR ".join(f"({rule.violated})" for rule in listed_rules.values())
     listed = ",\n      ".join(
-        f"CASE WHEN {rule.violated} THEN '{position}' END" for position, rule in enumerate(rules)
+        f"CASE WHEN {rule.violated} THEN '{position}' END"
+        for position, rule in listed_rules.items()
     )
     return f"CASE WHEN {broken}\n    THEN concat_ws(',',\n      {listed}) END"
 
@@ -246,7 +269,7 @@ def _select_outcomes(
 ) -> str:
     fields = ", ".join(f"{literal(name)}: {_raw_name(name)}" for name in raw_types)
     original = f"CASE WHEN {FAILURES} IS NOT NULL THEN CAST(to_json({{{fields}}}) AS {TEXT}) END"
-    wanted = ", ".join([*PROVENANCE, FAILURES, *map(identifier, columns)])
+    wanted = ", ".join([*PROVENANCE, FAILURES, WARNINGS, *map(identifier, columns)])
     refused = f"CASE WHEN {FAILURES} IS NULL THEN {RowOutcome.CLEAN} ELSE {RowOutcome.REFUSED} END"
     if not spec.key:
         return f"SELECT {refused} AS {OUTCOME}, {wanted}, {original} AS {RAW} FROM judged"
@@ -254,7 +277,8 @@ def _select_outcomes(
     keys = ", ".join(map(identifier, spec.key))
     newest = f"{identifier(spec.cursor)} DESC NULLS LAST, " if spec.cursor else ""
     hashed = f"{wanted}, {original} AS {RAW}, hash({keys}) AS _key_hash"
-    ranking = f"PARTITION BY {keys}\n    ORDER BY {newest}_source_uri DESC, _source_row DESC"
+    ties = "".join(f"{_ordered(order)}, " for order in spec.tie_break)
+    ranking = f"PARTITION BY {keys}\n    ORDER BY {newest}{ties}_source_uri DESC, _source_row DESC"
     twice = f"{FAILURES} IS NULL AND _key_hash IN (SELECT _key_hash FROM repeated)"
     parts.append(f"settled AS MATERIALIZED (\n  SELECT {hashed} FROM judged\n)")
     counted = f"SELECT _key_hash FROM settled WHERE {FAILURES} IS NULL"
@@ -268,6 +292,11 @@ def _select_outcomes(
         f"SELECT CASE WHEN _rank = 1 THEN {RowOutcome.CLEAN} ELSE {RowOutcome.DUPLICATE} END, "
         f"{wanted}, {RAW} FROM ranked"
     )
+
+
+def _ordered(order: str) -> str:
+    name, descending = ordered_column(order)
+    return f"{identifier(name)}{' DESC' if descending else ''} NULLS LAST"
 
 
 def declared_types(spec: DatasetSpec) -> dict[str, str]:

@@ -33,7 +33,7 @@ def lookup_columns(lookup: DatasetSpec, users: Sequence[DatasetSpec]) -> list[st
     taken = {
         column
         for user in users
-        for declared in user.enrich
+        for declared in user.lookups
         if declared.lookup == lookup.name
         for column in declared.take.values()
     }
