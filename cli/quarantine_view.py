@@ -152,7 +152,7 @@ def refused_row(spec: DatasetSpec, kept: KeptRow, raw: str | None) -> Table:
     table = Table(box=box.SIMPLE, show_header=False)
     table.add_column(style="dim")
     table.add_column(overflow="fold")
-    values = kept.values(spec, raw)
+    values = kept.values(raw)
     if values is None:
         table.add_row("text", f"{escape(str(raw))}   [bold red]◄ {escape(kept.message)}[/]")
         return table

@@ -20,7 +20,6 @@ from tasks.model.run import LakeFile
 from tasks.protection import Protection, parse_values
 
 BATCH_ROWS = 5000
-PANDERA = "pandera."
 CORRECTIONS_SCHEMA = pa.schema([("row", pa.int64()), ("raw", pa.string()), ("sealed", pa.string())])
 
 
@@ -44,17 +43,11 @@ class KeptRow:
         """Has it columns? Ingestion refuses what it could not take apart."""
         return self.stage == "transformation"
 
-    def values(self, spec: DatasetSpec, raw: str | None) -> dict[str, str | None] | None:
+    def values(self, raw: str | None) -> dict[str, str | None] | None:
         """Return its values by the source's column names, as texts; None if it has no columns."""
         values = parse_values(raw) if self.is_row else None
         if values is None:
             return None
-        if self.rule.startswith(PANDERA):  # it saw the row when its columns had their own names
-            values = {
-                spec.columns[name].source or name: value
-                for name, value in values.items()
-                if name in spec.columns
-            }
         return {name: _text(value) for name, value in values.items()}
 
 

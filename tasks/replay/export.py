@@ -55,7 +55,7 @@ def write_export(
 
     def values_of(row: SelectedRow) -> dict[str, str | None] | None:
         raw = protection.reveal(row.kept.raw, row.kept.sealed) if reveal else row.kept.raw
-        return row.kept.values(spec, raw)
+        return row.kept.values(raw)
 
     columns = dict.fromkeys(source_columns(spec))
     for row in rows():

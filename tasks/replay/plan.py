@@ -83,12 +83,12 @@ class _Planner:
 
         A protected cell that was left as it was shown keeps what it stands for.
         """
-        shown = row.kept.values(self._spec, row.kept.raw)
+        shown = row.kept.values(row.kept.raw)
         if shown is None:
             filled = any(value is not None for value in correction.values.values())
             return dict(correction.values) if filled else None
         raw = self._protection.reveal(row.kept.raw, row.kept.sealed)
-        original = row.kept.values(self._spec, raw) or {}
+        original = row.kept.values(raw) or {}
         changed = {
             name: value for name, value in correction.values.items() if value != shown.get(name)
         }
@@ -147,7 +147,7 @@ def plan_replay(
     columns: set[str] = set()
     for row in selected_rows(engine, lake, spec.name, selection):
         if corrections is not None:
-            columns.update(row.kept.values(spec, row.kept.raw) or ())
+            columns.update(row.kept.values(row.kept.raw) or ())
         planner.add(row)
     _check_columns(spec, request, corrections, columns)
     planner.finish()

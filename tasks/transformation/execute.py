@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -28,6 +27,7 @@ from tasks.quarantine import Origin, QuarantineWriter, RefusedRow
 from tasks.transformation.custom import run_custom
 from tasks.transformation.enrich import LookupTable
 from tasks.transformation.functions import register
+from tasks.transformation.originals import with_originals
 from tasks.transformation.query import (
     FAILURES,
     OUTCOME,
@@ -169,6 +169,9 @@ def _run(
         register(connection, spec)
         for batch in stream(connection, query.sql, BATCH_ROWS):
             output.write(query, batch)
+        names = [name for name in types if name not in PROVENANCE]
+        for rows in with_originals(connection, raw_files, names, output.unexplained):
+            output.quarantine.append(rows)
     return query.columns_added
 
 
@@ -199,6 +202,8 @@ class _Output:
         self._open = ExitStack()
         self._rows = 0
         self.duplicates = 0
+        self.unexplained: list[RefusedRow] = []
+        """Rows that pandera refused: what they said originally is still to be found."""
         self.quarantine = QuarantineWriter(scratch / "refused.parquet", STAGE, origin)
 
     def __enter__(self) -> _Output:
@@ -250,7 +255,7 @@ class _Output:
             return clean
         if severity == "fail":
             raise first_failure(self._spec, refused[0])
-        self.quarantine.append(refused)
+        self.unexplained += refused
         return clean.filter(pa.array([row not in failures for row in range(clean.num_rows)]))
 
     def store(self, lake: Lake) -> tuple[LakeFile, ...]:
@@ -296,21 +301,16 @@ def _pandera_rows(
 ) -> list[RefusedRow]:
     refused = []
     for position, (check, column) in failures.items():
-        row = batch.slice(position, 1).to_pylist()[0]
         message = f"pandera refuses it: {check}"
         refused.append(
             RefusedRow(
-                source_uri=row.pop("_source_uri"),
-                source_row=row.pop("_source_row"),
+                source_uri=batch.column("_source_uri")[position].as_py(),
+                source_row=batch.column("_source_row")[position].as_py(),
                 rule=f"pandera.{check}",
                 column=column,
                 message=message,
                 failures=f"{column}: {message}",
-                raw=json.dumps(
-                    {name: value for name, value in row.items() if not name.startswith("_")},
-                    default=str,
-                    ensure_ascii=False,
-                ),
+                raw=None,
             )
         )
     return refused

@@ -61,7 +61,7 @@ class ReplayConnector:
         for kept in kept_rows(self._lake, replay.manifest_key, wanted.__contains__):
             found += 1
             raw = self._protection.reveal(kept.raw, kept.sealed)
-            values = corrected.get(kept.row) or kept.values(self._spec, raw)
+            values = corrected.get(kept.row) or kept.values(raw)
             if values is None:
                 rejects.append(_unreadable(kept, raw))
             else:
