@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich import box
 from rich.markup import escape
@@ -19,6 +19,7 @@ from tasks.loading.evolution import table_differences
 from tasks.loading.ledger import ledger_exists
 from tasks.model.environment import Environment
 from tasks.model.run import SourceState
+from tasks.protection import MASK, pii_columns
 from tasks.stages import scratch_root
 
 SHOWN_COLUMNS = 8
@@ -54,10 +55,10 @@ def check_connections(
         if partitions and preview:
             first = next(iter(connector.read(partitions[0])), None)
             if first is not None:
-                _show(first, preview)
+                _show(first, preview, pii_columns(catalog[name]))
 
 
-def _show(raw: RawBatch, rows: int) -> None:
+def _show(raw: RawBatch, rows: int, protected: Mapping[str, str]) -> None:
     for reject in raw.rejects[:rows]:
         console.print(f"  [yellow]row {reject.source_row}: {escape(reject.message)}[/]")
     if raw.batch is None:
@@ -69,7 +70,14 @@ def _show(raw: RawBatch, rows: int) -> None:
         table.add_column(name)
     for row in raw.batch.slice(0, rows).select(shown).to_pylist():
         table.add_row(
-            *("[dim]NULL[/]" if row[name] is None else escape(str(row[name])) for name in shown)
+            *(
+                "[dim]NULL[/]"
+                if row[name] is None
+                else MASK
+                if name in protected
+                else escape(str(row[name]))
+                for name in shown
+            )
         )
     console.print(table)
     if len(names) > len(shown):

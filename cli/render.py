@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tasks.loading.evolution import Difference
-from tasks.loading.ledger import DatasetStatus, QuarantineSummary
+from tasks.loading.ledger import DatasetStatus
 from tasks.loading.reconcile import Check
 from tasks.model.run import DatasetReport, Outcome, Partition, RunReport
 
@@ -134,23 +134,6 @@ def differences_table(differences: Sequence[tuple[Difference, str]]) -> Table:
         verdict = "[red]is refused[/]" if found.refusal else "[green]alters it[/]"
         names = (found.column, found.there, found.wanted)
         table.add_row(*map(escape, names), verdict, escape(ddl) or "–")
-    return table
-
-
-def quarantine_table(entries: Sequence[QuarantineSummary]) -> Table:
-    """Return the refused rows by reason."""
-    table = Table(box=box.SIMPLE_HEAD)
-    for name in ("dataset", "rule", "column", "rows", "why", "first at"):
-        table.add_column(name, justify="right" if name == "rows" else "left")
-    for entry in entries:
-        table.add_row(
-            entry.dataset,
-            entry.rule,
-            entry.column or "–",
-            f"{entry.rows:,}",
-            escape(entry.message),
-            escape(f"{entry.source_uri} row {entry.source_row}"),
-        )
     return table
 
 

@@ -13,6 +13,7 @@ class FlightsSchema(pa.DataFrameModel):
     """Clean rows of flights; a row that breaks a check goes to quarantine."""
 
     @pa.dataframe_check(name="possible_speed")
+    @classmethod
     def possible_speed(cls, flights: pd.DataFrame) -> pd.Series:
         """No airliner flies faster than 800 miles an hour, or slower than 30."""
         speed = flights["distance"] / (flights["air_time"] / 60)

@@ -22,6 +22,7 @@ from tasks.loading.load import build_index, count_rows, open_run
 from tasks.model.classify import classify
 from tasks.model.dataset import DatasetSpec
 from tasks.model.environment import Environment
+from tasks.model.replay import ReplayRequest
 from tasks.model.run import (
     DatasetReport,
     LoadReceipt,
@@ -33,6 +34,7 @@ from tasks.model.run import (
     RunReport,
     RunRequest,
 )
+from tasks.replay.replay import plan_refused
 from tasks.reporting import progress
 from tasks.reporting.alerts import send_alerts
 from tasks.reporting.logs import ensure_logs
@@ -98,7 +100,11 @@ def run_dataset(
     table_rows: int | None = None
     try:
         fence, state = open_run(environment, spec, _run_name(), request.purpose)
-        partitions = plan(environment, spec, state, request, _run_id())
+        partitions = (
+            plan_refused(environment, spec, request)
+            if isinstance(request, ReplayRequest)
+            else plan(environment, spec, state, request, _run_id())
+        )
         progress.planned(spec.name, len(partitions))
         if partitions:
             run = DatasetRun(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from sqlalchemy import Engine
 from blocks.lake import Lake
 from tasks.ingestion.connector import Connector, PlanLimits
 from tasks.ingestion.connectors.files import FilesConnector
+from tasks.ingestion.connectors.replay import ReplayConnector
 from tasks.ingestion.planning import plan_partitions
 from tasks.ingestion.read import ingest_partition
 from tasks.lake import manifest_key
@@ -20,8 +21,11 @@ from tasks.loading.ledger import open_dataset, session, source_state
 from tasks.loading.publish import Load, load_partition
 from tasks.loading.schema import target
 from tasks.model.dataset import DatasetSpec
-from tasks.model.run import LoadReceipt, Manifest, Partition, RunRequest
+from tasks.model.replay import ReplayRequest, replay_of
+from tasks.model.run import LoadReceipt, Manifest, Partition, Purpose, RunRequest
 from tasks.model.source import FilesSource
+from tasks.protection import UNPROTECTED, Protection
+from tasks.replay.plan import plan_replay
 from tasks.transformation.execute import STAGE, transform_partition, transformation_identity
 from tasks.transformation.snapshot import lookup_columns, snapshot_lookup
 
@@ -39,6 +43,7 @@ class Pipeline:
     base: Path
     lookups: Mapping[str, DatasetSpec] = field(default_factory=dict)
     limits: PlanLimits = field(default_factory=PlanLimits)
+    protection: Protection = UNPROTECTED
 
     def connector(self, spec: DatasetSpec) -> Connector:
         assert isinstance(spec.source, FilesSource)
@@ -53,7 +58,14 @@ class Pipeline:
     def transform(self, spec: DatasetSpec, partition: Partition) -> tuple[str, Manifest]:
         if partition.deletes_up_to is not None:
             spec = spec.keys_only()
-        raw = ingest_partition(self.connector(spec), partition, spec, self.lake, self.scratch)
+        connector: Connector = (
+            ReplayConnector(spec, self.lake, self.scratch, self.protection)
+            if replay_of(partition)
+            else self.connector(spec)
+        )
+        raw = ingest_partition(
+            connector, partition, spec, self.lake, self.scratch, protection=self.protection
+        )
         snapshots = {
             name: snapshot_lookup(
                 self.engine, self.lake, self.scratch, lookup, lookup_columns(lookup, [spec])
@@ -62,10 +74,65 @@ class Pipeline:
             if name in spec.dependencies
         }
         clean = transform_partition(
-            spec, raw, snapshots, self.lake, self.scratch, memory_bytes=MEMORY
+            spec,
+            raw,
+            snapshots,
+            self.lake,
+            self.scratch,
+            memory_bytes=MEMORY,
+            protection=self.protection,
         )
         identity = transformation_identity(spec, raw, snapshots)
         return manifest_key(STAGE, spec.name, raw.fingerprint, identity), clean
+
+    def replay(
+        self,
+        spec: DatasetSpec,
+        request: ReplayRequest,
+        run: str = "replay",
+        *,
+        partition_rows: int = 20_000,
+        on_step: Callable[[int, str], None] = lambda _number, _step: None,
+    ) -> list[LoadReceipt]:
+        """Replay refused rows; ``on_step`` is told the number of each partition and its steps."""
+        fence = open_dataset(self.engine, spec.name, run, request.purpose)
+        made = plan_replay(self.engine, self.lake, spec, request, self.protection, partition_rows)
+        receipts = []
+        for number, partition in enumerate(made.partitions):
+            key, clean = self.transform(spec, partition)
+            load = self._load(spec, partition, key, clean, run, fence, request.purpose)
+            receipts.append(
+                load_partition(
+                    self.engine,
+                    self.lake,
+                    self.scratch,
+                    load,
+                    on_step=lambda step, number=number: on_step(number, step),  # type: ignore[misc]
+                )
+            )
+        return receipts
+
+    def _load(
+        self,
+        spec: DatasetSpec,
+        partition: Partition,
+        key: str,
+        clean: Manifest,
+        run: str,
+        fence: int,
+        purpose: Purpose,
+    ) -> Load:
+        return Load(
+            spec=spec,
+            lookups=self.lookups,
+            partition=partition,
+            manifest=clean,
+            manifest_key=key,
+            run=run,
+            fence=fence,
+            code_version="test",
+            purpose=purpose,
+        )
 
     def run(
         self, spec: DatasetSpec, run: str = "test", request: RunRequest = WHAT_IS_NEW
@@ -75,17 +142,7 @@ class Pipeline:
         receipts = []
         for partition in self.plan(spec, request, run):
             key, clean = self.transform(spec, partition)
-            load = Load(
-                spec=spec,
-                lookups=self.lookups,
-                partition=partition,
-                manifest=clean,
-                manifest_key=key,
-                run=run,
-                fence=fence,
-                code_version="test",
-                purpose=request.purpose,
-            )
+            load = self._load(spec, partition, key, clean, run, fence, request.purpose)
             receipts.append(load_partition(self.engine, self.lake, self.scratch, load))
         return receipts
 

@@ -40,10 +40,20 @@ class QuarantineRate(Strict):
 Gate = RowsBetween | NullRate | QuarantineRate
 
 
+class QuarantineLimits(Strict):
+    """Most rows of a partition that may be refused; above it nothing of the partition is published."""
+
+    max_rows: int | None = Field(None, ge=0, description="Most refused rows of a partition.")
+    max_share: float | None = Field(
+        None, ge=0, le=1, description="Largest share of refused rows of a partition, 0 to 1."
+    )
+
+
 class Quality(Strict):
     """What must hold before anything of a partition is published."""
 
     gates: tuple[Gate, ...] = ()
+    quarantine: QuarantineLimits = Field(default_factory=QuarantineLimits)
 
 
 class SearchIndex(Strict):

@@ -14,7 +14,7 @@ from tasks.model.columns import ColumnSpec
 from tasks.model.dataset import canonical_json
 from tasks.model.errors import ErrorKind
 
-Purpose = Literal["run", "backfill"]
+Purpose = Literal["run", "backfill", "replay"]
 
 
 class Value(BaseModel):

@@ -73,6 +73,18 @@ def publish_report(report: RunReport) -> None:
         log.warning("report.not_published", error=type(error).__name__)
 
 
+def publish_quarantine(dataset: str, reasons: list[dict[str, Any]]) -> None:
+    """Write the open rows of a dataset's quarantine as an artifact: rules and counts, no values."""
+    try:
+        create_table_artifact(
+            key=f"quarantine-{_key(dataset)}",
+            table=reasons[:MAX_REASONS],
+            description=f"Rows of **{dataset}** that wait for somebody, by load and rule.",
+        )
+    except Exception as error:  # information only, as above
+        log.warning("report.not_published", error=type(error).__name__)
+
+
 def _row(entry: DatasetReport) -> dict[str, Any]:
     counts = entry.counts
     return {

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,10 +23,12 @@ from tasks.model.dataset import DatasetSpec, canonical_json
 from tasks.model.errors import ContractBroken
 from tasks.model.rules import Severity
 from tasks.model.run import LakeFile, Manifest
-from tasks.quarantine import QuarantineWriter, RefusedRow
+from tasks.protection import Protection
+from tasks.quarantine import Origin, QuarantineWriter, RefusedRow
 from tasks.transformation.custom import run_custom
 from tasks.transformation.enrich import LookupTable
 from tasks.transformation.functions import register
+from tasks.transformation.originals import with_originals
 from tasks.transformation.query import (
     FAILURES,
     OUTCOME,
@@ -77,7 +78,7 @@ def transform_partition(
     *,
     memory_bytes: int,
     deadline_seconds: float | None = None,
-    clock: Callable[[], float] = time.monotonic,
+    protection: Protection | None = None,
 ) -> Manifest:
     """Clean, cast, enrich, check and deduplicate the rows of one partition.
 
@@ -89,7 +90,7 @@ def transform_partition(
         scratch: Folder for spilled data and unfinished files.
         memory_bytes: Hard limit of DuckDB's buffers.
         deadline_seconds: Seconds after which the query is interrupted.
-        clock: Gives seconds; an argument so that tests can set it.
+        protection: Protects the columns marked ``pii`` of refused rows.
 
     Returns:
         The manifest of the clean files; it accounts for every row that was read.
@@ -99,13 +100,13 @@ def transform_partition(
         CapacityExhausted: The work does not fit into its memory or disk.
         StageTimeout: It took too long.
     """
-    started = clock()
+    started = time.monotonic()
     identity = transformation_identity(spec, raw, snapshots)
     key = manifest_key(STAGE, spec.name, raw.fingerprint, identity)
     if done := intact_manifest(lake, key):
         log.info("transformation.reused", rows=done.rows)
         return done
-    output = _Output(spec, scratch)
+    output = _Output(spec, scratch, Origin.of(spec, raw.fingerprint, protection))
     columns_added: tuple[str, ...] = ()
     types: dict[str, ColumnSpec] = {}
     if raw.rows:
@@ -129,7 +130,7 @@ def transform_partition(
         column_types=types,
         state=raw.state,
         created_at=datetime.now(UTC),
-        seconds=clock() - started,
+        seconds=time.monotonic() - started,
     )
     log.info(
         "transformation.done",
@@ -171,6 +172,8 @@ def _run(
         query = compile_query(spec, raw_types, raw_files, lookups)
         for batch in stream(connection, query.sql, BATCH_ROWS):
             output.write(query, batch)
+        for rows in with_originals(connection, raw_files, list(raw_types), output.unexplained):
+            output.quarantine.append(rows)
     return query.columns_added, {**query.column_types, **wide}
 
 
@@ -190,7 +193,7 @@ def _check_names(spec: DatasetSpec, raw_files: list[str]) -> None:
 class _Output:
     """Takes the query's rows apart: clean ones, duplicates, refused ones."""
 
-    def __init__(self, spec: DatasetSpec, scratch: Path) -> None:
+    def __init__(self, spec: DatasetSpec, scratch: Path, origin: Origin) -> None:
         self.spec = spec
         self._path = scratch / "clean.parquet"
         self._schema: pandera.DataFrameSchema | None = pandera_schema(spec)
@@ -201,7 +204,9 @@ class _Output:
         self._open = ExitStack()
         self._rows = 0
         self.duplicates = 0
-        self.quarantine = QuarantineWriter(scratch / "refused.parquet", STAGE)
+        self.unexplained: list[RefusedRow] = []
+        """Rows that pandera refused: what they said originally is still to be found."""
+        self.quarantine = QuarantineWriter(scratch / "refused.parquet", STAGE, origin)
 
     def __enter__(self) -> _Output:
         return self
@@ -252,7 +257,7 @@ class _Output:
             return clean
         if severity == "fail":
             raise first_failure(self.spec, refused[0])
-        self.quarantine.append(refused)
+        self.unexplained += refused
         return clean.filter(pa.array([row not in failures for row in range(clean.num_rows)]))
 
     def store(self, lake: Lake) -> tuple[LakeFile, ...]:
@@ -298,21 +303,16 @@ def _pandera_rows(
 ) -> list[RefusedRow]:
     refused = []
     for position, (check, column) in failures.items():
-        row = batch.slice(position, 1).to_pylist()[0]
         message = f"pandera refuses it: {check}"
         refused.append(
             RefusedRow(
-                source_uri=row.pop("_source_uri"),
-                source_row=row.pop("_source_row"),
+                source_uri=batch.column("_source_uri")[position].as_py(),
+                source_row=batch.column("_source_row")[position].as_py(),
                 rule=f"pandera.{check}",
                 column=column,
                 message=message,
                 failures=f"{column}: {message}",
-                raw=json.dumps(
-                    {name: value for name, value in row.items() if not name.startswith("_")},
-                    default=str,
-                    ensure_ascii=False,
-                ),
+                raw=None,
             )
         )
     return refused

@@ -79,7 +79,8 @@ def transform(
     snapshots: dict[str, LakeFile],
 ) -> Manifest:
     """Clean, cast, enrich, check and deduplicate one partition."""
-    lake = Connections(environment).lake()
+    connections = Connections(environment)
+    lake = connections.lake()
     with stage_context(STAGE, work, environment) as scratch:
         return transform_partition(
             spec,
@@ -89,4 +90,5 @@ def transform(
             scratch,
             memory_bytes=environment.memory_budget // environment.concurrency,
             deadline_seconds=environment.stage_timeout,
+            protection=connections.protection(spec),
         )

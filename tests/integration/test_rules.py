@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,12 @@ from sqlalchemy import Engine
 
 from blocks.lake import Lake
 from tasks.datasets import load_catalog
+from tasks.loading.ledger import quarantine_manifests
 from tasks.loading.reconcile import reconcile
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ConfigError, ContractBroken, GateFailed
 from tasks.model.run import LoadReceipt
+from tasks.refused import kept_rows
 from tasks.transformation.check import check_query
 from tests.pipeline import Pipeline
 
@@ -191,6 +194,9 @@ def test_pandera_schema_of_the_user_refuses_rows(pipeline: Pipeline) -> None:
         ("pandera.not_nullable", "size"): 1,
     }
     assert ids(pipeline, spec) == [1]
+    (key,) = quarantine_manifests(pipeline.engine, spec.name)
+    kept = sorted(str(row.raw) for row in kept_rows(pipeline.lake, key))
+    assert [json.loads(raw)["size"] for raw in kept] == ["100", None], "texts, as they were read"
     warn = {"schema": "datasets.things:Plain", "severity": "warn"}
     receipt = load(pipeline, spec_of(validate=warn), "4,100,1,a", name="b")
     assert warned(receipt) == {("pandera.less_than(100)", "size"): 1}
