@@ -10,8 +10,10 @@ from tasks.model.columns import MAX_IDENTIFIER_BYTES, ColumnSpec
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ContractBroken
 from tasks.transformation.sql import identifier
-from tasks.transformation.validate import Rule, column_rules
+from tasks.transformation.validate import Rule
 
+MAX_KEY_BYTES = 2600
+"""An index entry of PostgreSQL has at most 2,704 bytes; some are for its header and small keys."""
 _HASH_DIGITS = 8
 _ADDED_TYPES = {
     "BOOLEAN": "boolean",
@@ -145,6 +147,22 @@ def added_type(raw_type: str) -> ColumnSpec:
     return ColumnSpec(type=_ADDED_TYPES.get(raw_type, "string"))
 
 
+def key_rules(spec: DatasetSpec) -> Iterator[Rule]:
+    """Yield the rule that a key fits into an entry of PostgreSQL's index, which texts may not."""
+    lengths = [
+        f"{'strlen' if spec.columns[name].type == 'string' else 'octet_length'}({identifier(name)})"
+        for name in spec.key
+        if spec.columns[name].type in ("string", "bytes")
+    ]
+    if lengths and spec.load.mode == "merge":
+        yield Rule(
+            "key_length",
+            None,
+            f"the key is longer than {MAX_KEY_BYTES} bytes, which PostgreSQL cannot index",
+            f"{' + '.join(lengths)} > {MAX_KEY_BYTES}",
+        )
+
+
 def contract_rules(
     spec: DatasetSpec,
     raw_types: Mapping[str, str],
@@ -159,6 +177,13 @@ def contract_rules(
         for name in unknown:
             raw = identifier(f"raw {name}")
             yield Rule("unknown_column", name, "is not declared", f"{raw} IS NOT NULL")
-    for column, kind in added.values():
-        if kind.type == "string":
-            yield from column_rules(column, kind, required=False, text=identifier(column))
+    yield from key_rules(spec)
+    texts = [column for column, kind in added.values() if kind.type == "string"]
+    if texts:  # one rule for all: there may be a thousand of them
+        all_texts = f"concat_ws('', {', '.join(map(identifier, texts))})"
+        yield Rule(
+            "nul_character",
+            texts[0] if len(texts) == 1 else None,
+            "has a NUL character, which PostgreSQL cannot store",
+            f"contains({all_texts}, chr(0))",
+        )
