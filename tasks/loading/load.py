@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
+from prefect.events import emit_event
 from psycopg2 import sql
 
 from tasks.connections import Connections
@@ -53,7 +54,7 @@ def load(
     """Publish one partition in one transaction, together with its ledger row."""
     connections = Connections(environment)
     with stage_context(STAGE, work, environment) as scratch:
-        return load_partition(
+        receipt = load_partition(
             connections.warehouse(),
             connections.lake(),
             scratch,
@@ -68,6 +69,24 @@ def load(
                 code_version=code_version(),
                 purpose=purpose,
             ),
+        )
+    emit_schema_event(receipt)
+    return receipt
+
+
+def emit_schema_event(receipt: LoadReceipt) -> None:
+    """Tell Prefect that a load altered its table, so that automations can react."""
+    if receipt.schema_changes:
+        emit_event(
+            event="etl.schema.changed",
+            resource={
+                "prefect.resource.id": f"etl.dataset.{receipt.dataset}",
+                "prefect.resource.name": receipt.dataset,
+            },
+            payload={
+                "load_id": receipt.load_id,
+                "changes": [change.model_dump() for change in receipt.schema_changes],
+            },
         )
 
 

@@ -24,11 +24,12 @@ from tasks.loading import ledger
 from tasks.loading.commit import ask_ledger, commit, wait_for_turn
 from tasks.loading.deletes import check_keys, delete_missing
 from tasks.loading.encoding import check_columns, staged_schema
+from tasks.loading.evolution import prepare_target, record_changes
 from tasks.loading.gates import check_gates, null_rate_columns
 from tasks.loading.merge import null_counts_statement, publish_statement
 from tasks.loading.queries import query
 from tasks.loading.resolutions import mark_replayed
-from tasks.loading.schema import TargetColumn, ensure_schema, prepare_target, target_columns
+from tasks.loading.schema import TargetColumn, ensure_schema, target_columns
 from tasks.loading.staging import STAGING, clean_batches, copy_into_staging, create_staging
 from tasks.loading.unique import check_unique
 from tasks.model.dataset import DatasetSpec
@@ -181,7 +182,7 @@ def _transaction(
             (f"etl/{spec.name}/{load.run}"[:63],),
         )
         on_step("begun")
-        columns = target_columns(spec, load.lookups, manifest.columns_added)
+        columns = target_columns(spec, load.lookups, manifest.columns_added, manifest.column_types)
         deletes_up_to = load.partition.deletes_up_to
         if deletes_up_to is None:
             has_rows = _stage(cursor, paths, load, columns, on_step)
@@ -197,14 +198,14 @@ def _transaction(
             return receipt
         _check_fence(cursor, load)
         on_step("checked")
-        prepare_target(cursor, spec, columns)
+        table = prepare_target(cursor, spec, columns)
         on_step("evolved")
         load_id = ledger.next_load_id(cursor)
         inserted = updated = deleted = 0
         if deletes_up_to is not None:
             deleted = delete_missing(cursor, spec, key, deletes_up_to, has_rows=has_rows)
         elif has_rows:
-            inserted, updated = _merge(cursor, spec, columns, load_id)
+            inserted, updated = _merge(cursor, spec, table.columns, load_id)
             check_unique(cursor, spec, {column.name: column for column in columns})
         on_step("merged")
         counts = RowCounts(
@@ -223,12 +224,14 @@ def _transaction(
             status=LoadStatus.LOADED,
             counts=counts,
             reasons=manifest.reasons,
+            schema_changes=table.changes,
             warnings=manifest.warnings,
             seconds=time.monotonic() - started,
         )
         state = load.partition.state | manifest.state
         partition = load.partition.model_copy(update={"state": state})
         ledger.insert_load(cursor, _ledger_row(load, receipt), partition)
+        record_changes(cursor, spec, load_id, table.changes)
         on_step("ledger_written")
         ledger.insert_quarantine(cursor, load_id, manifest)
         mark_replayed(cursor, load.partition, load_id, load.run)

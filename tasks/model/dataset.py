@@ -10,6 +10,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from tasks.model.columns import ColumnSpec, Identifier, Strict, _identifier
+from tasks.model.contract import Contract
 from tasks.model.database_source import DatabaseSource
 from tasks.model.rest_source import RestSource
 from tasks.model.rules import Custom, Order, Reference, RowRule, UserSchema, ordered_column
@@ -96,10 +97,9 @@ class DatasetSpec(Strict):
         None, description="Among rows of one key the one with the largest cursor wins."
     )
     columns: dict[Identifier, ColumnSpec] = Field(min_length=1)
-    contract: Literal["evolve", "freeze", "quarantine", "ignore"] = Field(
-        "freeze",
-        description="A source column that is not declared: add it to the table as text, refuse the "
-        "partition, quarantine the rows that have it, or leave it out.",
+    contract: Contract = Field(
+        default_factory=Contract,
+        description="What to do about columns that are unknown, missing or of another type.",
     )
     tie_break: tuple[Order, ...] = Field(
         (),
@@ -260,7 +260,7 @@ class DatasetSpec(Strict):
             update={
                 "columns": {name: self.columns[name] for name in self.key},
                 "cursor": None,
-                "contract": "ignore",
+                "contract": Contract(unknown="ignore"),
                 "rules": (),
                 "tie_break": (),
                 "unique": (),

@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, computed_field, model_validator
 
+from tasks.model.columns import ColumnSpec
 from tasks.model.dataset import canonical_json
 from tasks.model.errors import ErrorKind
 
@@ -196,6 +197,8 @@ class Manifest(Value):
     """Rows that broke a rule that only warns; they are among those that go on."""
     columns_added: tuple[str, ...] = ()
     """Source columns beyond the dataset file, kept under ``contract: evolve``."""
+    column_types: dict[str, ColumnSpec] = Field(default_factory=dict)
+    """Types of these columns, and of declared ones that had to be widened for the data."""
     state: dict[str, Any] = Field(default_factory=dict)
     """What ingestion learned of where the next plan goes on; it overrides the partition's."""
     created_at: datetime
@@ -222,7 +225,10 @@ class Manifest(Value):
     @property
     def digest(self) -> str:
         """SHA-256 of the manifest; the ledger keeps it."""
-        return hashlib.sha256(canonical_json(self.model_dump(mode="json"))).hexdigest()
+        content = self.model_dump(mode="json")
+        if not self.column_types:  # manifests that were made before there was this field
+            del content["column_types"]
+        return hashlib.sha256(canonical_json(content)).hexdigest()
 
 
 class RowCounts(Value):
@@ -265,6 +271,16 @@ class LoadStatus(StrEnum):
     ALREADY_LOADED = "already loaded"
 
 
+class SchemaChange(Value):
+    """What a load altered in its table."""
+
+    column: str
+    from_type: str | None
+    """None if the column was not there."""
+    to_type: str
+    kind: Literal["column added", "type widened"]
+
+
 class LoadReceipt(Value):
     """What the load of one partition did."""
 
@@ -275,6 +291,7 @@ class LoadReceipt(Value):
     counts: RowCounts
     reasons: tuple[QuarantineReason, ...] = ()
     warnings: tuple[QuarantineReason, ...] = ()
+    schema_changes: tuple[SchemaChange, ...] = ()
     seconds: float
 
 

@@ -18,6 +18,7 @@ import structlog
 
 from blocks.lake import Lake
 from tasks.lake import intact_manifest, manifest_key, publish_manifest, store_file
+from tasks.model.columns import ColumnSpec
 from tasks.model.dataset import DatasetSpec, canonical_json
 from tasks.model.errors import ContractBroken
 from tasks.model.rules import Severity
@@ -41,9 +42,10 @@ from tasks.transformation.session import column_types, duckdb_session, stream
 from tasks.transformation.severity import WarningCounts, first_failure
 from tasks.transformation.user_code import code_digest, load_object, load_schema
 from tasks.transformation.validate import pandera_failures, pandera_schema
+from tasks.transformation.widening import widened_columns
 
 STAGE: Final = "transformation"
-STAGE_VERSION = "1"
+STAGE_VERSION = "2"
 """Raised whenever this code would make other rows of the same input."""
 BATCH_ROWS = 50_000
 
@@ -106,9 +108,10 @@ def transform_partition(
         return done
     output = _Output(spec, scratch, Origin.of(spec, raw.fingerprint, protection))
     columns_added: tuple[str, ...] = ()
+    types: dict[str, ColumnSpec] = {}
     if raw.rows:
         with output:
-            columns_added = _run(
+            columns_added, types = _run(
                 spec, raw, snapshots, lake, scratch, output, memory_bytes, deadline_seconds
             )
     manifest = Manifest(
@@ -124,6 +127,7 @@ def transform_partition(
         reasons=(*raw.reasons, *output.quarantine.reasons),
         warnings=output.warnings.reasons,
         columns_added=columns_added,
+        column_types=types,
         state=raw.state,
         created_at=datetime.now(UTC),
         seconds=time.monotonic() - started,
@@ -147,7 +151,7 @@ def _run(
     output: _Output,
     memory_bytes: int,
     deadline_seconds: float | None,
-) -> tuple[str, ...]:
+) -> tuple[tuple[str, ...], dict[str, ColumnSpec]]:
     raw_files = [str(lake.local_path(file.key, scratch)) for file in raw.files]
     lookup_files = {
         name: str(lake.local_path(file.key, scratch)) for name, file in snapshots.items()
@@ -156,23 +160,21 @@ def _run(
     files = [*raw_files, *lookup_files.values()]
     with duckdb_session(files, scratch, memory_bytes, deadline_seconds) as connection:
         types = column_types(connection, raw_files)
+        raw_types = {name: kind for name, kind in types.items() if name not in PROVENANCE}
+        register(connection, spec)
+        wide = widened_columns(connection, spec, raw_types, raw_files)
+        spec = spec.model_copy(update={"columns": {**spec.columns, **wide}})
+        output.spec = spec
         lookups = {
             name: LookupTable(path, column_types(connection, [path]))
             for name, path in lookup_files.items()
         }
-        query = compile_query(
-            spec,
-            {name: kind for name, kind in types.items() if name not in PROVENANCE},
-            raw_files,
-            lookups,
-        )
-        register(connection, spec)
+        query = compile_query(spec, raw_types, raw_files, lookups)
         for batch in stream(connection, query.sql, BATCH_ROWS):
             output.write(query, batch)
-        names = [name for name in types if name not in PROVENANCE]
-        for rows in with_originals(connection, raw_files, names, output.unexplained):
+        for rows in with_originals(connection, raw_files, list(raw_types), output.unexplained):
             output.quarantine.append(rows)
-    return query.columns_added
+    return query.columns_added, {**query.column_types, **wide}
 
 
 def _check_names(spec: DatasetSpec, raw_files: list[str]) -> None:
@@ -192,7 +194,7 @@ class _Output:
     """Takes the query's rows apart: clean ones, duplicates, refused ones."""
 
     def __init__(self, spec: DatasetSpec, scratch: Path, origin: Origin) -> None:
-        self._spec = spec
+        self.spec = spec
         self._path = scratch / "clean.parquet"
         self._schema: pandera.DataFrameSchema | None = pandera_schema(spec)
         self._user_schema = load_schema(spec)
@@ -217,7 +219,7 @@ class _Output:
         outcome = batch.column(OUTCOME)
         refused = batch.filter(pc.equal(outcome, RowOutcome.REFUSED.value))
         if refused.num_rows:
-            _check_severity(self._spec, query, refused)
+            _check_severity(self.spec, query, refused)
             self.quarantine.append(_refused_rows(query, refused))
         self.duplicates += pc.sum(pc.equal(outcome, RowOutcome.DUPLICATE.value)).as_py() or 0
         clean = batch.filter(pc.equal(outcome, RowOutcome.CLEAN.value))
@@ -227,13 +229,13 @@ class _Output:
 
     def _write_clean(self, query: TransformQuery, clean: pa.RecordBatch) -> None:
         if self._custom is not None:
-            clean = run_custom(self._spec, self._custom, query.columns, clean)
+            clean = run_custom(self.spec, self._custom, query.columns, clean)
         if self._schema is not None:
             clean = self._judged_by(clean, pandera_failures(self._schema, clean), "quarantine")
-        if self._user_schema is not None and self._spec.user_schema is not None:
+        if self._user_schema is not None and self.spec.user_schema is not None:
             failures = pandera_failures(self._user_schema, clean)
-            clean = self._judged_by(clean, failures, self._spec.user_schema.severity)
-        clean = clean.select([*query.columns, *self._spec.custom_columns, *PROVENANCE])
+            clean = self._judged_by(clean, failures, self.spec.user_schema.severity)
+        clean = clean.select([*query.columns, *self.spec.custom_columns, *PROVENANCE])
         if not clean.num_rows:
             return
         if self._writer is None:
@@ -254,7 +256,7 @@ class _Output:
             self.warnings.add(refused)
             return clean
         if severity == "fail":
-            raise first_failure(self._spec, refused[0])
+            raise first_failure(self.spec, refused[0])
         self.unexplained += refused
         return clean.filter(pa.array([row not in failures for row in range(clean.num_rows)]))
 
@@ -262,7 +264,7 @@ class _Output:
         """Move the clean rows into the lake."""
         if not self._path.exists():
             return ()
-        return (store_file(lake, "clean", self._spec.name, self._path, self._rows),)
+        return (store_file(lake, "clean", self.spec.name, self._path, self._rows),)
 
 
 def _check_severity(spec: DatasetSpec, query: TransformQuery, refused: pa.RecordBatch) -> None:

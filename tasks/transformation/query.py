@@ -9,7 +9,7 @@ filtered away inside it, so that the rows can be counted on the way out.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 import duckdb
@@ -19,6 +19,13 @@ from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ConfigError, ContractBroken
 from tasks.model.rules import ordered_column
 from tasks.transformation.clean import clean_expression, is_cleaned
+from tasks.transformation.contract import (
+    added_columns,
+    check_missing,
+    contract_rules,
+    source_name,
+    unknown_columns,
+)
 from tasks.transformation.enrich import (
     LookupTable,
     join_clause,
@@ -53,12 +60,14 @@ class TransformQuery:
         rules: Its rules; the column ``_failures`` lists the positions of those a row breaks.
         columns: Columns of the clean rows, in the order of the dataset file.
         columns_added: Those among them that only the source knows (``contract: evolve``).
+        column_types: The types of these.
     """
 
     sql: str
     rules: tuple[Rule, ...]
     columns: tuple[str, ...]
     columns_added: tuple[str, ...]
+    column_types: dict[str, ColumnSpec]
 
 
 def compile_query(
@@ -79,11 +88,12 @@ def compile_query(
         ContractBroken: A column that must be there is missing, or one is there that may not.
         ConfigError: A row rule is not one SQL expression.
     """
-    unknown = _unknown_columns(spec, raw_types)
-    added = _added_columns(spec, unknown)
-    rules = _rules(spec, unknown)
+    check_missing(spec, raw_types)
+    unknown = unknown_columns(spec, raw_types)
+    added = added_columns(spec, unknown, raw_types)
+    rules = [*contract_rules(spec, raw_types, unknown, added), *_rules(spec)]
     taken = [column for lookup in spec.enrich for column in lookup.take]
-    columns = (*spec.columns, *added.values(), *taken)
+    columns = (*spec.columns, *(name for name, _ in added.values()), *taken)
     if len(columns) > MAX_COLUMNS:
         raise ContractBroken(
             f"{spec.name}: {len(columns)} columns; a table of PostgreSQL has at most 1600, "
@@ -106,12 +116,9 @@ def compile_query(
         sql=f"WITH {', '.join(parts)}\n{final}",
         rules=tuple(rules),
         columns=columns,
-        columns_added=tuple(added.values()),
+        columns_added=tuple(name for name, _ in added.values()),
+        column_types=dict(added.values()),
     )
-
-
-def _source_name(name: str, column: ColumnSpec) -> str:
-    return column.source or name
 
 
 def _text(name: str) -> str:
@@ -119,57 +126,7 @@ def _text(name: str) -> str:
     return identifier(f"{name} text")
 
 
-def _unknown_columns(spec: DatasetSpec, raw_types: Mapping[str, str]) -> list[str]:
-    declared = {_source_name(name, column) for name, column in spec.columns.items()}
-    unknown = [name for name in raw_types if name not in declared]
-    missing = [
-        f"{name} ({_source_name(name, column)!r} in the source)" if column.source else name
-        for name, column in spec.columns.items()
-        if _source_name(name, column) not in raw_types
-        and column.default is None
-        and name in spec.required_columns
-    ]
-    if missing:
-        raise ContractBroken(
-            f"{spec.name}: the source has no column {', '.join(missing)}; "
-            f"it has {_listed(list(raw_types))}",
-            "correct the column's 'source', or declare it nullable",
-        )
-    if unknown and spec.contract == "freeze":
-        raise ContractBroken(
-            f"{spec.name}: the source has columns that are not declared: {_listed(unknown)}",
-            "declare them, or set contract: to evolve, quarantine or ignore",
-        )
-    return unknown
-
-
-def _listed(names: Sequence[str]) -> str:
-    """Return names for a message, a reasonable number of them."""
-    most = 50
-    rest = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + rest
-
-
-def _added_columns(spec: DatasetSpec, unknown: Sequence[str]) -> dict[str, str]:
-    """Return source name → column name of what ``contract: evolve`` lets in."""
-    if spec.contract != "evolve":
-        return {}
-    added: dict[str, str] = {}
-    for name in unknown:
-        folded = "".join(c if c.isascii() and c.isalnum() else "_" for c in name.lower())
-        column = folded if folded[:1].isalpha() else f"c_{folded}"
-        taken = [column for lookup in spec.enrich for column in lookup.take]
-        if column in spec.columns or column in taken or column in added.values():
-            raise ContractBroken(
-                f"{spec.name}: the source's column {name!r} would become {column!r}, "
-                "which is there already",
-                "declare it under another name with 'source:'",
-            )
-        added[name] = column[:63]
-    return added
-
-
-def _rules(spec: DatasetSpec, unknown: Sequence[str]) -> list[Rule]:
+def _rules(spec: DatasetSpec) -> list[Rule]:
     rules: list[Rule] = []
     for name, column in spec.columns.items():
         rules += column_rules(
@@ -185,11 +142,8 @@ def _rules(spec: DatasetSpec, unknown: Sequence[str]) -> list[Rule]:
             rules.append(rule_of_lookup)
     for number, reference in enumerate(spec.references, len(spec.enrich)):
         rules.append(reference_rule(number, reference))
-    if spec.contract == "quarantine":
-        for name in unknown:
-            rules.append(
-                Rule("unknown_column", name, "is not declared", f"{_raw_name(name)} IS NOT NULL")
-            )
+    if spec.contract.changed == "freeze":
+        rules = [replace(rule, severity="fail") if rule.name == "type" else rule for rule in rules]
     return rules
 
 
@@ -208,29 +162,38 @@ def _raw_name(name: str) -> str:
     return identifier(f"raw {name}")
 
 
-def _cleaned(spec: DatasetSpec, raw_types: Mapping[str, str], added: Mapping[str, str]) -> str:
+def _cleaned(
+    spec: DatasetSpec, raw_types: Mapping[str, str], added: Mapping[str, tuple[str, ColumnSpec]]
+) -> str:
     selected = list(PROVENANCE)
     selected += [f"{identifier(name)} AS {_raw_name(name)}" for name in raw_types]
     for name, column in spec.columns.items():
-        source = _source_name(name, column)
-        value = "NULL" if source not in raw_types else identifier(source)
-        if is_cleaned(column) or source not in raw_types:
-            value = clean_expression(f"CAST({value} AS {TEXT})", column)
-        selected.append(f"{value} AS {_text(name)}")
+        selected.append(f"{cleaned_value(name, column, raw_types)} AS {_text(name)}")
     selected += [
-        f"CAST({identifier(name)} AS {TEXT}) AS {identifier(column)}"
-        for name, column in added.items()
+        f"CAST({identifier(name)} AS {duckdb_type(kind)}) AS {identifier(column)}"
+        for name, (column, kind) in added.items()
     ]
     return ",\n    ".join(selected)
+
+
+def cleaned_value(name: str, column: ColumnSpec, raw_types: Mapping[str, str]) -> str:
+    """Return SQL for a column's value as it is before the cast."""
+    source = source_name(name, column)
+    value = identifier(source) if source in raw_types else "NULL"
+    if is_cleaned(column) or source not in raw_types:
+        return clean_expression(f"CAST({value} AS {TEXT})", column)
+    return value
+
+
+def cleaned_type(name: str, column: ColumnSpec, raw_types: Mapping[str, str]) -> str:
+    """Return the DuckDB type of a column's value before the cast."""
+    return TEXT if is_cleaned(column) else raw_types.get(source_name(name, column), TEXT)
 
 
 def _typed(spec: DatasetSpec, raw_types: Mapping[str, str]) -> str:
     selected = []
     for name, column in spec.columns.items():
-        source = _source_name(name, column)
-        as_text = is_cleaned(column) or source not in raw_types
-        raw_type = TEXT if as_text else raw_types[source]
-        value = cast_expression(_text(name), raw_type, column)
+        value = cast_expression(_text(name), cleaned_type(name, column, raw_types), column)
         selected.append(f"{value} AS {identifier(name)}")
     return ",\n    ".join(selected)
 
@@ -303,6 +266,6 @@ def declared_types(spec: DatasetSpec) -> dict[str, str]:
     """Return the source columns as a text source would have them, to show a query without data."""
     typed = spec.source.kind == "database"
     return {
-        _source_name(name, column): duckdb_type(column) if typed else TEXT
+        source_name(name, column): duckdb_type(column) if typed else TEXT
         for name, column in spec.columns.items()
     }

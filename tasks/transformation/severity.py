@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tasks.model.dataset import DatasetSpec
-from tasks.model.errors import GateFailed
+from tasks.model.errors import ContractBroken, GateFailed, PipelineError
 from tasks.model.run import QuarantineReason
 from tasks.quarantine import RefusedRow
 from tasks.transformation.query import WARNINGS
@@ -62,8 +62,14 @@ class WarningCounts:
 _ORIGIN = ("_source_uri", "_source_row")
 
 
-def first_failure(spec: DatasetSpec, row: RefusedRow) -> GateFailed:
+def first_failure(spec: DatasetSpec, row: RefusedRow) -> PipelineError:
     """Return the error of a row that breaks a rule of severity ``fail``."""
+    if row.rule == "type":
+        return ContractBroken(
+            f"{spec.name}: {row.source_uri} row {row.source_row}: {row.failures}",
+            "nothing of the partition was published, because the contract freezes types; correct "
+            "the source, or set contract: {changed: quarantine} or {changed: evolve}",
+        )
     return GateFailed(
         f"{spec.name}: {row.source_uri} row {row.source_row}: {row.failures}",
         "nothing of the partition was published, because the rule's severity is fail; correct the "

@@ -206,3 +206,16 @@ CROSS JOIN LATERAL unnest(i.indkey) WITH ORDINALITY AS k (attnum, position)
 JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
 WHERE i.indrelid = to_regclass(%(table)s) AND i.indisprimary
 ORDER BY k.position;
+
+-- name: columns_added
+-- Columns that loads of a dataset added to its table because its source had them.
+SELECT DISTINCT column_name FROM etl.schema_changes
+WHERE dataset = %(dataset)s AND kind = 'column added' ORDER BY column_name;
+
+-- name: insert_schema_changes
+-- What a load altered in its table.
+INSERT INTO etl.schema_changes (load_id, dataset, column_name, from_type, to_type, kind) VALUES %s;
+
+-- name: column_slots
+-- How many columns a table ever had; a dropped one keeps its number.
+SELECT coalesce(max(attnum), 0) FROM pg_attribute WHERE attrelid = to_regclass(%(table)s);

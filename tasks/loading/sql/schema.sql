@@ -83,6 +83,18 @@ CREATE TABLE IF NOT EXISTS etl.quarantine (
 CREATE INDEX IF NOT EXISTS quarantine_load_id ON etl.quarantine (load_id);
 COMMENT ON TABLE etl.quarantine IS 'Refused rows by reason, with the first of each; the rows are in the lake.';
 
+CREATE TABLE IF NOT EXISTS etl.schema_changes (
+    load_id     bigint NOT NULL REFERENCES etl.loads,
+    dataset     text NOT NULL,
+    column_name text NOT NULL,
+    from_type   text,
+    to_type     text NOT NULL,
+    kind        text NOT NULL CHECK (kind IN ('column added', 'type widened')),
+    at          timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (dataset, column_name, load_id)
+);
+COMMENT ON TABLE etl.schema_changes IS 'What loads altered in their tables under the contract of the dataset.';
+
 CREATE TABLE IF NOT EXISTS etl.replays (
     load_id        bigint PRIMARY KEY REFERENCES etl.loads ON DELETE CASCADE,
     origin_load_id bigint NOT NULL,
