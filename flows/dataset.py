@@ -19,6 +19,7 @@ from tasks.datasets import Catalog
 from tasks.environments import environment_catalog, load_environment
 from tasks.ingestion.ingest import plan
 from tasks.loading.load import build_index, count_rows, open_run
+from tasks.lookups.look_up import snapshot_lookups
 from tasks.model.classify import classify
 from tasks.model.dataset import DatasetSpec
 from tasks.model.environment import Environment
@@ -40,7 +41,6 @@ from tasks.reporting.alerts import send_alerts
 from tasks.reporting.logs import ensure_logs
 from tasks.reporting.report import ProgressArtifact, publish_report
 from tasks.stages import run_name, sweep_scratch
-from tasks.transformation.transform import snapshot_lookups
 
 
 class DatasetParameters(BaseModel):

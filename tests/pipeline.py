@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 from psycopg2 import sql
@@ -20,14 +21,24 @@ from tasks.lake import manifest_key
 from tasks.loading.ledger import open_dataset, session, source_state
 from tasks.loading.publish import Load, load_partition
 from tasks.loading.schema import target
-from tasks.model.dataset import DatasetSpec
+from tasks.lookups.rows import rows_of, take_rows
+from tasks.lookups.snapshot import snapshot_table
+from tasks.model.dataset import DatasetSpec, LookedUp
 from tasks.model.replay import ReplayRequest, replay_of
-from tasks.model.run import LoadReceipt, Manifest, Partition, Purpose, RunRequest
+from tasks.model.run import (
+    LakeFile,
+    LoadReceipt,
+    Manifest,
+    Partition,
+    Purpose,
+    RunRequest,
+    SourceState,
+)
 from tasks.model.source import FilesSource
 from tasks.protection import UNPROTECTED, Protection
 from tasks.replay.plan import plan_replay
+from tasks.transformation.enrich import lookup_columns
 from tasks.transformation.execute import STAGE, transform_partition, transformation_identity
-from tasks.transformation.snapshot import lookup_columns, snapshot_lookup
 
 MEMORY = 128 << 20
 WHAT_IS_NEW = RunRequest()
@@ -41,7 +52,7 @@ class Pipeline:
     lake: Lake
     scratch: Path
     base: Path
-    lookups: Mapping[str, DatasetSpec] = field(default_factory=dict)
+    lookups: Mapping[str, LookedUp] = field(default_factory=dict)
     limits: PlanLimits = field(default_factory=PlanLimits)
     protection: Protection = UNPROTECTED
 
@@ -67,11 +78,8 @@ class Pipeline:
             connector, partition, spec, self.lake, self.scratch, protection=self.protection
         )
         snapshots = {
-            name: snapshot_lookup(
-                self.engine, self.lake, self.scratch, lookup, lookup_columns(lookup, [spec])
-            )
-            for name, lookup in self.lookups.items()
-            if name in spec.dependencies
+            name: self._snapshot(spec, name, looked_up)
+            for name, looked_up in self._looked_up(spec).items()
         }
         clean = transform_partition(
             spec,
@@ -84,6 +92,20 @@ class Pipeline:
         )
         identity = transformation_identity(spec, raw, snapshots)
         return manifest_key(STAGE, spec.name, raw.fingerprint, identity), clean
+
+    def _looked_up(self, spec: DatasetSpec) -> dict[str, LookedUp]:
+        own = {lookup.lookup: lookup for lookup in spec.enrich if not lookup.is_dataset}
+        return {**{name: self.lookups[name] for name in spec.dependencies}, **own}
+
+    def _snapshot(self, spec: DatasetSpec, name: str, looked_up: LookedUp) -> LakeFile:
+        columns = lookup_columns(name, looked_up, [spec])
+        if isinstance(looked_up, DatasetSpec) or looked_up.table:
+            return snapshot_table(self.engine, self.lake, self.scratch, name, looked_up, columns)
+        rows = rows_of(spec.name, looked_up)
+        connector = self.connector(rows)
+        folder = Path(mkdtemp(dir=self.scratch))
+        planned = connector.plan(SourceState())
+        return take_rows(rows, columns, connector, planned, self.lake, folder, memory_bytes=MEMORY)
 
     def replay(
         self,
@@ -124,7 +146,7 @@ class Pipeline:
     ) -> Load:
         return Load(
             spec=spec,
-            lookups=self.lookups,
+            lookups=self._looked_up(spec),
             partition=partition,
             manifest=clean,
             manifest_key=key,
@@ -148,7 +170,7 @@ class Pipeline:
 
     def rows(self, spec: DatasetSpec) -> list[dict[str, Any]]:
         """Return the rows of a dataset's table in the order of its key."""
-        names = [*spec.columns, *(column for lookup in spec.enrich for column in lookup.take)]
+        names = [*spec.columns, *spec.derive, *spec.taken_columns]
         statement = sql.SQL("SELECT {} FROM {} ORDER BY {}").format(
             sql.SQL(", ").join(map(sql.Identifier, names)),
             target(spec),

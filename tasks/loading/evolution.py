@@ -23,7 +23,7 @@ from tasks.loading.schema import (
     target_columns,
 )
 from tasks.loading.widening import wider
-from tasks.model.dataset import DatasetSpec
+from tasks.model.dataset import DatasetSpec, LookedUp
 from tasks.model.errors import ContractBroken
 from tasks.model.run import SchemaChange
 
@@ -226,7 +226,7 @@ def record_changes(
 
 
 def table_differences(
-    engine: Engine, spec: DatasetSpec, lookups: Mapping[str, DatasetSpec]
+    engine: Engine, spec: DatasetSpec, lookups: Mapping[str, LookedUp]
 ) -> list[tuple[Difference, str]]:
     """Return how the dataset's table differs from its file, each with the DDL; none without a table."""
     with session(engine, read_only=True) as connection, connection.cursor() as cursor:

@@ -13,7 +13,7 @@ from tasks.loading.index import build_search_index
 from tasks.loading.ledger import ensure_ledger, open_dataset, session, source_state
 from tasks.loading.publish import Load, load_partition
 from tasks.loading.schema import existing_columns, target
-from tasks.model.dataset import DatasetSpec
+from tasks.model.dataset import DatasetSpec, LookedUp
 from tasks.model.environment import Environment
 from tasks.model.run import LoadReceipt, Manifest, Partition, Purpose, SourceState
 from tasks.stages import RETRY, Work, stage_context
@@ -45,7 +45,7 @@ def load(
     work: Work,
     environment: Environment,
     spec: DatasetSpec,
-    lookups: dict[str, DatasetSpec],
+    lookups: dict[str, LookedUp],
     partition: Partition,
     manifest: Manifest,
     fence: int,

@@ -32,7 +32,7 @@ from tasks.loading.resolutions import mark_replayed
 from tasks.loading.schema import TargetColumn, ensure_schema, target_columns
 from tasks.loading.staging import STAGING, clean_batches, copy_into_staging, create_staging
 from tasks.loading.unique import check_unique
-from tasks.model.dataset import DatasetSpec
+from tasks.model.dataset import DatasetSpec, LookedUp
 from tasks.model.errors import CommitUnknown, ContractBroken, LoadConflict
 from tasks.model.replay import replay_of
 from tasks.model.run import LoadReceipt, LoadStatus, Manifest, Partition, Purpose, RowCounts
@@ -74,7 +74,7 @@ class Load:
     """
 
     spec: DatasetSpec
-    lookups: Mapping[str, DatasetSpec]
+    lookups: Mapping[str, LookedUp]
     partition: Partition
     manifest: Manifest
     manifest_key: str

@@ -14,7 +14,7 @@ from tasks.loading.ledger import session
 from tasks.loading.queries import query
 from tasks.model.column_types import decimal_digits, list_element
 from tasks.model.columns import ColumnSpec
-from tasks.model.dataset import DatasetSpec
+from tasks.model.dataset import DatasetSpec, LookedUp
 
 LOAD_ID = "_load_id"
 SEARCH = "_search"
@@ -88,7 +88,7 @@ def staged_value(column: TargetColumn, *alias: str) -> sql.Composed:
 
 def target_columns(
     spec: DatasetSpec,
-    lookups: Mapping[str, DatasetSpec],
+    lookups: Mapping[str, LookedUp],
     added: Sequence[str],
     types: Mapping[str, ColumnSpec] = MappingProxyType({}),
 ) -> list[TargetColumn]:
@@ -112,7 +112,7 @@ def target_columns(
     columns += [TargetColumn(name, postgres_type(types.get(name, TEXT))) for name in added]
     columns += [
         TargetColumn(name, postgres_type(column), not column.nullable, column.description)
-        for name, column in spec.custom_columns.items()
+        for name, column in spec.made_columns.items()
     ]
     for lookup in spec.enrich:
         columns += [

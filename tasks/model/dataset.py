@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
@@ -12,9 +13,11 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator, mod
 from tasks.model.columns import ColumnSpec, Identifier, Strict, _identifier
 from tasks.model.contract import Contract
 from tasks.model.database_source import DatabaseSource
+from tasks.model.derive import DerivedColumn
+from tasks.model.lookup import Lookup
 from tasks.model.rest_source import RestSource
 from tasks.model.rules import Custom, Order, Reference, RowRule, UserSchema, ordered_column
-from tasks.model.source import Lookup, Source
+from tasks.model.source import Source
 
 RESERVED_PREFIX = "_"
 
@@ -120,6 +123,10 @@ class DatasetSpec(Strict):
     user_schema: UserSchema | None = Field(
         None, alias="validate", description="A pandera schema for the clean rows: module:Schema."
     )
+    derive: dict[Identifier, DerivedColumn] = Field(
+        default_factory=dict,
+        description="Columns that are computed: by SQL over columns, those taken by enrich included.",
+    )
     enrich: tuple[Lookup, ...] = ()
     quality: Quality = Field(default_factory=Quality)
     load: LoadSpec
@@ -145,8 +152,9 @@ class DatasetSpec(Strict):
             self._check_repeats(self.source)
         if isinstance(self.source, DatabaseSource) and self.source.deletes:
             self._check_deletes()
-        taken = [*self._check_lookups(), *self._check_custom()]
-        self._check_rules()
+        taken = [*self._check_lookups(), *self._check_made("derive", self.derive)]
+        self._check_rules(taken)
+        taken += self._check_made("custom.columns", self.custom_columns)
         for gate in self.quality.gates:
             if isinstance(gate, NullRate):
                 self._require_columns("gate null_rate", tuple(gate.null_rate), also=taken)
@@ -177,31 +185,39 @@ class DatasetSpec(Strict):
             _identifier(column)
             if column in self.columns or taken.count(column) > 1:
                 raise ValueError(f"enrich: column {column!r} is there twice; rename it under take")
+        own = [lookup.lookup for lookup in self.enrich if not lookup.is_dataset]
         for lookup in self.enrich:
-            self._require_columns(f"enrich {lookup.lookup}: by", tuple(lookup.by))
+            where = f"enrich {lookup.lookup}"
+            self._require_columns(f"{where}: by", tuple(lookup.matched), also=[*self.derive])
+            if own.count(lookup.lookup) + lookup.is_dataset > 1:
+                raise ValueError(f"{where}: the name is there twice; choose another")
         return taken
 
-    def _check_rules(self) -> None:
-        taken = [column for lookup in self.enrich for column in lookup.take]
-        self._require_columns("tie_break", tuple(ordered_column(o)[0] for o in self.tie_break))
+    def _check_rules(self, taken: list[str]) -> None:
+        ordered = tuple(ordered_column(order)[0] for order in self.tie_break)
+        self._require_columns("tie_break", ordered, also=taken)
         for names in self.unique:
             self._require_columns("unique", names, also=taken)
         for reference in self.references:
-            self._require_columns(f"references {reference.dataset}", tuple(reference.columns))
+            names = tuple(reference.columns)
+            self._require_columns(f"references {reference.dataset}", names, also=[*self.derive])
 
-    def _check_custom(self) -> list[str]:
-        added = list(self.custom.columns) if self.custom else []
-        for name in added:
-            if name in self.columns or any(name in lookup.take for lookup in self.enrich):
-                raise ValueError(f"custom.columns: column {name!r} is there already")
-        return added
+    def _check_made(self, where: str, made: Mapping[str, ColumnSpec]) -> list[str]:
+        there = {*self.columns, *self.taken_columns}
+        if where != "derive":
+            there.update(self.derive)
+        for name in made:
+            if name in there:
+                raise ValueError(f"{where}: column {name!r} is there already")
+        return list(made)
 
     def _check_search(self, index: SearchIndex, taken: list[str]) -> None:
         self._require_columns("load.index.search", index.search, also=taken)
         for name in index.search:
-            if name in self.columns and self.columns[name].type != "string":
+            column = self.columns.get(name) or self.made_columns.get(name)
+            if column and column.type != "string":
                 raise ValueError(
-                    f"load.index.search: column {name!r} is {self.columns[name].type}; "
+                    f"load.index.search: column {name!r} is {column.type}; "
                     "only strings can be searched"
                 )
 
@@ -233,7 +249,12 @@ class DatasetSpec(Strict):
     @property
     def dependencies(self) -> tuple[str, ...]:
         """Datasets that this one looks up, so that they run before it."""
-        return tuple(dict.fromkeys(lookup.lookup for lookup in self.lookups))
+        return tuple(dict.fromkeys(lookup.lookup for lookup in self.lookups if lookup.is_dataset))
+
+    @property
+    def taken_columns(self) -> tuple[str, ...]:
+        """Columns that lookups add."""
+        return tuple(column for lookup in self.enrich for column in lookup.take)
 
     @property
     def lookups(self) -> tuple[Lookup, ...]:
@@ -248,6 +269,11 @@ class DatasetSpec(Strict):
     def custom_columns(self) -> dict[str, ColumnSpec]:
         """Columns that the user's function adds."""
         return dict(self.custom.columns) if self.custom else {}
+
+    @property
+    def made_columns(self) -> dict[str, ColumnSpec]:
+        """Columns that no source has: derived ones, and those that the user's function adds."""
+        return {**self.derive, **self.custom_columns}
 
     @property
     def source_key(self) -> tuple[str, ...]:
@@ -267,6 +293,7 @@ class DatasetSpec(Strict):
                 "references": (),
                 "custom": None,
                 "user_schema": None,
+                "derive": {},
                 "enrich": (),
                 "quality": Quality(),
             }
@@ -286,6 +313,9 @@ def canonical_json(content: object) -> bytes:
     """Return the one byte sequence that stands for a JSON value: sorted keys, no spaces."""
     return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
+
+LookedUp = DatasetSpec | Lookup
+"""What rows are looked up in: it has ``columns``, and a ``key`` that tells its rows apart."""
 
 DATASET_FILE = re.compile(r"^[a-z][a-z0-9_]*\.ya?ml$")
 """File names that are read from the datasets folder."""

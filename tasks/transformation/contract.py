@@ -108,8 +108,7 @@ def added_columns(
     """
     if spec.contract.unknown != "evolve":
         return {}
-    taken = {*spec.columns, *spec.custom_columns}
-    taken.update(column for lookup in spec.enrich for column in lookup.take)
+    taken = {*spec.columns, *spec.made_columns, *spec.taken_columns}
     added: dict[str, tuple[str, ColumnSpec]] = {}
     for name in unknown:
         column = column_name(name)

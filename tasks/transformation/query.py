@@ -1,6 +1,7 @@
 """Compiles a dataset file into the one DuckDB query that transforms a partition.
 
-    raw ─► cleaned ─► typed ─► joined ─► judged ─► (repeated, ranked) ─► every row, with its outcome
+    raw ─► cleaned ─► typed ─► derived ─► joined ─► completed ─► judged
+        ─► (repeated, ranked) ─► every row, with its outcome
 
 The query returns each raw row exactly once, marked clean, duplicate or refused; nothing is
 filtered away inside it, so that the rows can be counted on the way out.
@@ -12,11 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
-import duckdb
-
 from tasks.model.columns import ColumnSpec
 from tasks.model.dataset import DatasetSpec
-from tasks.model.errors import ConfigError, ContractBroken
+from tasks.model.errors import ContractBroken
 from tasks.model.rules import ordered_column
 from tasks.transformation.clean import clean_expression, is_cleaned
 from tasks.transformation.contract import (
@@ -26,13 +25,16 @@ from tasks.transformation.contract import (
     source_name,
     unknown_columns,
 )
+from tasks.transformation.derive import derived_columns, derived_rules, order_of_derived
 from tasks.transformation.enrich import (
+    BASE,
     LookupTable,
     join_clause,
     lookup_rule,
     reference_rule,
     taken_columns,
 )
+from tasks.transformation.expression import check_expression
 from tasks.transformation.normalize import cast_expression
 from tasks.transformation.sql import TEXT, duckdb_type, identifier, literal, literals
 from tasks.transformation.validate import Rule, column_rules, row_rules, unique_rules
@@ -86,14 +88,14 @@ def compile_query(
 
     Raises:
         ContractBroken: A column that must be there is missing, or one is there that may not.
-        ConfigError: A row rule is not one SQL expression.
+        ConfigError: A row rule or a derived column is not one SQL expression over a row.
     """
     check_missing(spec, raw_types)
     unknown = unknown_columns(spec, raw_types)
     added = added_columns(spec, unknown, raw_types)
     rules = [*contract_rules(spec, raw_types, unknown, added), *_rules(spec)]
-    taken = [column for lookup in spec.enrich for column in lookup.take]
-    columns = (*spec.columns, *(name for name, _ in added.values()), *taken)
+    declared = (*spec.columns, *(name for name, _ in added.values()))
+    columns = (*declared, *spec.derive, *spec.taken_columns)
     if len(columns) > MAX_COLUMNS:
         raise ContractBroken(
             f"{spec.name}: {len(columns)} columns; a table of PostgreSQL has at most 1600, "
@@ -104,13 +106,14 @@ def compile_query(
         f"{_judged(rules, warn=warn)} AS {name}"
         for warn, name in ((False, FAILURES), (True, WARNINGS))
     )
-    parts = [
-        f"raw AS (\n  SELECT * FROM read_parquet([{literals(raw_files)}], union_by_name = true)\n)",
-        f"cleaned AS (\n  SELECT\n    {_cleaned(spec, raw_types, added)}\n  FROM raw\n)",
-        f"typed AS (\n  SELECT\n    *,\n    {_typed(spec, raw_types)}\n  FROM cleaned\n)",
-        f"joined AS (\n  SELECT\n    {_joined(spec, lookups)}\n)",
-        f"judged AS (\n  SELECT\n    *,\n    {judged}\n  FROM joined\n)",
-    ]
+    before, after = order_of_derived(spec)
+    parts, base = _parts(spec, raw_types, raw_files, added, before)
+    parts.append(f"joined AS (\n  SELECT\n    {_joined(spec, lookups, base)}\n)")
+    complete = "joined"
+    if after:
+        complete = "completed"
+        parts.append(_computed(complete, spec, after, "joined"))
+    parts.append(f"judged AS (\n  SELECT\n    *,\n    {judged}\n  FROM {complete}\n)")
     final = _select_outcomes(spec, raw_types, columns, parts)
     return TransformQuery(
         sql=f"WITH {', '.join(parts)}\n{final}",
@@ -119,6 +122,42 @@ def compile_query(
         columns_added=tuple(name for name, _ in added.values()),
         column_types=dict(added.values()),
     )
+
+
+def values_query(
+    spec: DatasetSpec, raw_types: Mapping[str, str], raw_files: Sequence[str], column: str
+) -> str:
+    """Return the query of the different values that a column has before lookups, as text, sorted."""
+    parts, base = _parts(spec, raw_types, raw_files, {}, order_of_derived(spec)[0])
+    value = identifier(column)
+    return (
+        f"WITH {', '.join(parts)}\n"
+        f"SELECT DISTINCT CAST({value} AS {TEXT}) AS value FROM {base} "
+        f"WHERE {value} IS NOT NULL ORDER BY value"
+    )
+
+
+def _parts(
+    spec: DatasetSpec,
+    raw_types: Mapping[str, str],
+    raw_files: Sequence[str],
+    added: Mapping[str, tuple[str, ColumnSpec]],
+    derived: Sequence[str],
+) -> tuple[list[str], str]:
+    """Return the parts of the query before the lookups, and the name of the last one."""
+    parts = [
+        f"raw AS (\n  SELECT * FROM read_parquet([{literals(raw_files)}], union_by_name = true)\n)",
+        f"cleaned AS (\n  SELECT\n    {_cleaned(spec, raw_types, added)}\n  FROM raw\n)",
+        f"typed AS (\n  SELECT\n    *,\n    {_typed(spec, raw_types)}\n  FROM cleaned\n)",
+    ]
+    if not derived:
+        return parts, "typed"
+    return [*parts, _computed("derived", spec, derived, "typed")], "derived"
+
+
+def _computed(name: str, spec: DatasetSpec, columns: Sequence[str], base: str) -> str:
+    computed = ",\n    ".join(derived_columns(spec, columns))
+    return f"{name} AS (\n  SELECT\n    *,\n    {computed}\n  FROM {base}\n)"
 
 
 def _text(name: str) -> str:
@@ -132,8 +171,11 @@ def _rules(spec: DatasetSpec) -> list[Rule]:
         rules += column_rules(
             name, column, required=name in spec.required_columns, text=_text(name)
         )
+    for name, derived in spec.derive.items():
+        rules += derived_rules(name, derived)
+    known = {*spec.columns, *spec.derive, *spec.taken_columns}
     for rule in spec.rules:
-        _check_expression(spec, rule.name, rule.sql)
+        check_expression(f"{spec.name}: rules: {rule.name}", rule.sql, known)
     rules += row_rules(spec)
     rules += unique_rules(spec)
     for number, lookup in enumerate(spec.enrich):
@@ -145,17 +187,6 @@ def _rules(spec: DatasetSpec) -> list[Rule]:
     if spec.contract.changed == "freeze":
         rules = [replace(rule, severity="fail") if rule.name == "type" else rule for rule in rules]
     return rules
-
-
-def _check_expression(spec: DatasetSpec, rule: str, sql: str) -> None:
-    """Refuse anything but one SQL expression, so that a rule cannot grow into a statement."""
-    try:
-        duckdb.SQLExpression(sql)
-    except duckdb.Error as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(
-            f"{spec.name}: rules: {rule}: {sql!r} is no expression: {reason}"
-        ) from None
 
 
 def _raw_name(name: str) -> str:
@@ -198,11 +229,11 @@ def _typed(spec: DatasetSpec, raw_types: Mapping[str, str]) -> str:
     return ",\n    ".join(selected)
 
 
-def _joined(spec: DatasetSpec, lookups: Mapping[str, LookupTable]) -> str:
-    selected = ["typed.*"]
-    joins = ["FROM typed"]
+def _joined(spec: DatasetSpec, lookups: Mapping[str, LookupTable], base: str) -> str:
+    selected = [f"{BASE}.*"]
+    joins = [f"FROM {base} AS {BASE}"]
     for number, lookup in enumerate(spec.lookups):
-        selected += taken_columns(number, lookup)
+        selected += taken_columns(number, lookup, lookups[lookup.lookup])
         joins.append(join_clause(number, lookup, lookups[lookup.lookup]))
     return ",\n    ".join(selected) + "\n  " + "\n  ".join(joins)
 

@@ -164,7 +164,7 @@ def pandera_schema(spec: DatasetSpec) -> pandera.DataFrameSchema | None:
             checks=_pandera_checks(column.checks),
             nullable=_may_be_null(spec, name, column),
         )
-        for name, column in (spec.columns | spec.custom_columns).items()
+        for name, column in (spec.columns | spec.made_columns).items()
         if not _may_be_null(spec, name, column) or column.checks != Checks()
     }
     return pandera.DataFrameSchema(columns, strict=False) if columns else None

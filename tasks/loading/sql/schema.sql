@@ -128,3 +128,12 @@ CREATE TABLE IF NOT EXISTS etl.source_hosts (
     changed_at timestamptz NOT NULL DEFAULT now()
 );
 COMMENT ON TABLE etl.source_hosts IS 'Circuit breakers and rate limits of the hosts of APIs, for all processes.';
+
+CREATE TABLE IF NOT EXISTS etl.lookup_answers (
+    request  text NOT NULL,
+    key      text NOT NULL,
+    answer   text,
+    asked_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (request, key)
+);
+COMMENT ON TABLE etl.lookup_answers IS 'What APIs answered when rows looked something up, until it expires; NULL where they have nothing.';
