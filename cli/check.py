@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich import box
 from rich.markup import escape
 from rich.table import Table
 
 from cli.console import console
+from cli.render import differences_table
 from tasks.connections import Connections
 from tasks.datasets import Catalog
 from tasks.ingestion.connector import RawBatch
 from tasks.ingestion.ingest import limits_of
 from tasks.ingestion.registry import connector_for
+from tasks.loading.evolution import table_differences
 from tasks.loading.ledger import ledger_exists
 from tasks.model.environment import Environment
 from tasks.model.run import SourceState
+from tasks.protection import MASK, pii_columns
 from tasks.stages import scratch_root
 
 SHOWN_COLUMNS = 8
@@ -34,6 +37,12 @@ def check_connections(
     console.print("[green]✓[/] warehouse answers")
     connections.lake().size("manifests")
     console.print("[green]✓[/] lake answers")
+    for name in names:
+        spec = catalog[name]
+        found = table_differences(connections.warehouse(), spec, catalog.lookups_of(spec))
+        if found:
+            console.print(f"[yellow]![/] {name}: {spec.load.table} is not as the dataset file says")
+            console.print(differences_table(found))
     scratch = scratch_root(environment)
     scratch.mkdir(parents=True, exist_ok=True)
     for name in names:
@@ -46,10 +55,10 @@ def check_connections(
         if partitions and preview:
             first = next(iter(connector.read(partitions[0])), None)
             if first is not None:
-                _show(first, preview)
+                _show(first, preview, pii_columns(catalog[name]))
 
 
-def _show(raw: RawBatch, rows: int) -> None:
+def _show(raw: RawBatch, rows: int, protected: Mapping[str, str]) -> None:
     for reject in raw.rejects[:rows]:
         console.print(f"  [yellow]row {reject.source_row}: {escape(reject.message)}[/]")
     if raw.batch is None:
@@ -61,7 +70,14 @@ def _show(raw: RawBatch, rows: int) -> None:
         table.add_column(name)
     for row in raw.batch.slice(0, rows).select(shown).to_pylist():
         table.add_row(
-            *("[dim]NULL[/]" if row[name] is None else escape(str(row[name])) for name in shown)
+            *(
+                "[dim]NULL[/]"
+                if row[name] is None
+                else MASK
+                if name in protected
+                else escape(str(row[name]))
+                for name in shown
+            )
         )
     console.print(table)
     if len(names) > len(shown):

@@ -1,92 +1,271 @@
-"""``dpp quarantine``: the refused rows, counted and shown."""
+"""``dpp quarantine``: the refused rows, counted, shown, corrected, replayed or left out for good."""
 
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Literal
 
 import typer
-from rich import box
-from rich.markup import escape
-from rich.table import Table
 
-from cli.console import console, reporting_errors
+from cli.console import console, reporting_errors, stderr
 from cli.context import connections, open_project
+from cli.quarantine_options import (
+    AsJson,
+    Column,
+    Dataset,
+    DryRun,
+    LoadId,
+    Older,
+    Reveal,
+    Row,
+    Rule,
+    Yes,
+    confirm,
+    person,
+    seen_before,
+    selection_of,
+)
+from tasks.model.errors import ConfigError
 
 quarantine_app = typer.Typer(
-    no_args_is_help=True, help="Look at the rows that broke a rule; none of them is lost."
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    help="The rows that broke a rule. None of them is lost: look at them, correct them, load them.",
+    epilog="On duty: list → show → correct the dataset file and replay, or export, correct by hand "
+    "and replay --from. What shall never be loaded: discard --reason. "
+    "Exit codes: 0 done · 1 the run failed · 2 your mistake · 3 a dependency is unreachable.",
 )
 
 
 @quarantine_app.command("list")
 def list_reasons(
     dataset: Annotated[str | None, typer.Argument(help="Only this dataset.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    by: Annotated[
+        Literal["rule", "dataset", "age"], typer.Option(help="What the counts are of.")
+    ] = "rule",
+    rule: Rule = None,
+    older_than: Older = None,
+    resolved: Annotated[
+        bool, typer.Option("--all", help="Also what is replayed or discarded altogether.")
+    ] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Count the refused rows by dataset and rule."""
+    """Count the refused rows, and say what share of the rows read they are.
+
+    dpp quarantine list
+
+    dpp quarantine list flights --by age
+    """
     with reporting_errors():
         environment, catalog = open_project()
         if dataset:
             catalog[dataset]
+        before = seen_before(older_than)
         with connections(environment, catalog, [], sources=False) as opened:
-            from cli.render import quarantine_table
-            from tasks.loading.ledger import ledger_exists, quarantine_summary
+            from cli.quarantine_view import counted, quarantine_table
+            from tasks.loading.ledger import ensure_ledger
+            from tasks.loading.resolutions import quarantine_reasons, rows_read
 
             engine = opened.warehouse()
-            entries = quarantine_summary(engine, dataset) if ledger_exists(engine) else []
+            ensure_ledger(engine)
+            reasons = [
+                reason
+                for reason in quarantine_reasons(engine, dataset)
+                if rule in (None, reason.rule) and (before is None or reason.first_seen < before)
+            ]
+            entries = counted(reasons, rows_read(engine), by, datetime.now(UTC))
+        if not resolved:
+            entries = [entry for entry in entries if entry.open]
         if as_json:
-            typer.echo(json.dumps([entry.model_dump(mode="json") for entry in entries], indent=2))
+            typer.echo(json.dumps([entry.document() for entry in entries], indent=2))
         elif entries:
-            console.print(quarantine_table(entries))
+            console.print(quarantine_table(entries, by))
         else:
             console.print("no row is in quarantine")
 
 
 @quarantine_app.command()
-def show(
-    dataset: Annotated[str, typer.Argument(help="The dataset.")],
-    rule: Annotated[str | None, typer.Option(help="Only rows that broke this rule.")] = None,
-    limit: Annotated[int, typer.Option(help="Most rows to show.")] = 10,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
+def show(  # noqa: PLR0913, PLR0917 - each is an option
+    dataset: Dataset,
+    rule: Rule = None,
+    column: Column = None,
+    load_id: LoadId = None,
+    row: Row = None,
+    older_than: Older = None,
+    limit: Annotated[int, typer.Option(min=1, help="Most rows to show.")] = 10,
+    resolved: Annotated[
+        bool, typer.Option("--all", help="Also rows that are replayed or discarded.")
+    ] = False,
+    reveal: Reveal = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Show refused rows with their reason and what they said originally."""
+    """Show refused rows: what they said, which cell is at fault, and what became of them.
+
+    dpp quarantine show flights --rule between --limit 3
+    """
     with reporting_errors():
         environment, catalog = open_project()
         catalog[dataset]
+        selection = selection_of(rule, column, load_id, row, older_than, resolved_too=resolved)
         with connections(environment, catalog, [], sources=False) as opened:
-            from tasks.loading.ledger import ledger_exists, quarantine_manifests
-            from tasks.quarantine import read_refused
+            from itertools import islice
 
-            engine, lake = opened.warehouse(), opened.lake()
-            keys = quarantine_manifests(engine, dataset) if ledger_exists(engine) else []
-            rows = list(read_refused(lake, keys, rule, limit))
-        if as_json:
-            for row in rows:
-                typer.echo(json.dumps(row, ensure_ascii=False))
-        elif rows:
-            for row in rows:
-                where = f"{row['source_uri']} row {row['source_row']}: {row['failures']}"
-                console.print(where, style="bold", markup=False, highlight=False)
-                console.print(_refused_row(row))
-        else:
+            from cli.quarantine_view import permitted, refused_row, refused_title
+            from tasks.loading.ledger import ensure_ledger
+            from tasks.protection import UNPROTECTED
+            from tasks.replay.select import selected_rows
+
+            spec = catalog[dataset]
+            protection = permitted(environment, opened, spec) if reveal else UNPROTECTED
+            ensure_ledger(opened.warehouse())
+            found = 0
+            for selected in islice(
+                selected_rows(opened.warehouse(), opened.lake(), dataset, selection), limit
+            ):
+                found += 1
+                kept = selected.kept
+                raw = protection.reveal(kept.raw, kept.sealed) if reveal else kept.raw
+                if as_json:
+                    typer.echo(json.dumps(selected.document(raw), ensure_ascii=False))
+                else:
+                    title = refused_title(selected)
+                    console.print(title, style="bold", markup=False, highlight=False)
+                    console.print(refused_row(spec, kept, raw))
+        if not found and not as_json:
             console.print("no such row is in quarantine")
 
 
-def _refused_row(row: dict[str, Any]) -> Table:
-    """Return one refused row, the offending cell marked."""
-    table = Table(box=box.SIMPLE, show_header=False)
-    table.add_column(style="dim")
-    table.add_column()
-    try:
-        values = json.loads(row["raw"] or "{}")
-    except ValueError:
-        values = None
-    if not isinstance(values, dict):
-        table.add_row("raw", escape(str(row["raw"])))
-        return table
-    for name, value in values.items():
-        text = "[dim]NULL[/]" if value is None else escape(str(value))
-        if name == row["column"]:
-            text = f"[bold red]{text}[/]   ◄ {escape(row['message'])}"
-        table.add_row(name, text)
-    return table
+@quarantine_app.command()
+def export(  # noqa: PLR0913, PLR0917 - each is an option
+    dataset: Dataset,
+    to: Annotated[Path, typer.Option("--to", help="The CSV file to write.")],
+    rule: Rule = None,
+    column: Column = None,
+    load_id: LoadId = None,
+    row: Row = None,
+    older_than: Older = None,
+    reveal: Reveal = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file of that name.")] = False,
+) -> None:
+    r"""Write refused rows as a CSV file, to correct them by hand.
+
+    Correct the cells, keep the column dpp:row, and load them with: replay NAME --from FILE.
+    \N stands for NULL; an apostrophe in front keeps a spreadsheet from taking a cell for a formula.
+    """
+    with reporting_errors():
+        environment, catalog = open_project()
+        spec = catalog[dataset]
+        selection = selection_of(rule, column, load_id, row, older_than)
+        if to.exists() and not force:
+            raise ConfigError(f"{to} is there already", "choose another name, or --force")
+        if not to.absolute().parent.is_dir():
+            raise ConfigError(f"{to.parent} is no folder", "make it first, or choose another")
+        with connections(environment, catalog, [], sources=False) as opened:
+            from cli.quarantine_view import permitted
+            from tasks.loading.ledger import ensure_ledger
+            from tasks.protection import UNPROTECTED
+            from tasks.replay.export import write_export
+            from tasks.replay.select import selected_rows
+
+            protection = permitted(environment, opened, spec) if reveal else UNPROTECTED
+            engine, lake = opened.warehouse(), opened.lake()
+            ensure_ledger(engine)
+            with to.open("w", encoding="utf-8-sig", newline="") as file:
+                count = write_export(
+                    file,
+                    spec,
+                    lambda: selected_rows(engine, lake, dataset, selection),
+                    protection,
+                    reveal=reveal,
+                )
+        console.print(f"{count:,} rows are in {to}", highlight=False)
+        if count:
+            stderr.print(
+                f"correct them, then: dpp quarantine replay {dataset} --from {to}",
+                style="dim",
+                markup=False,
+                highlight=False,
+            )
+
+
+@quarantine_app.command()
+def replay(  # noqa: PLR0913, PLR0917 - each is an option
+    dataset: Dataset,
+    corrected: Annotated[
+        Path | None, typer.Option("--from", help="A corrected export; only its rows are replayed.")
+    ] = None,
+    rule: Rule = None,
+    column: Column = None,
+    load_id: LoadId = None,
+    row: Row = None,
+    older_than: Older = None,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Take refused rows through the stages again, under today's dataset file.
+
+    Rows that pass are in the table, once, however often this is repeated. Rows that are refused
+    again stay in quarantine under a new name.
+
+    dpp quarantine replay flights --rule between
+
+    dpp quarantine replay flights --from corrected.csv
+    """
+    with reporting_errors():
+        from cli.quarantine_run import run_replay
+
+        environment, catalog = open_project()
+        selection = selection_of(rule, column, load_id, row, older_than)
+        raise typer.Exit(
+            run_replay(
+                environment,
+                catalog,
+                catalog[dataset],
+                selection,
+                corrected,
+                dry_run=dry_run,
+                as_json=as_json,
+            )
+        )
+
+
+@quarantine_app.command()
+def discard(  # noqa: PLR0913, PLR0917 - each is an option
+    dataset: Dataset,
+    reason: Annotated[str, typer.Option(help="Why; it is kept for those who ask later.")],
+    rule: Rule = None,
+    column: Column = None,
+    load_id: LoadId = None,
+    row: Row = None,
+    older_than: Older = None,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Leave refused rows out for good. They stay in the lake, marked, with the reason.
+
+    dpp quarantine discard flights --rule between --older-than 30d --reason "sensor of 2013 broken"
+    """
+    with reporting_errors():
+        environment, catalog = open_project()
+        catalog[dataset]
+        selection = selection_of(rule, column, load_id, row, older_than)
+        with connections(environment, catalog, [], sources=False) as opened:
+            from tasks.loading.ledger import ensure_ledger
+            from tasks.replay.discard import discard_rows, rows_to_discard
+
+            engine = opened.warehouse()
+            ensure_ledger(engine)
+            rows = rows_to_discard(engine, opened.lake(), dataset, selection)
+            count = sum(reason.count for _, reasons in rows for reason in reasons)
+            if not count:
+                console.print("no such row is in quarantine")
+                return
+            if dry_run:
+                console.print(f"{count:,} rows would be discarded", highlight=False)
+                return
+            if not yes:
+                confirm(f"Leave {count:,} rows of {dataset} out for good?")
+            discard_rows(engine, rows, reason, person())
+        console.print(f"{count:,} rows are discarded", highlight=False)

@@ -9,7 +9,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from tasks.loading.ledger import DatasetStatus, QuarantineSummary
+from tasks.loading.evolution import Difference
+from tasks.loading.ledger import DatasetStatus
 from tasks.loading.reconcile import Check
 from tasks.model.run import DatasetReport, Outcome, Partition, RunReport
 
@@ -124,20 +125,15 @@ def status_table(statuses: Sequence[DatasetStatus], older: set[str]) -> Table:
     return table
 
 
-def quarantine_table(entries: Sequence[QuarantineSummary]) -> Table:
-    """Return the refused rows by reason."""
+def differences_table(differences: Sequence[tuple[Difference, str]]) -> Table:
+    """Return how a table differs from its dataset file, and what a run does about it."""
     table = Table(box=box.SIMPLE_HEAD)
-    for name in ("dataset", "rule", "column", "rows", "why", "first at"):
-        table.add_column(name, justify="right" if name == "rows" else "left")
-    for entry in entries:
-        table.add_row(
-            entry.dataset,
-            entry.rule,
-            entry.column or "–",
-            f"{entry.rows:,}",
-            escape(entry.message),
-            escape(f"{entry.source_uri} row {entry.source_row}"),
-        )
+    for name in ("column", "table", "dataset file", "a run", "DDL"):
+        table.add_column(name, overflow="fold")
+    for found, ddl in differences:
+        verdict = "[red]is refused[/]" if found.refusal else "[green]alters it[/]"
+        names = (found.column, found.there, found.wanted)
+        table.add_row(*map(escape, names), verdict, escape(ddl) or "–")
     return table
 
 

@@ -33,7 +33,7 @@ def run_datasets(names: Sequence[str], environment: str, *, refresh: bool = Fals
     reports: list[DatasetReport] = []
     for name in names:
         state = dataset(DatasetParameters(dataset=name, refresh=refresh), return_state=True)
-        reports.append(_result(state, DatasetReport))
+        reports.append(result_of(state, DatasetReport))
     return RunReport(
         environment=environment,
         run=f"run of {', '.join(names)}",
@@ -56,7 +56,7 @@ def run_span(name: str, environment: str, request: RunRequest) -> RunReport:
         refresh=request.refresh,
         max_parallel=request.max_parallel or 1,
     )
-    report = _result(backfill(parameters, return_state=True), DatasetReport)
+    report = result_of(backfill(parameters, return_state=True), DatasetReport)
     return RunReport(
         environment=environment,
         run=f"backfill of {name}",
@@ -72,10 +72,11 @@ def run_schedule(schedule: str) -> RunReport:
     from flows.hourly import hourly
 
     flow: Callable[..., Any] = {"daily": daily, "hourly": hourly}[schedule]
-    return _result(flow(return_state=True), RunReport)
+    return result_of(flow(return_state=True), RunReport)
 
 
-def _result(state: Any, kind: type[ReportT]) -> ReportT:
+def result_of(state: Any, kind: type[ReportT]) -> ReportT:
+    """Return the report of a flow run, or raise what it failed with."""
     result = state.result(raise_on_failure=False)
     if isinstance(result, kind):
         return result

@@ -47,6 +47,7 @@ def serve() -> None:
             f"[bold]PostgreSQL[/]  {address.host}:{address.port}, database warehouse, user "
             f"{address.user}, password in .local/secrets.json\n"
             f"deployments dataset-{environment.name}, backfill-{environment.name}, "
+            f"replay-{environment.name}, "
             f"daily-{environment.name} and hourly-{environment.name} can be run from the UI. "
             "Ctrl-C stops everything.",
             highlight=False,

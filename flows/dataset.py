@@ -19,9 +19,11 @@ from tasks.datasets import Catalog
 from tasks.environments import environment_catalog, load_environment
 from tasks.ingestion.ingest import plan
 from tasks.loading.load import build_index, count_rows, open_run
+from tasks.lookups.look_up import snapshot_lookups
 from tasks.model.classify import classify
 from tasks.model.dataset import DatasetSpec
 from tasks.model.environment import Environment
+from tasks.model.replay import ReplayRequest
 from tasks.model.run import (
     DatasetReport,
     LoadReceipt,
@@ -33,12 +35,12 @@ from tasks.model.run import (
     RunReport,
     RunRequest,
 )
+from tasks.replay.replay import plan_refused
 from tasks.reporting import progress
 from tasks.reporting.alerts import send_alerts
 from tasks.reporting.logs import ensure_logs
 from tasks.reporting.report import ProgressArtifact, publish_report
 from tasks.stages import run_name, sweep_scratch
-from tasks.transformation.transform import snapshot_lookups
 
 
 class DatasetParameters(BaseModel):
@@ -98,7 +100,11 @@ def run_dataset(
     table_rows: int | None = None
     try:
         fence, state = open_run(environment, spec, _run_name(), request.purpose)
-        partitions = plan(environment, spec, state, request, _run_id())
+        partitions = (
+            plan_refused(environment, spec, request)
+            if isinstance(request, ReplayRequest)
+            else plan(environment, spec, state, request, _run_id())
+        )
         progress.planned(spec.name, len(partitions))
         if partitions:
             run = DatasetRun(
@@ -168,6 +174,7 @@ def _report(
         table_rows=table_rows,
         reasons=tuple(reason for receipt in loaded for reason in receipt.reasons),
         findings=tuple(finding for result in (*loaded, *failures) for finding in result.findings),
+        warnings=tuple(warning for receipt in loaded for warning in receipt.warnings),
         failures=tuple(failures),
         seconds=seconds,
     )

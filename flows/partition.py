@@ -9,8 +9,9 @@ import structlog
 
 from tasks.ingestion.ingest import ingest, ingestion_work
 from tasks.loading.load import load
+from tasks.lookups.look_up import ask_apis
 from tasks.model.classify import classify
-from tasks.model.dataset import DatasetSpec
+from tasks.model.dataset import DatasetSpec, LookedUp
 from tasks.model.environment import Environment
 from tasks.model.errors import (
     CapacityExhausted,
@@ -36,8 +37,8 @@ class DatasetRun:
     Attributes:
         environment: The settings.
         spec: The dataset.
-        lookups: Datasets that it looks up, by name.
-        snapshots: Their rows, as taken at the start of the run.
+        lookups: What it looks up, by name.
+        snapshots: The rows of these, as taken at the start of the run; those of APIs come later.
         run: Name of the run.
         fence: Number under which this run may publish.
         purpose: Among which runs the fence decides.
@@ -46,7 +47,7 @@ class DatasetRun:
 
     environment: Environment
     spec: DatasetSpec
-    lookups: dict[str, DatasetSpec]
+    lookups: dict[str, LookedUp]
     snapshots: dict[str, LakeFile]
     run: str
     fence: int
@@ -72,9 +73,12 @@ def run_partition(dataset_run: DatasetRun, partition: Partition) -> LoadReceipt 
             work, run.environment, spec, partition
         )
         stage = "transformation"
-        work = transformation_work(run.environment, spec, partition, raw, run.snapshots, run.run)
+        snapshots = run.snapshots
+        if any(lookup.api for lookup in spec.enrich):
+            snapshots = {**snapshots, **ask_apis(work, run.environment, spec, raw)}
+        work = transformation_work(run.environment, spec, partition, raw, snapshots, run.run)
         clean = refreshed_if_broken(transform, run.environment, work)(
-            work, run.environment, spec, raw, run.snapshots
+            work, run.environment, spec, raw, snapshots
         )
         stage = "loading"
         return load(

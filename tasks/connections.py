@@ -13,19 +13,22 @@ from obstore.store import ObjectStore
 from prefect.blocks.core import Block
 from prefect.blocks.system import Secret
 from prefect_aws import S3Bucket
-from pydantic import SecretStr
+from pydantic import SecretStr, ValidationError
 from sqlalchemy import Engine
 from sqlalchemy.exc import NoSuchModuleError
 
 from blocks.lake import Lake
 from blocks.object_store import LakeStorage, s3_store
+from blocks.privacy import PrivacyKeys
 from blocks.redis_server import RedisServer
 from blocks.rest_api import ApiClient, RestApiCredentials
 from blocks.source_database import SourceDatabase
 from blocks.warehouse import WarehouseCredentials
+from tasks.model.dataset import DatasetSpec
 from tasks.model.environment import Environment
 from tasks.model.errors import ConfigError, SourceUnavailable
 from tasks.model.source import S3Source
+from tasks.protection import UNPROTECTED, Protection, pii_columns
 
 BlockT = TypeVar("BlockT", bound=Block)
 LoadBlock = Callable[[type[Any], str], Any]
@@ -108,6 +111,25 @@ class Connections:
             return None
         url: str = self.load(RedisServer, name).url.get_secret_value()
         return url
+
+    def protection(self, spec: DatasetSpec) -> Protection:
+        """Return what protects the columns of a dataset that are marked ``pii``.
+
+        Raises:
+            ConfigError: There are such columns, and no key.
+        """
+        columns = pii_columns(spec)
+        if not columns:
+            return UNPROTECTED
+        name = self.environment.privacy_block
+        try:
+            keys = PrivacyKeys.from_variable() if name is None else self.load(PrivacyKeys, name)
+        except ValidationError:
+            raise ConfigError(
+                "DPP_PRIVACY_KEY is too short for a key",
+                "make one of 64 characters with: openssl rand -hex 32",
+            ) from None
+        return Protection(columns, keys.get_privacy() if keys else None)
 
     def rest_client(self, name: str) -> ApiClient:
         """Open the API of a RestApiCredentials block."""

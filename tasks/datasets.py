@@ -15,10 +15,12 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from tasks.model.column_types import decimal_digits, is_integer
-from tasks.model.dataset import DATASET_FILE, DatasetSpec
+from tasks.model.columns import ColumnSpec
+from tasks.model.dataset import DATASET_FILE, DatasetSpec, LookedUp
 from tasks.model.errors import ConfigError
+from tasks.model.lookup import Lookup
 from tasks.model.plugins import plugin_kinds
-from tasks.model.source import BRANCHES, Lookup
+from tasks.model.source import BRANCHES
 
 MAX_FILE_BYTES = 1 << 20
 MAX_VALUES = 100_000
@@ -216,9 +218,10 @@ class Catalog:
             name for name, spec in self.datasets.items() if spec.schedule == schedule
         )
 
-    def lookups_of(self, spec: DatasetSpec) -> dict[str, DatasetSpec]:
-        """Return the datasets that one dataset looks up, by name."""
-        return {name: self[name] for name in spec.dependencies}
+    def lookups_of(self, spec: DatasetSpec) -> dict[str, LookedUp]:
+        """Return what one dataset looks up, by name: datasets, and what else it declares."""
+        own = {lookup.lookup: lookup for lookup in spec.enrich if not lookup.is_dataset}
+        return {**{name: self[name] for name in spec.dependencies}, **own}
 
 
 def load_catalog(folder: Path) -> Catalog:
@@ -272,10 +275,14 @@ def _mistakes_between(datasets: dict[str, DatasetSpec], paths: dict[str, Path]) 
             line = document.line(("load", "table"))
             yield f"{paths[name]}:{line}: load.table: {spec.load.table} is filled by {other!r} too"
         tables[spec.load.table] = name
-        for number, lookup in enumerate(spec.enrich):
-            where = f"{paths[name]}:{document.line(('enrich', number, 'lookup'))}: enrich"
-            if lookup.lookup in datasets:
-                mistakes = _lookup_mistakes(spec, lookup, datasets[lookup.lookup])
+        for number, lookup in enumerate(spec.lookups):
+            key, position = "enrich", number
+            if number >= len(spec.enrich):
+                key, position = "references", number - len(spec.enrich)
+            where = f"{paths[name]}:{document.line((key, position))}: {key}"
+            looked_up = datasets.get(lookup.lookup) if lookup.is_dataset else lookup
+            if looked_up is not None:
+                mistakes = _lookup_mistakes(spec, lookup, looked_up)
                 yield from (f"{where}: {mistake}" for mistake in mistakes)
             else:
                 known = ", ".join(sorted(datasets))
@@ -287,23 +294,36 @@ def _mistakes_between(datasets: dict[str, DatasetSpec], paths: dict[str, Path]) 
         yield f"datasets look each other up in a circle: {' → '.join(error.args[1])}"
 
 
-def _lookup_mistakes(spec: DatasetSpec, lookup: Lookup, target: DatasetSpec) -> Iterable[str]:
-    if set(lookup.by.values()) != set(target.key):
+def _lookup_mistakes(spec: DatasetSpec, lookup: Lookup, target: LookedUp) -> Iterable[str]:
+    name = lookup.lookup
+    if set(lookup.matched.values()) != set(target.key):
         yield (
-            f"by: found {sorted(lookup.by.values())}, but rows of {target.name} are only told apart "
+            f"by: found {sorted(lookup.matched.values())}, but rows of {name} are only told apart "
             f"by its whole key {list(target.key)}"
         )
     for column in lookup.take.values():
         if column not in target.columns:
-            yield f"take: {target.name} has no column {column!r}"
-    for mine, theirs in lookup.by.items():
+            yield f"take: {name} has no column {column!r}"
+    mine_of = {**spec.columns, **spec.derive}
+    for mine, theirs in lookup.matched.items():
         if theirs in target.columns:
-            here, there = _family(spec.columns[mine].type), _family(target.columns[theirs].type)
+            here, there = _family(mine_of[mine]), _family(target.columns[theirs])
             if here != there:
-                yield f"by: {mine} is {here}, {target.name}.{theirs} is {there}"
+                yield f"by: {mine} is {here}, {name}.{theirs} is {there}"
+    for mine in lookup.as_of or {}:
+        kind = _family(mine_of[mine])
+        if kind not in _ORDERED:
+            yield f"as_of: {mine} is {kind}; times and numbers have a before and an after"
+        elif lookup.within and kind == "number":
+            yield f"within: {mine} is a number; only times lie within a span of time"
 
 
-def _family(type_name: str) -> str:
-    if is_integer(type_name) or decimal_digits(type_name):
+_ORDERED = ("number", "date", "timestamp", "timestamp with a time zone")
+
+
+def _family(column: ColumnSpec) -> str:
+    if is_integer(column.type) or decimal_digits(column.type):
         return "number"
-    return type_name
+    if column.type == "enum":
+        return "string"
+    return "timestamp with a time zone" if column.timezone else column.type

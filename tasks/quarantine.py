@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +13,9 @@ import pyarrow.parquet as pq
 
 from blocks.lake import Lake
 from tasks.lake import read_manifest, store_file
+from tasks.model.dataset import DatasetSpec
 from tasks.model.run import LakeFile, QuarantineReason
+from tasks.protection import UNPROTECTED, Protection, pii_columns
 
 QUARANTINE_SCHEMA = pa.schema(
     [
@@ -25,10 +27,16 @@ QUARANTINE_SCHEMA = pa.schema(
         pa.field("message", pa.string(), nullable=False),
         pa.field("failures", pa.string(), nullable=False),
         pa.field("raw", pa.string()),
+        pa.field("sealed", pa.string()),
+        pa.field("dataset", pa.string()),
+        pa.field("partition", pa.string()),
+        pa.field("config_hash", pa.string()),
     ]
 )
 """``rule``, ``column`` and ``message`` name the first rule broken, ``failures`` all of them;
-``raw`` is the row as it was read: a JSON object of its columns, or the text that is no row."""
+``raw`` is the row as it was read: a JSON object of its columns, or the text that is no row; where
+columns are marked ``pii`` they are protected in it, and ``sealed`` has what they said, encrypted.
+Run, time, replays and resolution of the row are in the ledger, under the load of the partition."""
 
 FLUSH_ROWS = 10_000
 
@@ -46,16 +54,50 @@ class RefusedRow:
     raw: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What all refused rows of a partition have in common.
+
+    Attributes:
+        dataset: Name of the dataset.
+        partition: Fingerprint of the partition.
+        config_hash: Hash of the dataset file under which they were refused.
+        protection: Protects the columns marked ``pii``.
+    """
+
+    dataset: str | None = None
+    partition: str | None = None
+    config_hash: str | None = None
+    protection: Protection = UNPROTECTED
+
+    @classmethod
+    def of(cls, spec: DatasetSpec, fingerprint: str, protection: Protection | None) -> Origin:
+        """Return the origin of the rows of a partition.
+
+        Raises:
+            ConfigError: A column is to be protected, and there is no key.
+        """
+        usable = protection or Protection(pii_columns(spec), None)
+        return cls(spec.name, fingerprint, spec.config_hash, usable)
+
+
 class QuarantineWriter:
     """Collects the refused rows of one stage and partition in a Parquet file.
 
     Args:
         path: The file to write; it is made with the first row.
         stage: The stage that refuses the rows.
+        origin: What they have in common.
     """
 
-    def __init__(self, path: Path, stage: Literal["ingestion", "transformation"]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        stage: Literal["ingestion", "transformation"],
+        origin: Origin | None = None,
+    ) -> None:
         self._path = path
+        self._origin = origin or Origin()
         self._stage: Literal["ingestion", "transformation"] = stage
         self._pending: list[RefusedRow] = []
         self._writer: pq.ParquetWriter | None = None
@@ -92,15 +134,22 @@ class QuarantineWriter:
             return
         if self._writer is None:
             self._writer = pq.ParquetWriter(self._path, QUARANTINE_SCHEMA, compression="zstd")
-        columns = [
-            pa.array(
-                [self._stage if name == "stage" else getattr(row, name) for row in self._pending],
-                type=QUARANTINE_SCHEMA.field(name).type,
-            )
-            for name in QUARANTINE_SCHEMA.names
-        ]
-        self._writer.write_batch(pa.record_batch(columns, schema=QUARANTINE_SCHEMA))
+        rows = [self._kept(row) for row in self._pending]
+        self._writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=QUARANTINE_SCHEMA))
         self._pending.clear()
+
+    def _kept(self, row: RefusedRow) -> dict[str, Any]:
+        is_row = self._stage == "transformation"
+        shown, sealed = self._origin.protection.protect(row.raw, is_row=is_row)
+        return {
+            **asdict(row),
+            "raw": shown,
+            "sealed": sealed,
+            "stage": self._stage,
+            "dataset": self._origin.dataset,
+            "partition": self._origin.partition,
+            "config_hash": self._origin.config_hash,
+        }
 
     def close(self) -> None:
         """Finish the local file; safe to call twice."""

@@ -8,6 +8,7 @@ from prefect.events import emit_event
 
 from tasks.connections import Connections
 from tasks.ingestion.connector import Connector, PlanLimits
+from tasks.ingestion.connectors.replay import ReplayConnector
 from tasks.ingestion.http.guard import BreakerEvent, Tell, tell_nobody
 from tasks.ingestion.planning import plan_partitions
 from tasks.ingestion.read import STAGE, STAGE_VERSION, ingest_partition, ingestion_identity
@@ -15,6 +16,7 @@ from tasks.ingestion.registry import connector_for
 from tasks.lake import manifest_key
 from tasks.model.dataset import DatasetSpec
 from tasks.model.environment import Environment
+from tasks.model.replay import replay_of
 from tasks.model.run import Manifest, Partition, RunRequest, SourceState
 from tasks.stages import RETRY, StageCache, Work, scratch_root, stage_context
 
@@ -91,7 +93,12 @@ def ingest(
         stage_context(STAGE, work, environment) as scratch,
     ):
         limits = limits_of(environment)
-        connector = connector_for(spec, connections, limits, scratch, emit_breaker_event)
+        protection = connections.protection(spec)
+        connector = (
+            ReplayConnector(spec, connections.lake(), scratch, protection)
+            if replay_of(partition)
+            else connector_for(spec, connections, limits, scratch, emit_breaker_event)
+        )
         return ingest_partition(
             connector,
             partition,
@@ -99,4 +106,5 @@ def ingest(
             connections.lake(),
             scratch,
             deadline_seconds=environment.stage_timeout,
+            protection=protection,
         )

@@ -22,7 +22,8 @@ from tasks.lake import intact_manifest, manifest_key, publish_manifest, store_fi
 from tasks.model.dataset import DatasetSpec, canonical_json
 from tasks.model.errors import StageTimeout
 from tasks.model.run import LakeFile, Manifest, Partition
-from tasks.quarantine import QuarantineWriter, RefusedRow
+from tasks.protection import Protection
+from tasks.quarantine import Origin, QuarantineWriter, RefusedRow
 
 STAGE: Final = "ingestion"
 STAGE_VERSION = "2"
@@ -53,6 +54,7 @@ def ingest_partition(
     *,
     deadline_seconds: float | None = None,
     clock: Callable[[], float] = time.monotonic,
+    protection: Protection | None = None,
 ) -> Manifest:
     """Copy a partition into the raw zone as the source says it; what cannot be read, to quarantine.
 
@@ -64,6 +66,7 @@ def ingest_partition(
         scratch: Folder for unfinished files.
         deadline_seconds: Seconds after which the work is given up.
         clock: Gives seconds; an argument so that tests can set it.
+        protection: Protects the columns marked ``pii`` of refused rows.
 
     Returns:
         The manifest of the raw files; it accounts for every record.
@@ -79,7 +82,8 @@ def ingest_partition(
         return done
     writer = _RawWriter(scratch)
     state: dict[str, Any] = {}
-    quarantine = QuarantineWriter(scratch / "rejected.parquet", STAGE)
+    origin = Origin.of(spec, partition.fingerprint, protection)
+    quarantine = QuarantineWriter(scratch / "rejected.parquet", STAGE, origin)
     with writer, closing(quarantine):
         for raw in connector.read(partition):
             _check_deadline(clock() - started, deadline_seconds)

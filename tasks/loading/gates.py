@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
-from tasks.model.dataset import DatasetSpec, NullRate, QuarantineRate, RowsBetween
+from tasks.model.dataset import DatasetSpec, NullRate, QuarantineLimits, QuarantineRate, RowsBetween
 from tasks.model.errors import GateFailed
 from tasks.model.run import Manifest
 
@@ -47,10 +47,25 @@ def check_gates(spec: DatasetSpec, manifest: Manifest, rows: int, nulls: Mapping
                     f"quarantine_rate: {rate:.1%} of {read} rows, "
                     f"allowed {gate.quarantine_rate:.1%} ({_reasons(manifest)})"
                 )
+    failed += _limits_exceeded(spec.quality.quarantine, manifest)
     if failed:
         raise GateFailed(
             f"{spec.name}: gate failed: {'; '.join(failed)}",
             "nothing of the partition was published; correct the source, the file or the gate",
+        )
+
+
+def _limits_exceeded(limits: QuarantineLimits, manifest: Manifest) -> Iterator[str]:
+    refused, read = manifest.rows_quarantined, manifest.rows_read
+    if limits.max_rows is not None and refused > limits.max_rows:
+        yield (
+            f"quarantine.max_rows: {refused} rows refused, allowed {limits.max_rows} "
+            f"({_reasons(manifest)})"
+        )
+    if limits.max_share is not None and refused > limits.max_share * read:
+        yield (
+            f"quarantine.max_share: {refused / read:.2%} of {read} rows refused, "
+            f"allowed {limits.max_share:.2%} ({_reasons(manifest)})"
         )
 
 

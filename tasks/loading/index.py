@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from typing import Any
 
@@ -51,6 +52,11 @@ def build_search_index(engine: Engine, spec: DatasetSpec) -> list[str]:
 
 def index_name(spec: DatasetSpec, suffix: str) -> str:
     """Return the name of an index of a dataset's table, within PostgreSQL's 63 bytes."""
+    name = f"{spec.table_name}_{suffix}"
+    if len(name) <= MAX_IDENTIFIER_BYTES:
+        return name
+    # Cut, two tables whose names begin alike would share an index, and the second have none.
+    suffix = f"{hashlib.sha256(spec.table_name.encode()).hexdigest()[:8]}_{suffix}"
     return f"{spec.table_name[: MAX_IDENTIFIER_BYTES - len(suffix) - 1]}_{suffix}"
 
 

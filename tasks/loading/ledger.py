@@ -270,30 +270,6 @@ def status(engine: Engine) -> list[DatasetStatus]:
         ]
 
 
-class QuarantineSummary(Value):
-    """Refused rows of one dataset and reason."""
-
-    dataset: str
-    stage: str
-    rule: str
-    column: str | None
-    rows: int
-    message: str
-    source_uri: str
-    source_row: int
-    first_seen: datetime
-
-
-def quarantine_summary(engine: Engine, dataset: str | None = None) -> list[QuarantineSummary]:
-    """Return the refused rows by reason, of one dataset or of all."""
-    with session(engine, read_only=True) as connection, connection.cursor() as cursor:
-        cursor.execute(query("quarantine_summary"), {"dataset": dataset})
-        names = list(QuarantineSummary.model_fields)
-        return [
-            QuarantineSummary(**dict(zip(names, row, strict=True))) for row in cursor.fetchall()
-        ]
-
-
 def quarantine_manifests(engine: Engine, dataset: str) -> list[str]:
     """Return the manifests that name the quarantine files of a dataset."""
     with session(engine, read_only=True) as connection, connection.cursor() as cursor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
+from prefect.events import emit_event
 from psycopg2 import sql
 
 from tasks.connections import Connections
@@ -12,7 +13,7 @@ from tasks.loading.index import build_search_index
 from tasks.loading.ledger import ensure_ledger, open_dataset, session, source_state
 from tasks.loading.publish import Load, load_partition
 from tasks.loading.schema import existing_columns, target
-from tasks.model.dataset import DatasetSpec
+from tasks.model.dataset import DatasetSpec, LookedUp
 from tasks.model.environment import Environment
 from tasks.model.run import LoadReceipt, Manifest, Partition, Purpose, SourceState
 from tasks.stages import RETRY, Work, stage_context
@@ -44,7 +45,7 @@ def load(
     work: Work,
     environment: Environment,
     spec: DatasetSpec,
-    lookups: dict[str, DatasetSpec],
+    lookups: dict[str, LookedUp],
     partition: Partition,
     manifest: Manifest,
     fence: int,
@@ -53,7 +54,7 @@ def load(
     """Publish one partition in one transaction, together with its ledger row."""
     connections = Connections(environment)
     with stage_context(STAGE, work, environment) as scratch:
-        return load_partition(
+        receipt = load_partition(
             connections.warehouse(),
             connections.lake(),
             scratch,
@@ -68,6 +69,24 @@ def load(
                 code_version=code_version(),
                 purpose=purpose,
             ),
+        )
+    emit_schema_event(receipt)
+    return receipt
+
+
+def emit_schema_event(receipt: LoadReceipt) -> None:
+    """Tell Prefect that a load altered its table, so that automations can react."""
+    if receipt.schema_changes:
+        emit_event(
+            event="etl.schema.changed",
+            resource={
+                "prefect.resource.id": f"etl.dataset.{receipt.dataset}",
+                "prefect.resource.name": receipt.dataset,
+            },
+            payload={
+                "load_id": receipt.load_id,
+                "changes": [change.model_dump() for change in receipt.schema_changes],
+            },
         )
 
 

@@ -17,6 +17,7 @@ from tasks.loading.checks import Check, LedgerRow, check, shown
 from tasks.loading.lake_checks import lake_checks
 from tasks.loading.ledger import session
 from tasks.loading.queries import query
+from tasks.loading.resolutions import resolution_checks
 from tasks.loading.schema import LOAD_ID, existing_columns, target
 from tasks.model.dataset import DatasetSpec
 
@@ -38,6 +39,7 @@ def reconcile(engine: Engine, lake: Lake, spec: DatasetSpec, retention_days: int
         checks = [*_ledger_checks(spec, rows), *_target_checks(cursor, spec, rows)]
         cursor.execute(query("quarantine_per_load"), {"dataset": spec.name})
         summary = dict(cursor.fetchall())
+        checks += resolution_checks(cursor, spec)
     oldest = datetime.now(UTC) - timedelta(days=retention_days)
     retained = [row for row in rows if row.loaded_at >= oldest]
     return [*checks, *lake_checks(lake, spec, retained), *_quarantine_checks(spec, rows, summary)]

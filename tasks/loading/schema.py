@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class in lower case
@@ -13,11 +14,11 @@ from tasks.loading.ledger import session
 from tasks.loading.queries import query
 from tasks.model.column_types import decimal_digits, list_element
 from tasks.model.columns import ColumnSpec
-from tasks.model.dataset import DatasetSpec
-from tasks.model.errors import ContractBroken
+from tasks.model.dataset import DatasetSpec, LookedUp
 
 LOAD_ID = "_load_id"
 SEARCH = "_search"
+TEXT = ColumnSpec(type="string")
 _TYPES = {
     "boolean": "boolean",
     "int8": "smallint",
@@ -50,12 +51,14 @@ class TargetColumn:
         type: Its type, as PostgreSQL writes it.
         required: Is it NOT NULL?
         description: Its comment.
+        staged: Is it among the rows of this load? If not, its value is NULL.
     """
 
     name: str
     type: str
     required: bool = False
     description: str | None = None
+    staged: bool = True
 
 
 def postgres_type(column: ColumnSpec) -> str:
@@ -71,6 +74,8 @@ def postgres_type(column: ColumnSpec) -> str:
 
 def staged_value(column: TargetColumn, *alias: str) -> sql.Composed:
     """Return SQL for a staged value in the type of its target column; lists are staged as JSON."""
+    if not column.staged:
+        return sql.SQL("NULL::{}").format(sql.SQL(column.type))
     value = sql.Identifier(*alias, column.name)
     if not column.type.endswith("[]"):
         return sql.SQL("{}::{}").format(value, sql.SQL(column.type))
@@ -82,14 +87,33 @@ def staged_value(column: TargetColumn, *alias: str) -> sql.Composed:
 
 
 def target_columns(
-    spec: DatasetSpec, lookups: Mapping[str, DatasetSpec], added: Sequence[str]
+    spec: DatasetSpec,
+    lookups: Mapping[str, LookedUp],
+    added: Sequence[str],
+    types: Mapping[str, ColumnSpec] = MappingProxyType({}),
 ) -> list[TargetColumn]:
-    """Return the columns of a dataset's table: declared, let in by its contract, looked up."""
+    """Return the columns of a dataset's table: declared, let in by its contract, looked up.
+
+    Args:
+        spec: The dataset.
+        lookups: The datasets that it looks up.
+        added: Columns that only the source knows.
+        types: Their types, and those of declared columns that the data widened; text without one.
+    """
     columns = [
-        TargetColumn(name, postgres_type(column), name in spec.required_columns, column.description)
+        TargetColumn(
+            name,
+            postgres_type(types.get(name, column)),
+            name in spec.required_columns,
+            column.description,
+        )
         for name, column in spec.columns.items()
     ]
-    columns += [TargetColumn(name, "text") for name in added]
+    columns += [TargetColumn(name, postgres_type(types.get(name, TEXT))) for name in added]
+    columns += [
+        TargetColumn(name, postgres_type(column), not column.nullable, column.description)
+        for name, column in spec.made_columns.items()
+    ]
     for lookup in spec.enrich:
         columns += [
             TargetColumn(mine, postgres_type(lookups[lookup.lookup].columns[theirs]))
@@ -105,7 +129,7 @@ def target(spec: DatasetSpec) -> sql.Identifier:
 
 def create_statements(spec: DatasetSpec, columns: Sequence[TargetColumn]) -> list[sql.Composed]:
     """Return the DDL of a table that is not there yet."""
-    definitions: list[sql.Composable] = [_definition(column) for column in columns]
+    definitions: list[sql.Composable] = [column_definition(column) for column in columns]
     definitions.append(sql.SQL("{} bigint NOT NULL").format(sql.Identifier(LOAD_ID)))
     if spec.load.index:
         definitions.append(_search_definition(spec.load.index.language, spec.load.index.search))
@@ -127,7 +151,8 @@ def create_statements(spec: DatasetSpec, columns: Sequence[TargetColumn]) -> lis
     return statements
 
 
-def _definition(column: TargetColumn) -> sql.Composed:
+def column_definition(column: TargetColumn) -> sql.Composed:
+    """Return a column as CREATE TABLE and ADD COLUMN have it."""
     required = sql.SQL(" NOT NULL") if column.required else sql.SQL("")
     return sql.SQL("{} {}{}").format(sql.Identifier(column.name), sql.SQL(column.type), required)
 
@@ -177,67 +202,3 @@ def _schema_exists(cursor: Cursor, schema: str) -> bool:
     cursor.execute(query("schema_exists"), {"schema": schema})
     row = cursor.fetchone()
     return bool(row and row[0])
-
-
-def _differences(
-    spec: DatasetSpec, columns: Sequence[TargetColumn], there: Mapping[str, TargetColumn]
-) -> list[str]:
-    """Say how the columns of the table differ from the dataset's, in ways that cannot be mended."""
-    differences = [
-        f"column {column.name} is {there[column.name].type}, the dataset says {column.type}"
-        for column in columns
-        if column.name in there and there[column.name].type != column.type
-    ]
-    if LOAD_ID not in there:
-        differences.append(f"column {LOAD_ID} is missing: the table was not made by this product")
-    if spec.load.index and SEARCH not in there:
-        differences.append(f"column {SEARCH} of the search index is missing")
-    wanted = {column.name for column in columns}
-    differences += [
-        f"column {name} is NOT NULL, and the dataset does not fill it"
-        for name, column in there.items()
-        if column.required and name not in wanted and name != LOAD_ID
-    ]
-    differences += [
-        f"column {column.name} is missing"
-        for column in columns
-        if column.name not in there and (spec.contract != "evolve" or column.required)
-    ]
-    return differences
-
-
-def _key_difference(cursor: Cursor, spec: DatasetSpec) -> list[str]:
-    """Say how the primary key differs; without it a merge would be refused by the server."""
-    if spec.load.mode != "merge":
-        return []
-    cursor.execute(query("primary_key"), {"table": spec.load.table})
-    key = [row[0] for row in cursor.fetchall()]
-    if sorted(key) == sorted(spec.key):
-        return []
-    return [f"primary key is ({', '.join(key)}), the dataset's key is ({', '.join(spec.key)})"]
-
-
-def prepare_target(cursor: Cursor, spec: DatasetSpec, columns: Sequence[TargetColumn]) -> None:
-    """Create the table, or make sure that the one that is there takes these columns.
-
-    Under ``contract: evolve`` columns that are missing are added; they must be nullable.
-
-    Raises:
-        ContractBroken: The table is another than the dataset file says; every difference is named.
-    """
-    there = existing_columns(cursor, spec)
-    if not there:
-        for statement in create_statements(spec, columns):
-            cursor.execute(statement)
-        return
-    missing = [column for column in columns if column.name not in there]
-    differences = [*_differences(spec, columns, there), *_key_difference(cursor, spec)]
-    if differences:
-        raise ContractBroken(
-            f"{spec.load.table} is not as the dataset file says: {'; '.join(differences)}",
-            "alter the table or the dataset file; contract: evolve adds nullable columns by itself",
-        )
-    for column in missing:
-        cursor.execute(
-            sql.SQL("ALTER TABLE {} ADD COLUMN {}").format(target(spec), _definition(column))
-        )

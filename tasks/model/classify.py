@@ -45,13 +45,14 @@ TRANSIENT_SQLSTATES = frozenset(
     }
 )
 DATA_SQLSTATES = frozenset({"23502", "23505", "23514", "21000", "54000"})
+_LIMIT_REMEDY = "leave columns out, or put many small ones into one of type json"
 CAPACITY_SQLSTATES = frozenset({"53100", "53200"})
 TRANSIENT_HTTP = frozenset({408, 425, 429, 500, 502, 503, 504})
 CREDENTIALS_HTTP = frozenset({401, 403, 407})
 CAPACITY_ERRNO = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.ENOMEM})
 
 # Classes whose server message names objects and types only, never a value.
-_MESSAGES_WITHOUT_VALUES = re.compile(r"^(08|28|3D|3F|40|42|53|55|57|58|25)")
+_MESSAGES_WITHOUT_VALUES = re.compile(r"^(08|28|3D|3F|40|42|53|54|55|57|58|25)")
 _CREDENTIALS_SQLSTATES = frozenset({"28000", "28P01"})
 _AUTHENTICATION_TEXT = re.compile(r"password authentication failed|no password supplied", re.I)
 _MISSING_DATABASE_TEXT = re.compile(r'database "[^"]*" does not exist')
@@ -136,7 +137,7 @@ def _classify_postgres(error: psycopg2.Error, where: str) -> PipelineError:
     if state in _CREDENTIALS_SQLSTATES:
         return CredentialsRejected(message, f"check user and password in the block of the {where}")
     if state in DATA_SQLSTATES or state.startswith("22"):
-        return ContractBroken(message)
+        return ContractBroken(message, _LIMIT_REMEDY if state == "54000" else None)
     remedy = "grant the role what it lacks" if state == "42501" else None
     return _rejected(where, message, remedy)
 

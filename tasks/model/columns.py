@@ -25,7 +25,9 @@ _IDENTIFIER = re.compile(r"[a-z][a-z0-9_]*")
 class Strict(BaseModel):
     """Base of everything a user writes: unknown keys are errors, values never change after reading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, hide_input_in_errors=True, serialize_by_alias=True
+    )
 
 
 def _identifier(name: str) -> str:
@@ -57,6 +59,11 @@ class Checks(Strict):
         None, description="A regular expression (RE2) that the whole text must match."
     )
     max_length: int | None = Field(None, ge=1, description="Longest allowed text, in characters.")
+    severity: Literal["quarantine", "warn", "fail"] = Field(
+        "quarantine",
+        description="What becomes of a row that breaks a check: it is refused; kept and counted; or "
+        "the whole partition is refused.",
+    )
 
     @field_validator("pattern")
     @classmethod
@@ -183,6 +190,11 @@ class ColumnSpec(Strict):
         "shift_forward adds the hour that was skipped: 02:30 becomes 03:30.",
     )
     checks: Checks = Field(default_factory=Checks)
+    pii: Literal["none", "mask", "token"] = Field(
+        "none",
+        description="Personal data: outside the table (quarantine, previews, exports) the value is "
+        "masked, or a token stands for it that is the same for the same value.",
+    )
 
     @field_validator("timezone")
     @classmethod

@@ -5,15 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from tasks.model.anomaly import Anomaly
 from tasks.model.columns import ColumnSpec, Identifier, Strict, _identifier
+from tasks.model.contract import Contract
 from tasks.model.database_source import DatabaseSource
+from tasks.model.derive import DerivedColumn
+from tasks.model.lookup import Lookup
 from tasks.model.rest_source import RestSource
-from tasks.model.source import Lookup, Source
+from tasks.model.rules import Custom, Order, Reference, RowRule, UserSchema, ordered_column
+from tasks.model.source import Source
 
 RESERVED_PREFIX = "_"
 
@@ -39,6 +44,15 @@ class QuarantineRate(Strict):
 Gate = RowsBetween | NullRate | QuarantineRate
 
 
+class QuarantineLimits(Strict):
+    """Most rows of a partition that may be refused; above it nothing of the partition is published."""
+
+    max_rows: int | None = Field(None, ge=0, description="Most refused rows of a partition.")
+    max_share: float | None = Field(
+        None, ge=0, le=1, description="Largest share of refused rows of a partition, 0 to 1."
+    )
+
+
 class Quality(Strict):
     """What must hold before anything of a partition is published."""
 
@@ -54,6 +68,7 @@ class RowRule(Strict):
     name: Identifier
     sql: str = Field(description="A boolean SQL expression over the columns of the dataset.")
     message: str | None = Field(None, description="Tells a person what is wrong with the row.")
+    quarantine: QuarantineLimits = Field(default_factory=QuarantineLimits)
 
 
 class SearchIndex(Strict):
@@ -97,15 +112,43 @@ class DatasetSpec(Strict):
         None, description="Among rows of one key the one with the largest cursor wins."
     )
     columns: dict[Identifier, ColumnSpec] = Field(min_length=1)
-    contract: Literal["evolve", "freeze", "quarantine", "ignore"] = Field(
-        "freeze",
-        description="A source column that is not declared: add it to the table as text, refuse the "
-        "partition, quarantine the rows that have it, or leave it out.",
+    contract: Contract = Field(
+        default_factory=Contract,
+        description="What to do about columns that are unknown, missing or of another type.",
+    )
+    tie_break: tuple[Order, ...] = Field(
+        (),
+        description="Among rows of one key and one cursor the first in this order wins, e.g. "
+        "[version desc]; then the one that was read last.",
     )
     rules: tuple[RowRule, ...] = ()
+    unique: tuple[tuple[Identifier, ...], ...] = Field(
+        (),
+        description="Lists of columns whose values no two rows have alike; NULL is like nothing.",
+    )
+    references: tuple[Reference, ...] = Field(
+        (), description="Columns whose values must be keys of other datasets."
+    )
+    custom: Custom | None = Field(
+        None, description="A Python function that is given the clean rows: module:function."
+    )
+    user_schema: UserSchema | None = Field(
+        None, alias="validate", description="A pandera schema for the clean rows: module:Schema."
+    )
+    derive: dict[Identifier, DerivedColumn] = Field(
+        default_factory=dict,
+        description="Columns that are computed: by SQL over columns, those taken by enrich included.",
+    )
     enrich: tuple[Lookup, ...] = ()
     quality: Quality = Field(default_factory=Quality)
     load: LoadSpec
+
+    @field_validator("custom", "user_schema", mode="before")
+    @classmethod
+    def _name_alone_will_do(cls, given: object, info: ValidationInfo) -> object:
+        if not isinstance(given, str):
+            return given
+        return {"function" if info.field_name == "custom" else "schema": given}
 
     @model_validator(mode="after")
     def _parts_fit_together(self) -> Self:
@@ -121,7 +164,9 @@ class DatasetSpec(Strict):
             self._check_repeats(self.source)
         if isinstance(self.source, DatabaseSource) and self.source.deletes:
             self._check_deletes()
-        taken = self._check_lookups()
+        taken = [*self._check_lookups(), *self._check_made("derive", self.derive)]
+        self._check_rules(taken)
+        taken += self._check_made("custom.columns", self.custom_columns)
         for gate in self.quality.gates:
             if isinstance(gate, NullRate):
                 self._require_columns("gate null_rate", tuple(gate.null_rate), also=taken)
@@ -153,8 +198,12 @@ class DatasetSpec(Strict):
             _identifier(column)
             if column in self.columns or taken.count(column) > 1:
                 raise ValueError(f"enrich: column {column!r} is there twice; rename it under take")
+        own = [lookup.lookup for lookup in self.enrich if not lookup.is_dataset]
         for lookup in self.enrich:
-            self._require_columns(f"enrich {lookup.lookup}: by", tuple(lookup.by))
+            where = f"enrich {lookup.lookup}"
+            self._require_columns(f"{where}: by", tuple(lookup.matched), also=[*self.derive])
+            if own.count(lookup.lookup) + lookup.is_dataset > 1:
+                raise ValueError(f"{where}: the name is there twice; choose another")
         return taken
 
     def _check_anomaly(self, anomaly: Anomaly | None) -> None:
@@ -167,13 +216,31 @@ class DatasetSpec(Strict):
             raise ValueError(f"{where}: column {anomaly.time!r} is {column.type}, not a time")
         if getattr(column, "pii", None) not in (None, "none"):
             raise ValueError(f"{where}: the values of column {anomaly.time!r} must not be shown")
+    def _check_rules(self, taken: list[str]) -> None:
+        ordered = tuple(ordered_column(order)[0] for order in self.tie_break)
+        self._require_columns("tie_break", ordered, also=taken)
+        for names in self.unique:
+            self._require_columns("unique", names, also=taken)
+        for reference in self.references:
+            names = tuple(reference.columns)
+            self._require_columns(f"references {reference.dataset}", names, also=[*self.derive])
+
+    def _check_made(self, where: str, made: Mapping[str, ColumnSpec]) -> list[str]:
+        there = {*self.columns, *self.taken_columns}
+        if where != "derive":
+            there.update(self.derive)
+        for name in made:
+            if name in there:
+                raise ValueError(f"{where}: column {name!r} is there already")
+        return list(made)
 
     def _check_search(self, index: SearchIndex, taken: list[str]) -> None:
         self._require_columns("load.index.search", index.search, also=taken)
         for name in index.search:
-            if name in self.columns and self.columns[name].type != "string":
+            column = self.columns.get(name) or self.made_columns.get(name)
+            if column and column.type != "string":
                 raise ValueError(
-                    f"load.index.search: column {name!r} is {self.columns[name].type}; "
+                    f"load.index.search: column {name!r} is {column.type}; "
                     "only strings can be searched"
                 )
 
@@ -205,7 +272,31 @@ class DatasetSpec(Strict):
     @property
     def dependencies(self) -> tuple[str, ...]:
         """Datasets that this one looks up, so that they run before it."""
-        return tuple(dict.fromkeys(lookup.lookup for lookup in self.enrich))
+        return tuple(dict.fromkeys(lookup.lookup for lookup in self.lookups if lookup.is_dataset))
+
+    @property
+    def taken_columns(self) -> tuple[str, ...]:
+        """Columns that lookups add."""
+        return tuple(column for lookup in self.enrich for column in lookup.take)
+
+    @property
+    def lookups(self) -> tuple[Lookup, ...]:
+        """What rows look up in other datasets: columns to take, and keys that must be there."""
+        references = [
+            Lookup(lookup=reference.dataset, by=reference.columns, take={})
+            for reference in self.references
+        ]
+        return (*self.enrich, *references)
+
+    @property
+    def custom_columns(self) -> dict[str, ColumnSpec]:
+        """Columns that the user's function adds."""
+        return dict(self.custom.columns) if self.custom else {}
+
+    @property
+    def made_columns(self) -> dict[str, ColumnSpec]:
+        """Columns that no source has: derived ones, and those that the user's function adds."""
+        return {**self.derive, **self.custom_columns}
 
     @property
     def source_key(self) -> tuple[str, ...]:
@@ -218,8 +309,14 @@ class DatasetSpec(Strict):
             update={
                 "columns": {name: self.columns[name] for name in self.key},
                 "cursor": None,
-                "contract": "ignore",
+                "contract": Contract(unknown="ignore"),
                 "rules": (),
+                "tie_break": (),
+                "unique": (),
+                "references": (),
+                "custom": None,
+                "user_schema": None,
+                "derive": {},
                 "enrich": (),
                 "quality": Quality(),
             }
@@ -241,6 +338,9 @@ def canonical_json(content: object) -> bytes:
     """Return the one byte sequence that stands for a JSON value: sorted keys, no spaces."""
     return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
+
+LookedUp = DatasetSpec | Lookup
+"""What rows are looked up in: it has ``columns``, and a ``key`` that tells its rows apart."""
 
 DATASET_FILE = re.compile(r"^[a-z][a-z0-9_]*\.ya?ml$")
 """File names that are read from the datasets folder."""

@@ -63,6 +63,15 @@ class Environment(BaseSettings):
         Path(".local/scratch"), description="Folder for intermediate files; on a disk with room."
     )
     timezone: str = "UTC"
+    privacy_block: str | None = Field(
+        None,
+        description="PrivacyKeys block that protects columns marked pii; without it the key is the "
+        "environment variable DPP_PRIVACY_KEY.",
+    )
+    reveal_pii: bool = Field(
+        False,
+        description="May 'dpp quarantine show' and 'export' reveal protected values, if asked to?",
+    )
     schedules: dict[str, str] = Field(
         default_factory=dict, description="Cron expression of each schedule, for prefect.yaml."
     )

@@ -11,11 +11,12 @@ from typing import Any, Literal, Self
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, computed_field, model_validator
 
 from tasks.model.anomaly import Finding
+from tasks.model.columns import ColumnSpec
 from tasks.model.dataset import canonical_json
 from tasks.model.errors import ErrorKind
 from tasks.model.profile import Profile
 
-Purpose = Literal["run", "backfill"]
+Purpose = Literal["run", "backfill", "replay"]
 
 
 class Value(BaseModel):
@@ -194,8 +195,12 @@ class Manifest(Value):
     rows_deduplicated: int
     rows_quarantined: int
     reasons: tuple[QuarantineReason, ...] = ()
+    warnings: tuple[QuarantineReason, ...] = ()
+    """Rows that broke a rule that only warns; they are among those that go on."""
     columns_added: tuple[str, ...] = ()
     """Source columns beyond the dataset file, kept under ``contract: evolve``."""
+    column_types: dict[str, ColumnSpec] = Field(default_factory=dict)
+    """Types of these columns, and of declared ones that had to be widened for the data."""
     state: dict[str, Any] = Field(default_factory=dict)
     """What ingestion learned of where the next plan goes on; it overrides the partition's."""
     profile: Profile | None = None
@@ -229,6 +234,10 @@ class Manifest(Value):
         return hashlib.sha256(
             canonical_json(self.model_dump(mode="json", exclude=unset))
         ).hexdigest()
+        content = self.model_dump(mode="json")
+        if not self.column_types:  # manifests that were made before there was this field
+            del content["column_types"]
+        return hashlib.sha256(canonical_json(content)).hexdigest()
 
 
 class RowCounts(Value):
@@ -271,6 +280,16 @@ class LoadStatus(StrEnum):
     ALREADY_LOADED = "already loaded"
 
 
+class SchemaChange(Value):
+    """What a load altered in its table."""
+
+    column: str
+    from_type: str | None
+    """None if the column was not there."""
+    to_type: str
+    kind: Literal["column added", "type widened"]
+
+
 class LoadReceipt(Value):
     """What the load of one partition did."""
 
@@ -282,6 +301,8 @@ class LoadReceipt(Value):
     reasons: tuple[QuarantineReason, ...] = ()
     findings: tuple[Finding, ...] = ()
     """What is unusual about the partition."""
+    warnings: tuple[QuarantineReason, ...] = ()
+    schema_changes: tuple[SchemaChange, ...] = ()
     seconds: float
 
 
@@ -323,6 +344,7 @@ class DatasetReport(Value):
     """Rows of the target table after the run."""
     reasons: tuple[QuarantineReason, ...] = ()
     findings: tuple[Finding, ...] = ()
+    warnings: tuple[QuarantineReason, ...] = ()
     failures: tuple[PartitionFailure, ...] = ()
     skipped_because: str | None = None
     seconds: float = 0

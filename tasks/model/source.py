@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
-from tasks.model.columns import Identifier, Strict
+from tasks.model.columns import Strict
 from tasks.model.database_source import DatabaseSource
 from tasks.model.dated_paths import DatedPath
 from tasks.model.formats import Format
@@ -92,24 +92,3 @@ Source = Annotated[
     Annotated[_OwnSource, Tag("<own>")] | Annotated[PluginSource, Tag("<plugin>")],
     Discriminator(_who_brings),
 ]
-
-
-class Lookup(Strict):
-    """Columns taken from another dataset's table, found by its key."""
-
-    lookup: Identifier = Field(description="Name of the dataset that is looked up.")
-    by: dict[str, str] = Field(
-        description="Column of this dataset: column of the other one's key. "
-        "A list stands for equal names."
-    )
-    take: dict[str, str] = Field(
-        description="New column: column of the other dataset. A list stands for equal names."
-    )
-    missing: Literal["null", "quarantine"] = Field(
-        "null", description="What happens to a row that finds nothing."
-    )
-
-    @field_validator("by", "take", mode="before")
-    @classmethod
-    def _list_means_equal_names(cls, names: object) -> object:
-        return {name: name for name in names} if isinstance(names, list) else names

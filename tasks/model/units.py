@@ -37,7 +37,9 @@ def conversion(source: str, target: str) -> tuple[Fraction, Fraction]:
 class Unit(BaseModel):
     """Converts a measure from one unit to another."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, hide_input_in_errors=True, serialize_by_alias=True
+    )
 
     source: str = Field(alias="from", description="Unit in the source, e.g. mi, degF, lb, km/h.")
     to: str = Field(description="Unit in the table, e.g. km, degC, kg.")

@@ -45,6 +45,24 @@ def publish_report(report: RunReport) -> None:
             for entry in report.datasets
             for reason in entry.reasons
         ]
+        warnings = [
+            {
+                "dataset": entry.dataset,
+                "rule": warning.rule,
+                "column": warning.column,
+                "rows": warning.rows,
+                "why": warning.message,
+                "first seen at": f"{warning.source_uri} row {warning.source_row}",
+            }
+            for entry in report.datasets
+            for warning in entry.warnings
+        ]
+        if warnings:
+            create_table_artifact(
+                key=f"warnings-{key}",
+                table=warnings[:MAX_REASONS],
+                description="Rows that broke a rule that only warns. They were loaded.",
+            )
         if reasons:
             create_table_artifact(
                 key=f"quarantine-{key}",
@@ -52,6 +70,18 @@ def publish_report(report: RunReport) -> None:
                 description="Rows that broke a rule. They are kept: `dpp quarantine list`.",
             )
     except Exception as error:  # the report is information; correctness never depends on it
+        log.warning("report.not_published", error=type(error).__name__)
+
+
+def publish_quarantine(dataset: str, reasons: list[dict[str, Any]]) -> None:
+    """Write the open rows of a dataset's quarantine as an artifact: rules and counts, no values."""
+    try:
+        create_table_artifact(
+            key=f"quarantine-{_key(dataset)}",
+            table=reasons[:MAX_REASONS],
+            description=f"Rows of **{dataset}** that wait for somebody, by load and rule.",
+        )
+    except Exception as error:  # information only, as above
         log.warning("report.not_published", error=type(error).__name__)
 
 

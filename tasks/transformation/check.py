@@ -9,23 +9,29 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks.model.dataset import DatasetSpec
+from tasks.model.dataset import DatasetSpec, LookedUp
 from tasks.model.errors import ConfigError
-from tasks.transformation.enrich import LookupTable
+from tasks.transformation.enrich import LookupTable, default_value, lookup_columns
 from tasks.transformation.functions import register
 from tasks.transformation.query import TransformQuery, compile_query, declared_types
 from tasks.transformation.session import column_types
-from tasks.transformation.snapshot import lookup_columns
-from tasks.transformation.sql import TEXT, arrow_type
+from tasks.transformation.sql import TEXT, arrow_type, duckdb_type
+from tasks.transformation.user_code import load_object, load_schema
 
 
-def explain_query(spec: DatasetSpec, lookups: Mapping[str, DatasetSpec]) -> TransformQuery:
+def explain_query(spec: DatasetSpec, lookups: Mapping[str, LookedUp]) -> TransformQuery:
     """Return the query of a dataset, with names of files that stand for any."""
-    tables = {name: LookupTable(f"lookups/{name}.parquet", {}) for name in lookups}
+    tables = {
+        name: LookupTable(
+            f"lookups/{name}.parquet",
+            {column: duckdb_type(kind) for column, kind in looked_up.columns.items()},
+        )
+        for name, looked_up in lookups.items()
+    }
     return compile_query(spec, declared_types(spec), ["raw.parquet"], tables)
 
 
-def check_query(spec: DatasetSpec, lookups: Mapping[str, DatasetSpec], scratch: Path) -> None:
+def check_query(spec: DatasetSpec, lookups: Mapping[str, LookedUp], scratch: Path) -> None:
     """Let DuckDB bind the query of a dataset to empty files.
 
     Raises:
@@ -38,12 +44,16 @@ def check_query(spec: DatasetSpec, lookups: Mapping[str, DatasetSpec], scratch: 
     with duckdb.connect(":memory:") as connection:
         for name, lookup in lookups.items():
             path = scratch / f"{spec.name}-{name}.parquet"
-            columns = lookup_columns(lookup, [spec])
+            columns = lookup_columns(name, lookup, [spec])
             _write_empty(path, [(c, arrow_type(lookup.columns[c])) for c in columns])
             tables[name] = LookupTable(str(path), column_types(connection, [str(path)]))
+        _check_defaults(connection, spec, tables)
         types = dict.fromkeys(declared_types(spec), TEXT)
         query = compile_query(spec, types, [str(raw_path)], tables)
         register(connection, spec)
+        load_schema(spec)
+        if spec.custom:
+            load_object(spec, "custom", spec.custom.function)
         try:
             connection.execute(query.sql).fetchall()
         except duckdb.Error as error:
@@ -51,6 +61,21 @@ def check_query(spec: DatasetSpec, lookups: Mapping[str, DatasetSpec], scratch: 
             raise ConfigError(
                 f"{spec.name}: the query of this dataset is wrong: {reason}"
             ) from None
+
+
+def _check_defaults(
+    connection: duckdb.DuckDBPyConnection, spec: DatasetSpec, tables: Mapping[str, LookupTable]
+) -> None:
+    for lookup in spec.enrich:
+        defaults = lookup.missing if isinstance(lookup.missing, dict) else {}
+        for column, value in defaults.items():
+            kind = tables[lookup.lookup].types[lookup.take[column]]
+            try:
+                connection.execute(f"SELECT {default_value(value, kind)}")
+            except duckdb.Error:
+                raise ConfigError(
+                    f"{spec.name}: enrich {lookup.lookup}: missing: {column}: {value!r} is no {kind}"
+                ) from None
 
 
 def _write_empty(path: Path, fields: list[tuple[str, pa.DataType]]) -> None:

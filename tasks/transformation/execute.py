@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,14 +18,19 @@ import structlog
 
 from blocks.lake import Lake
 from tasks.lake import intact_manifest, manifest_key, publish_manifest, store_file
+from tasks.model.columns import ColumnSpec
 from tasks.model.dataset import DatasetSpec, canonical_json
 from tasks.model.errors import ContractBroken
 from tasks.model.profile import Profile
+from tasks.model.rules import Severity
 from tasks.model.run import LakeFile, Manifest
-from tasks.quarantine import QuarantineWriter, RefusedRow
+from tasks.protection import Protection
+from tasks.quarantine import Origin, QuarantineWriter, RefusedRow
+from tasks.transformation.custom import run_custom
 from tasks.transformation.enrich import LookupTable
 from tasks.transformation.functions import register
 from tasks.transformation.profile import profile_clean_rows
+from tasks.transformation.originals import with_originals
 from tasks.transformation.query import (
     FAILURES,
     OUTCOME,
@@ -37,10 +41,13 @@ from tasks.transformation.query import (
     compile_query,
 )
 from tasks.transformation.session import column_types, duckdb_session, stream
+from tasks.transformation.severity import WarningCounts, first_failure
+from tasks.transformation.user_code import code_digest, load_object, load_schema
 from tasks.transformation.validate import pandera_failures, pandera_schema
+from tasks.transformation.widening import widened_columns
 
 STAGE: Final = "transformation"
-STAGE_VERSION = "1"
+STAGE_VERSION = "2"
 """Raised whenever this code would make other rows of the same input."""
 BATCH_ROWS = 50_000
 
@@ -57,6 +64,7 @@ def transformation_identity(
                 "version": STAGE_VERSION,
                 "config": spec.config_hash,
                 "raw": [file.sha256 for file in (*raw.files, *raw.quarantine)],
+                "code": code_digest(spec),
                 "lookups": {name: file.sha256 for name, file in sorted(snapshots.items())},
             }
         )
@@ -72,7 +80,7 @@ def transform_partition(
     *,
     memory_bytes: int,
     deadline_seconds: float | None = None,
-    clock: Callable[[], float] = time.monotonic,
+    protection: Protection | None = None,
 ) -> Manifest:
     """Clean, cast, enrich, check and deduplicate the rows of one partition.
 
@@ -84,7 +92,7 @@ def transform_partition(
         scratch: Folder for spilled data and unfinished files.
         memory_bytes: Hard limit of DuckDB's buffers.
         deadline_seconds: Seconds after which the query is interrupted.
-        clock: Gives seconds; an argument so that tests can set it.
+        protection: Protects the columns marked ``pii`` of refused rows.
 
     Returns:
         The manifest of the clean files; it accounts for every row that was read.
@@ -94,17 +102,18 @@ def transform_partition(
         CapacityExhausted: The work does not fit into its memory or disk.
         StageTimeout: It took too long.
     """
-    started = clock()
+    started = time.monotonic()
     identity = transformation_identity(spec, raw, snapshots)
     key = manifest_key(STAGE, spec.name, raw.fingerprint, identity)
     if done := intact_manifest(lake, key):
         log.info("transformation.reused", rows=done.rows)
         return done
-    output = _Output(spec, scratch)
+    output = _Output(spec, scratch, Origin.of(spec, raw.fingerprint, protection))
     columns_added: tuple[str, ...] = ()
+    types: dict[str, ColumnSpec] = {}
     if raw.rows:
         with output:
-            columns_added = _run(
+            columns_added, types = _run(
                 spec, raw, snapshots, lake, scratch, output, memory_bytes, deadline_seconds
             )
     profile = output.profile(memory_bytes, deadline_seconds)  # before the file moves into the lake
@@ -119,11 +128,13 @@ def transform_partition(
         rows_deduplicated=raw.rows_deduplicated + output.duplicates,
         rows_quarantined=raw.rows_quarantined + output.quarantine.rows,
         reasons=(*raw.reasons, *output.quarantine.reasons),
+        warnings=output.warnings.reasons,
         columns_added=columns_added,
+        column_types=types,
         state=raw.state,
         profile=profile,
         created_at=datetime.now(UTC),
-        seconds=clock() - started,
+        seconds=time.monotonic() - started,
     )
     log.info(
         "transformation.done",
@@ -144,7 +155,7 @@ def _run(
     output: _Output,
     memory_bytes: int,
     deadline_seconds: float | None,
-) -> tuple[str, ...]:
+) -> tuple[tuple[str, ...], dict[str, ColumnSpec]]:
     raw_files = [str(lake.local_path(file.key, scratch)) for file in raw.files]
     lookup_files = {
         name: str(lake.local_path(file.key, scratch)) for name, file in snapshots.items()
@@ -153,20 +164,21 @@ def _run(
     files = [*raw_files, *lookup_files.values()]
     with duckdb_session(files, scratch, memory_bytes, deadline_seconds) as connection:
         types = column_types(connection, raw_files)
+        raw_types = {name: kind for name, kind in types.items() if name not in PROVENANCE}
+        register(connection, spec)
+        wide = widened_columns(connection, spec, raw_types, raw_files)
+        spec = spec.model_copy(update={"columns": {**spec.columns, **wide}})
+        output.spec = spec
         lookups = {
             name: LookupTable(path, column_types(connection, [path]))
             for name, path in lookup_files.items()
         }
-        query = compile_query(
-            spec,
-            {name: kind for name, kind in types.items() if name not in PROVENANCE},
-            raw_files,
-            lookups,
-        )
-        register(connection, spec)
+        query = compile_query(spec, raw_types, raw_files, lookups)
         for batch in stream(connection, query.sql, BATCH_ROWS):
             output.write(query, batch)
-    return query.columns_added
+        for rows in with_originals(connection, raw_files, list(raw_types), output.unexplained):
+            output.quarantine.append(rows)
+    return query.columns_added, {**query.column_types, **wide}
 
 
 def _check_names(spec: DatasetSpec, raw_files: list[str]) -> None:
@@ -185,15 +197,20 @@ def _check_names(spec: DatasetSpec, raw_files: list[str]) -> None:
 class _Output:
     """Takes the query's rows apart: clean ones, duplicates, refused ones."""
 
-    def __init__(self, spec: DatasetSpec, scratch: Path) -> None:
-        self._spec = spec
+    def __init__(self, spec: DatasetSpec, scratch: Path, origin: Origin) -> None:
+        self.spec = spec
         self._path = scratch / "clean.parquet"
         self._schema: pandera.DataFrameSchema | None = pandera_schema(spec)
+        self._user_schema = load_schema(spec)
+        self._custom = load_object(spec, "custom", spec.custom.function) if spec.custom else None
+        self.warnings = WarningCounts()
         self._writer: pq.ParquetWriter | None = None
         self._open = ExitStack()
         self._rows = 0
         self.duplicates = 0
-        self.quarantine = QuarantineWriter(scratch / "refused.parquet", STAGE)
+        self.unexplained: list[RefusedRow] = []
+        """Rows that pandera refused: what they said originally is still to be found."""
+        self.quarantine = QuarantineWriter(scratch / "refused.parquet", STAGE, origin)
 
     def __enter__(self) -> _Output:
         return self
@@ -206,20 +223,25 @@ class _Output:
         outcome = batch.column(OUTCOME)
         refused = batch.filter(pc.equal(outcome, RowOutcome.REFUSED.value))
         if refused.num_rows:
+            _check_severity(self.spec, query, refused)
             self.quarantine.append(_refused_rows(query, refused))
         self.duplicates += pc.sum(pc.equal(outcome, RowOutcome.DUPLICATE.value)).as_py() or 0
         clean = batch.filter(pc.equal(outcome, RowOutcome.CLEAN.value))
         if clean.num_rows:
+            self.warnings.count(query.rules, clean)
             self._write_clean(query, clean)
 
     def _write_clean(self, query: TransformQuery, clean: pa.RecordBatch) -> None:
+        if self._custom is not None:
+            clean = run_custom(self.spec, self._custom, query.columns, clean)
         if self._schema is not None:
-            failures = pandera_failures(self._schema, clean)
-            if failures:
-                self.quarantine.append(_pandera_rows(clean, failures))
-                kept = [row not in failures for row in range(clean.num_rows)]
-                clean = clean.filter(pa.array(kept))
-        clean = clean.select([*query.columns, *PROVENANCE])
+            clean = self._judged_by(clean, pandera_failures(self._schema, clean), "quarantine")
+        if self._user_schema is not None and self.spec.user_schema is not None:
+            failures = pandera_failures(self._user_schema, clean)
+            clean = self._judged_by(clean, failures, self.spec.user_schema.severity)
+        clean = clean.select([*query.columns, *self.spec.custom_columns, *PROVENANCE])
+        if not clean.num_rows:
+            return
         if self._writer is None:
             self._writer = self._open.enter_context(
                 pq.ParquetWriter(self._path, clean.schema, compression="zstd", compression_level=1)
@@ -238,12 +260,36 @@ class _Output:
             memory_bytes=memory_bytes,
             deadline_seconds=deadline_seconds,
         )
+    def _judged_by(
+        self, clean: pa.RecordBatch, failures: Mapping[int, tuple[str, str]], severity: Severity
+    ) -> pa.RecordBatch:
+        """Return the rows that go on after pandera has refused some."""
+        if not failures:
+            return clean
+        refused = _pandera_rows(clean, failures)
+        if severity == "warn":
+            self.warnings.add(refused)
+            return clean
+        if severity == "fail":
+            raise first_failure(self.spec, refused[0])
+        self.unexplained += refused
+        return clean.filter(pa.array([row not in failures for row in range(clean.num_rows)]))
 
     def store(self, lake: Lake) -> tuple[LakeFile, ...]:
         """Move the clean rows into the lake."""
         if not self._path.exists():
             return ()
-        return (store_file(lake, "clean", self._spec.name, self._path, self._rows),)
+        return (store_file(lake, "clean", self.spec.name, self._path, self._rows),)
+
+
+def _check_severity(spec: DatasetSpec, query: TransformQuery, refused: pa.RecordBatch) -> None:
+    """Stop at the first row that breaks a rule of severity ``fail``."""
+    hard = {str(n) for n, rule in enumerate(query.rules) if rule.severity == "fail"}
+    if not hard:
+        return
+    for position, broken in enumerate(refused.column(FAILURES).to_pylist()):
+        if hard.intersection(broken.split(",")):
+            raise first_failure(spec, _refused_rows(query, refused.slice(position, 1))[0])
 
 
 def _refused_rows(query: TransformQuery, batch: pa.RecordBatch) -> list[RefusedRow]:
@@ -272,21 +318,16 @@ def _pandera_rows(
 ) -> list[RefusedRow]:
     refused = []
     for position, (check, column) in failures.items():
-        row = batch.slice(position, 1).to_pylist()[0]
         message = f"pandera refuses it: {check}"
         refused.append(
             RefusedRow(
-                source_uri=row.pop("_source_uri"),
-                source_row=row.pop("_source_row"),
+                source_uri=batch.column("_source_uri")[position].as_py(),
+                source_row=batch.column("_source_row")[position].as_py(),
                 rule=f"pandera.{check}",
                 column=column,
                 message=message,
                 failures=f"{column}: {message}",
-                raw=json.dumps(
-                    {name: value for name, value in row.items() if not name.startswith("_")},
-                    default=str,
-                    ensure_ascii=False,
-                ),
+                raw=None,
             )
         )
     return refused

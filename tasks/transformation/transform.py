@@ -1,9 +1,8 @@
-"""The stage as Prefect tasks: ``snapshot_lookups`` once a run, ``transform`` once a partition."""
+"""The stage as a Prefect task: ``transform``, once a partition."""
 
 from __future__ import annotations
 
 from prefect import task
-from prefect.cache_policies import NO_CACHE
 
 from tasks.connections import Connections
 from tasks.lake import manifest_key
@@ -17,7 +16,6 @@ from tasks.transformation.execute import (
     transform_partition,
     transformation_identity,
 )
-from tasks.transformation.snapshot import lookup_columns, snapshot_lookup
 
 
 def transformation_work(
@@ -42,28 +40,6 @@ def transformation_work(
 
 
 @task(
-    name="snapshot_lookups",
-    task_run_name="lookups of {spec.name}",
-    cache_policy=NO_CACHE,
-    **RETRY,
-)
-def snapshot_lookups(
-    environment: Environment, spec: DatasetSpec, lookups: dict[str, DatasetSpec], run: str
-) -> dict[str, LakeFile]:
-    """Take what the dataset looks up out of the warehouse, so that a run sees one state of it."""
-    if not lookups:
-        return {}
-    connections = Connections(environment)
-    engine, lake = connections.warehouse(), connections.lake()
-    work = Work(environment.name, spec.name, "", "", "", run, "lookups")
-    with stage_context("lookups", work, environment) as scratch:
-        return {
-            name: snapshot_lookup(engine, lake, scratch, lookup, lookup_columns(lookup, [spec]))
-            for name, lookup in lookups.items()
-        }
-
-
-@task(
     name="transform",
     task_run_name="transform {work.label}",
     cache_policy=StageCache(stage=STAGE, version=STAGE_VERSION),
@@ -79,7 +55,8 @@ def transform(
     snapshots: dict[str, LakeFile],
 ) -> Manifest:
     """Clean, cast, enrich, check and deduplicate one partition."""
-    lake = Connections(environment).lake()
+    connections = Connections(environment)
+    lake = connections.lake()
     with stage_context(STAGE, work, environment) as scratch:
         return transform_partition(
             spec,
@@ -89,4 +66,5 @@ def transform(
             scratch,
             memory_bytes=environment.memory_budget // environment.concurrency,
             deadline_seconds=environment.stage_timeout,
+            protection=connections.protection(spec),
         )

@@ -8,7 +8,7 @@ to quarantine and the rule's name says ``pandera``.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
@@ -19,6 +19,8 @@ import pyarrow as pa
 from tasks.model.column_types import is_integer, list_element
 from tasks.model.columns import Checks, ColumnSpec, NumberFormat
 from tasks.model.dataset import DatasetSpec
+from tasks.model.errors import ContractBroken
+from tasks.model.rules import Severity
 from tasks.transformation.sql import identifier, literal
 
 _CANONICAL = {
@@ -37,12 +39,14 @@ class Rule:
         column: Column that breaks it, None for rules over the whole row.
         message: What is wrong, for people; names no value.
         violated: SQL that is true for the rows that break the rule.
+        severity: What becomes of a row that breaks it.
     """
 
     name: str
     column: str | None
     message: str
     violated: str
+    severity: Severity = "quarantine"
 
 
 def column_rules(name: str, column: ColumnSpec, *, required: bool, text: str) -> Iterator[Rule]:
@@ -97,6 +101,11 @@ def _without_escapes(value: str) -> str:
 
 
 def _check_rules(name: str, value: str, checks: Checks) -> Iterator[Rule]:
+    for rule in _each_check(name, value, checks):
+        yield replace(rule, severity=checks.severity)
+
+
+def _each_check(name: str, value: str, checks: Checks) -> Iterator[Rule]:
     if checks.between:
         low, high = (_number(bound) for bound in checks.between)
         yield Rule(
@@ -123,7 +132,25 @@ def row_rules(spec: DatasetSpec) -> Iterator[Rule]:
     """Yield the rules over whole rows; one that is NULL counts as broken."""
     for rule in spec.rules:
         message = rule.message or f"{rule.sql} does not hold"
-        yield Rule(rule.name, None, message, f"({rule.sql}) IS NOT TRUE")
+        yield Rule(rule.name, None, message, f"({rule.sql}) IS NOT TRUE", rule.severity)
+
+
+def unique_rules(spec: DatasetSpec) -> Iterator[Rule]:
+    """Yield the rules that no two rows of a partition have the same values.
+
+    Rows of one key are versions of one row: only one of them goes on. Which of several keys is right
+    cannot be told, so none of them is taken.
+    """
+    for names in spec.unique:
+        listed = ", ".join(map(identifier, names))
+        there = " AND ".join(f"{identifier(name)} IS NOT NULL" for name in names)
+        over = f"OVER (PARTITION BY {listed})"
+        twice = f"count(*) {over} > 1"
+        if spec.key:
+            key = f"row({', '.join(map(identifier, spec.key))})"
+            twice = f"min({key}) {over} IS DISTINCT FROM max({key}) {over}"
+        message = "another row of the partition has the same"
+        yield Rule("unique", ", ".join(names), message, f"{there} AND {twice}")
 
 
 def _number(value: float) -> str:
@@ -135,16 +162,22 @@ def pandera_schema(spec: DatasetSpec) -> pandera.DataFrameSchema | None:
     columns = {
         name: pandera.Column(
             checks=_pandera_checks(column.checks),
-            nullable=name not in spec.required_columns,
+            nullable=_may_be_null(spec, name, column),
         )
-        for name, column in spec.columns.items()
-        if name in spec.required_columns or column.checks != Checks()
+        for name, column in (spec.columns | spec.made_columns).items()
+        if not _may_be_null(spec, name, column) or column.checks != Checks()
     }
     return pandera.DataFrameSchema(columns, strict=False) if columns else None
 
 
+def _may_be_null(spec: DatasetSpec, name: str, column: ColumnSpec) -> bool:
+    return column.nullable and name not in spec.required_columns
+
+
 def _pandera_checks(checks: Checks) -> list[pandera.Check]:
     made: list[pandera.Check] = []
+    if checks.severity == "warn":
+        return made  # the rows that break them go on
     if checks.between:
         low, high = (Decimal(str(bound)) for bound in checks.between)
         made.append(pandera.Check.in_range(low, high, name="between"))
@@ -161,7 +194,7 @@ def pandera_failures(
     schema: pandera.DataFrameSchema, batch: pa.RecordBatch
 ) -> dict[int, tuple[str, str]]:
     """Return row number → (check, column) for the rows of a batch that the schema refuses."""
-    names = list(schema.columns)
+    names = [name for name in schema.columns if name in batch.schema.names]
     frame = batch.select(names).to_pandas(types_mapper=pd.ArrowDtype)
     try:
         schema.validate(frame, lazy=True)
@@ -177,4 +210,7 @@ def pandera_failures(
 
 def _refuse_whole(cases: Any) -> dict[int, tuple[str, str]]:
     first = cases.iloc[0]
-    raise AssertionError(f"pandera refused the frame itself: {first['check']} {first['column']}")
+    raise ContractBroken(
+        f"pandera refuses the rows as a whole: {first['column']}: {first['check']}",
+        "no single row can be named; correct the schema, or declare the columns as it expects them",
+    )

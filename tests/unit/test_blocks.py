@@ -9,6 +9,7 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from blocks.object_store import LakeStorage
+from blocks.privacy import PrivacyKeys
 from blocks.rest_api import RestApiCredentials
 from blocks.source_database import SourceDatabase
 from blocks.warehouse import WarehouseCredentials
@@ -18,6 +19,7 @@ BLOCKS = [
     WarehouseCredentials(database="w", username="u", password=SecretStr(CANARY)),
     SourceDatabase(host="h", database="d", username="u", password=SecretStr(CANARY)),
     RestApiCredentials(base_url="http://x", auth="bearer", secret=SecretStr(CANARY)),
+    PrivacyKeys(key=SecretStr(CANARY * 3), older_keys=[SecretStr(CANARY * 4)]),
 ]
 
 
@@ -37,6 +39,7 @@ def test_secret_is_never_shown(block: WarehouseCredentials) -> None:
         (SourceDatabase, "etl-source-database"),
         (RestApiCredentials, "etl-rest-api-credentials"),
         (LakeStorage, "etl-lake-storage"),
+        (PrivacyKeys, "etl-privacy-keys"),
     ],
 )
 def test_slug_is_fixed(block: type[LakeStorage], slug: str) -> None:

@@ -87,10 +87,10 @@ def admit(state: HostState, now: float, policy: Policy) -> tuple[HostState, Admi
     if held_for > 1:
         return state, Admission(wait=held_for, refused=True)
     if state.opened_at is None:
-        slot = max(now, min(state.next_slot, now + LONGEST_HOLD_SECONDS), now + held_for)
+        wait = max(0.0, min(state.next_slot - now, LONGEST_HOLD_SECONDS), held_for)
         if policy.interval:
-            state = replace(state, next_slot=slot + policy.interval)
-        return state, Admission(wait=slot - now, failing=state.failures > 0)
+            state = replace(state, next_slot=now + wait + policy.interval)
+        return state, Admission(wait=wait, failing=state.failures > 0)
     # A clock that was set back must not keep the breaker open for ever.
     rest = min(state.opened_at + policy.open_seconds - now, policy.open_seconds)
     if rest > 0:

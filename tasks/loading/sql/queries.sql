@@ -97,16 +97,78 @@ SELECT dataset, target, count(*) AS loads, sum(rows_read)::bigint AS read,
        (array_agg(config_hash ORDER BY load_id DESC))[1] AS config_hash
 FROM etl.loads GROUP BY dataset, target ORDER BY dataset;
 
--- name: quarantine_summary
--- Refused rows by dataset and reason.
-SELECT l.dataset, q.stage, q.rule, q.column_name, sum(q.rows)::bigint AS rows,
-       min(q.message) AS message,
-       (array_agg(q.source_uri ORDER BY q.load_id))[1] AS source_uri,
-       (array_agg(q.source_row ORDER BY q.load_id))[1] AS source_row,
-       min(l.loaded_at) AS first_seen
-FROM etl.quarantine q JOIN etl.loads l USING (load_id)
-WHERE %(dataset)s::text IS NULL OR l.dataset = %(dataset)s
-GROUP BY l.dataset, q.stage, q.rule, q.column_name ORDER BY l.dataset, rows DESC;
+-- name: quarantine_loads
+-- Loads of a dataset, or of all, that refused rows; with what is resolved of them.
+SELECT l.dataset, l.load_id, l.run, l.label, l.fingerprint, l.config_hash, l.manifest_key,
+       coalesce(r.first_seen, l.loaded_at) AS first_seen,
+       coalesce(r.times_replayed, 0) AS times_replayed, l.rows_quarantined,
+       (SELECT count(*) FROM etl.quarantine_resolutions q WHERE q.load_id = l.load_id) AS resolved
+FROM etl.loads l LEFT JOIN etl.replays r USING (load_id)
+WHERE l.rows_quarantined > 0
+  AND (%(dataset)s::text IS NULL OR l.dataset = %(dataset)s) ORDER BY l.load_id;
+
+-- name: quarantine_reasons
+-- Refused rows by load and reason, with what is resolved of them.
+SELECT l.dataset, l.load_id, q.stage, q.rule, q.column_name, q.message, q.source_uri, q.source_row,
+       coalesce(r.first_seen, l.loaded_at) AS first_seen, q.rows,
+       coalesce(d.replayed, 0) AS replayed, coalesce(d.discarded, 0) AS discarded
+FROM etl.quarantine q JOIN etl.loads l USING (load_id) LEFT JOIN etl.replays r USING (load_id)
+LEFT JOIN LATERAL (
+    SELECT count(*) FILTER (WHERE s.resolution = 'replayed') AS replayed,
+           count(*) FILTER (WHERE s.resolution = 'discarded') AS discarded
+    FROM etl.quarantine_resolutions s
+    WHERE s.load_id = q.load_id AND s.stage = q.stage AND s.rule = q.rule
+      AND s.column_name IS NOT DISTINCT FROM q.column_name
+) d ON true
+WHERE %(dataset)s::text IS NULL OR l.dataset = %(dataset)s ORDER BY l.dataset, l.load_id;
+
+-- name: rows_read
+-- Rows that each dataset's source gave; what was replayed came from it before.
+SELECT l.dataset, sum(l.rows_read)::bigint FROM etl.loads l
+WHERE NOT EXISTS (SELECT 1 FROM etl.replays r WHERE r.load_id = l.load_id) GROUP BY l.dataset;
+
+-- name: resolutions_of_load
+-- What became of the refused rows of a load.
+SELECT row_number, resolution, reason, resolved_by, resolved_at, replay_load_id
+FROM etl.quarantine_resolutions WHERE load_id = %(load_id)s;
+
+-- name: insert_replay
+-- This load is a replay of rows of another one.
+INSERT INTO etl.replays (load_id, origin_load_id, first_seen, times_replayed)
+VALUES (%(load_id)s, %(origin)s, %(first_seen)s, %(times_replayed)s);
+
+-- name: resolve_span
+-- Rows of a load are resolved, once: if one of them is already, nothing is.
+INSERT INTO etl.quarantine_resolutions (
+    load_id, row_number, stage, rule, column_name, resolution, reason, resolved_by, replay_load_id)
+SELECT %(load_id)s, n, %(stage)s, %(rule)s, %(column)s, %(resolution)s, %(reason)s, %(by)s,
+       %(replay)s
+FROM generate_series(%(first)s::bigint, %(last)s::bigint) n;
+
+-- name: resolutions_beyond_quarantine
+-- Loads with a resolved row that they never refused, or more of a reason than there were.
+SELECT l.load_id FROM etl.loads l
+JOIN (SELECT load_id, count(*) AS n, min(row_number) AS low, max(row_number) AS high
+      FROM etl.quarantine_resolutions GROUP BY load_id) q USING (load_id)
+WHERE l.dataset = %(dataset)s
+  AND (q.n > l.rows_quarantined OR q.low < 1 OR q.high > l.rows_quarantined)
+UNION
+SELECT l.load_id FROM etl.loads l
+JOIN (SELECT load_id, stage, rule, column_name, count(*) AS n
+      FROM etl.quarantine_resolutions GROUP BY load_id, stage, rule, column_name) s USING (load_id)
+WHERE l.dataset = %(dataset)s AND s.n > coalesce((
+    SELECT sum(q.rows) FROM etl.quarantine q
+    WHERE q.load_id = s.load_id AND q.stage = s.stage AND q.rule = s.rule
+      AND q.column_name IS NOT DISTINCT FROM s.column_name), 0);
+
+-- name: replays_out_of_balance
+-- Replays that read another number of rows than were marked as replayed by them.
+SELECT l.load_id, l.rows_read, count(q.row_number)
+FROM etl.replays r JOIN etl.loads l USING (load_id)
+LEFT JOIN etl.quarantine_resolutions q
+       ON q.replay_load_id = r.load_id AND q.load_id = r.origin_load_id
+WHERE l.dataset = %(dataset)s GROUP BY l.load_id, l.rows_read
+HAVING count(q.row_number) <> l.rows_read;
 
 -- name: quarantine_manifests
 -- Manifests of the loads of a dataset that refused rows.
@@ -163,3 +225,15 @@ VALUES (%(load_id)s, %(dataset)s, %(at)s, %(lag_seconds)s, %(rows)s, %(profile)s
 SELECT p.load_id, l.label, p.at, p.profile, p.findings
 FROM etl.profiles p JOIN etl.loads l USING (load_id)
 WHERE p.dataset = %(dataset)s ORDER BY p.load_id DESC LIMIT 1;
+-- name: columns_added
+-- Columns that loads of a dataset added to its table because its source had them.
+SELECT DISTINCT column_name FROM etl.schema_changes
+WHERE dataset = %(dataset)s AND kind = 'column added' ORDER BY column_name;
+
+-- name: insert_schema_changes
+-- What a load altered in its table.
+INSERT INTO etl.schema_changes (load_id, dataset, column_name, from_type, to_type, kind) VALUES %s;
+
+-- name: column_slots
+-- How many columns a table ever had; a dropped one keeps its number.
+SELECT coalesce(max(attnum), 0) FROM pg_attribute WHERE attrelid = to_regclass(%(table)s);

@@ -83,6 +83,45 @@ CREATE TABLE IF NOT EXISTS etl.quarantine (
 CREATE INDEX IF NOT EXISTS quarantine_load_id ON etl.quarantine (load_id);
 COMMENT ON TABLE etl.quarantine IS 'Refused rows by reason, with the first of each; the rows are in the lake.';
 
+CREATE TABLE IF NOT EXISTS etl.schema_changes (
+    load_id     bigint NOT NULL REFERENCES etl.loads,
+    dataset     text NOT NULL,
+    column_name text NOT NULL,
+    from_type   text,
+    to_type     text NOT NULL,
+    kind        text NOT NULL CHECK (kind IN ('column added', 'type widened')),
+    at          timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (dataset, column_name, load_id)
+);
+COMMENT ON TABLE etl.schema_changes IS 'What loads altered in their tables under the contract of the dataset.';
+
+CREATE TABLE IF NOT EXISTS etl.replays (
+    load_id        bigint PRIMARY KEY REFERENCES etl.loads ON DELETE CASCADE,
+    origin_load_id bigint NOT NULL,
+    first_seen     timestamptz NOT NULL,
+    times_replayed integer NOT NULL
+);
+COMMENT ON TABLE etl.replays IS 'Loads that are replays of refused rows of another load; rows that were refused again are in their own quarantine.';
+
+CREATE TABLE IF NOT EXISTS etl.quarantine_resolutions (
+    load_id        bigint NOT NULL REFERENCES etl.loads ON DELETE CASCADE,
+    row_number     bigint NOT NULL,
+    stage          text NOT NULL,
+    rule           text NOT NULL,
+    column_name    text,
+    resolution     text NOT NULL CHECK (resolution IN ('replayed', 'discarded')),
+    reason         text,
+    resolved_by    text NOT NULL,
+    resolved_at    timestamptz NOT NULL DEFAULT now(),
+    replay_load_id bigint REFERENCES etl.loads ON DELETE CASCADE,
+    PRIMARY KEY (load_id, row_number),
+    CONSTRAINT a_replay_has_its_load CHECK ((resolution = 'replayed') = (replay_load_id IS NOT NULL)),
+    CONSTRAINT a_discard_has_its_reason CHECK (resolution <> 'discarded' OR reason <> '')
+);
+CREATE INDEX IF NOT EXISTS quarantine_resolutions_replay
+    ON etl.quarantine_resolutions (replay_load_id);
+COMMENT ON TABLE etl.quarantine_resolutions IS 'What became of refused rows, once each: the row of a load is its place in the quarantine files of that load.';
+
 CREATE TABLE IF NOT EXISTS etl.source_hosts (
     host       text PRIMARY KEY,
     state      jsonb NOT NULL,
@@ -101,3 +140,11 @@ CREATE TABLE IF NOT EXISTS etl.profiles (
 );
 CREATE INDEX IF NOT EXISTS profiles_dataset_at ON etl.profiles (dataset, at);
 COMMENT ON TABLE etl.profiles IS 'What the clean rows of each load look like, and what was unusual about them.';
+CREATE TABLE IF NOT EXISTS etl.lookup_answers (
+    request  text NOT NULL,
+    key      text NOT NULL,
+    answer   text,
+    asked_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (request, key)
+);
+COMMENT ON TABLE etl.lookup_answers IS 'What APIs answered when rows looked something up, until it expires; NULL where they have nothing.';

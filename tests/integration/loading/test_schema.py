@@ -42,9 +42,9 @@ def test_declared_column_is_added_to_the_table(world: World) -> None:
 DIFFERENCES = [
     ("id bigint PRIMARY KEY, name text, _load_id bigint NOT NULL", "freeze", ["seen", "missing"]),
     (
-        "id integer PRIMARY KEY, name text, seen bigint, _load_id bigint NOT NULL",
+        "id text PRIMARY KEY, name text, seen bigint, _load_id bigint NOT NULL",
         "evolve",
-        ["id", "integer", "bigint"],
+        ["id", "text", "bigint"],
     ),
     ("id bigint PRIMARY KEY, name text, seen bigint", "evolve", ["_load_id"]),
     (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tasks.ingestion.http import hosts
@@ -120,6 +120,7 @@ def test_requests_keep_their_distance() -> None:
     assert times == [0, 0.25, 0.5, 0.75, 1.0]
 
 
+@example(HostState(next_slot=262145.0), 258544.60702467195)
 @given(
     st.builds(
         HostState,

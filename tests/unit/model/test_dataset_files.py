@@ -182,3 +182,15 @@ def test_spec_is_strict_about_everything_below_it() -> None:
     for model in DatasetSpec.model_json_schema()["$defs"].values():
         if "properties" in model and model["title"] != "PluginSource":  # its package is strict
             assert model["additionalProperties"] is False, model["title"]
+
+
+def test_dataset_survives_being_written_and_read() -> None:
+    spec = DatasetSpec.model_validate(
+        {
+            "name": "things", "description": "Things",
+            "source": {"kind": "files", "path": "*", "format": {"kind": "csv"}},
+            "columns": {"id": {"type": "float", "unit": {"from": "mi", "to": "km"}}},
+            "custom": "a.b:c", "validate": "a.b:D", "load": {"table": "a.b", "mode": "append"},
+        }
+    )  # fmt: skip
+    assert DatasetSpec.model_validate_json(spec.model_dump_json()) == spec

@@ -45,4 +45,4 @@ def test_keys_are_made_as_those_of_the_rows() -> None:
     )
     keys = spec.keys_only()
     assert keys.columns == {"id": spec.columns["id"]}
-    assert (keys.rules, keys.cursor, keys.contract) == ((), None, "ignore")
+    assert (keys.rules, keys.cursor, keys.contract.unknown) == ((), None, "ignore")

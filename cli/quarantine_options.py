@@ -1,0 +1,93 @@
+"""Options that the commands of ``dpp quarantine`` share, and what they mean."""
+
+from __future__ import annotations
+
+import getpass
+import re
+import sys
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+
+import typer
+
+from cli.console import console
+from tasks.model.errors import ConfigError, ExitCode
+from tasks.model.replay import Selection
+
+Dataset = Annotated[str, typer.Argument(help="The dataset.")]
+Rule = Annotated[str | None, typer.Option(help="Only rows that broke this rule first.")]
+Column = Annotated[str | None, typer.Option(help="Only rows that broke it in this column.")]
+LoadId = Annotated[int | None, typer.Option("--load", help="Only rows of this load.")]
+Row = Annotated[
+    list[str] | None, typer.Option("--row", help="Only this row, e.g. 12-345; may be repeated.")
+]
+Older = Annotated[
+    str | None, typer.Option("--older-than", help="Only rows first seen so long ago: 12h, 7d, 4w.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Reveal = Annotated[
+    bool,
+    typer.Option(
+        "--reveal", help="With the values of protected columns; if the environment permits it."
+    ),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask; scripts need it.")]
+_AGE = re.compile(r"(\d{1,5})([hdw])")
+_HOURS = {"h": 1, "d": 24, "w": 168}
+
+
+def selection_of(
+    rule: str | None,
+    column: str | None,
+    load_id: int | None,
+    rows: list[str] | None,
+    older_than: str | None,
+    *,
+    resolved_too: bool = False,
+) -> Selection:
+    """Return the rows that the options of a command mean."""
+    try:
+        return Selection(
+            rule=rule,
+            column=column,
+            load_id=load_id,
+            rows=tuple(row.strip() for row in rows or ()),
+            seen_before=seen_before(older_than),
+            resolved_too=resolved_too,
+        )
+    except ValueError as error:
+        text = str(error)
+        if "no row of quarantine" not in text:
+            raise
+        raise ConfigError(
+            f"--row {', '.join(rows or ())}: a row is named like 12-345",
+            "dpp quarantine show prints the names",
+        ) from None
+
+
+def seen_before(older_than: str | None) -> datetime | None:
+    """Return the time before which rows of an age were seen first."""
+    if older_than is None:
+        return None
+    match = _AGE.fullmatch(older_than.strip())
+    if not match:
+        raise ConfigError(f"--older-than {older_than!r} is no age", "write e.g. 12h, 7d or 4w")
+    return datetime.now(UTC) - timedelta(hours=int(match[1]) * _HOURS[match[2]])
+
+
+def confirm(question: str) -> None:
+    """Ask a person; end the command if the answer is no, or if nobody is there."""
+    if not sys.stdin.isatty():
+        raise ConfigError("discarding needs a yes, and nobody is here to give it", "add --yes")
+    if not typer.confirm(question):
+        console.print("nothing was done")
+        raise typer.Exit(ExitCode.DONE)
+
+
+def person() -> str:
+    """Return who runs the command, for the records."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return "unknown"

@@ -1,0 +1,48 @@
+"""Checks that what is declared unique is so in the whole table, once the staged rows are in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from psycopg2 import sql
+from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class in lower case
+
+from tasks.loading.schema import TargetColumn, staged_value, target
+from tasks.loading.staging import STAGING
+from tasks.model.dataset import DatasetSpec
+from tasks.model.errors import GateFailed
+
+
+def check_unique(cursor: Cursor, spec: DatasetSpec, columns: Mapping[str, TargetColumn]) -> None:
+    """Refuse a load after which the table holds a value twice; only staged values are looked at.
+
+    Raises:
+        GateFailed: It would; the transaction must be rolled back.
+    """
+    for names in spec.unique:
+        cursor.execute(_statement(spec, [columns[name] for name in names]))
+        row = cursor.fetchone()
+        twice = int(row[0]) if row else 0
+        if twice:
+            raise GateFailed(
+                f"{spec.name}: unique: {twice} values of ({', '.join(names)}) would be in more than "
+                f"one row of {spec.load.table}",
+                "nothing of the partition was published; correct the source, or remove 'unique'",
+            )
+
+
+def _statement(spec: DatasetSpec, columns: list[TargetColumn]) -> sql.Composed:
+    names = sql.SQL(", ").join(sql.Identifier(column.name) for column in columns)
+    there = sql.SQL(" AND ").join(
+        sql.SQL("{} = t.{}").format(staged_value(column, "s"), sql.Identifier(column.name))
+        for column in columns
+    )
+    return sql.SQL(
+        "SELECT count(*) FROM (SELECT FROM {target} AS t WHERE EXISTS "
+        "(SELECT FROM {staging} AS s WHERE {there}) GROUP BY {names} HAVING count(*) > 1) AS d"
+    ).format(
+        target=target(spec),
+        staging=sql.Identifier("pg_temp", STAGING),
+        there=there,
+        names=names,
+    )

@@ -1,0 +1,1 @@
+"""Refused rows on their way back: selected, exported, corrected, replayed or discarded."""
