@@ -256,6 +256,28 @@ def status(as_json: AsJson = False) -> None:
 
 
 @app.command()
+def profile(
+    name: Annotated[str, typer.Argument(help="The dataset.")], as_json: AsJson = False
+) -> None:
+    """Show what the rows of the partition look like that was loaded last, and what is unusual."""
+    with reporting_errors():
+        environment, catalog = open_project()
+        (picked,) = chosen(catalog, [name])
+        with connections(environment, catalog, [], sources=False) as opened:
+            from cli.profile import show_profile
+            from tasks.loading.ledger import ensure_ledger
+            from tasks.loading.profiles import latest_profile
+
+            engine = opened.warehouse()
+            ensure_ledger(engine)
+            stored = latest_profile(engine, picked)
+            if as_json:
+                typer.echo(stored.model_dump_json() if stored else "null")
+            else:
+                show_profile(picked, stored)
+
+
+@app.command()
 def reconcile(names: Names = None, as_json: AsJson = False) -> None:
     """Prove that every row is accounted for: ledger, lake and warehouse in one snapshot."""
     with reporting_errors():

@@ -14,6 +14,7 @@ from tasks.loading.ledger import DatasetStatus
 from tasks.loading.reconcile import Check
 from tasks.model.run import DatasetReport, Outcome, Partition, RunReport
 
+MAX_REMARKS = 10
 _OUTCOMES = {
     Outcome.SUCCEEDED: "[green]✓[/]",
     Outcome.FAILED: "[red]✗[/]",
@@ -69,6 +70,25 @@ def equation_lines(report: RunReport) -> Iterable[Text]:
             f" {entry.dataset:<10} {counts.read:>9,} read = {counts.loaded:>9,} loaded + "
             f"{counts.deduplicated:,} deduplicated + {counts.quarantined:,} quarantined{gone}",
         )
+
+
+def remark_lines(report: RunReport) -> list[str]:
+    """Return what people should look at although it was loaded: warnings, and what is unusual."""
+    lines = []
+    for entry in report.datasets:
+        for warning in entry.warnings[:MAX_REMARKS]:
+            about = f"{warning.column}: " if warning.column else ""
+            lines.append(
+                f"{entry.dataset}: {warning.rows:,} rows break rule {warning.rule}: "
+                f"{about}{warning.message}"
+            )
+        unusual = [one for one in dict.fromkeys(entry.findings) if one.severity == "warn"]
+        lines += [f"{entry.dataset}: {one.message}" for one in unusual[:MAX_REMARKS]]
+        if len(unusual) > MAX_REMARKS:
+            lines.append(
+                f"{entry.dataset}: and {len(unusual) - MAX_REMARKS} more, in the UI under Artifacts"
+            )
+    return lines
 
 
 def failure_lines(report: RunReport) -> Iterable[str]:

@@ -8,8 +8,10 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
+from rich.markup import escape
+
 from cli.console import ConsoleHandler, console, is_interactive, stderr
-from cli.render import equation_lines, failure_lines, report_table
+from cli.render import equation_lines, failure_lines, remark_lines, report_table
 from tasks.model.environment import Environment
 from tasks.model.errors import ExitCode
 from tasks.model.run import DatasetReport, RunReport, RunRequest
@@ -103,6 +105,8 @@ def with_progress(work: Callable[[], RunReport]) -> RunReport:
 def show_report(report: RunReport) -> None:
     """Print a run's report."""
     console.print(report_table(report))
+    for line in remark_lines(report):
+        console.print(f"[yellow]![/] {escape(line)}", highlight=False)
     for line in equation_lines(report):
         console.print(line)
     for words in failure_lines(report):

@@ -173,7 +173,10 @@ def _report(
         counts=reduce(RowCounts.__add__, (receipt.counts for receipt in loaded), RowCounts()),
         table_rows=table_rows,
         reasons=tuple(reason for receipt in loaded for reason in receipt.reasons),
-        findings=tuple(finding for result in (*loaded, *failures) for finding in result.findings),
+        findings=(
+            *(finding for receipt in loaded for finding in receipt.findings),
+            *(finding for failure in failures for finding in failure.findings),
+        ),
         warnings=tuple(warning for receipt in loaded for warning in receipt.warnings),
         failures=tuple(failures),
         seconds=seconds,

@@ -32,9 +32,8 @@ from tasks.loading.queries import query
 from tasks.loading.resolutions import mark_replayed
 from tasks.loading.schema import TargetColumn, ensure_schema, target_columns
 from tasks.loading.staging import STAGING, clean_batches, copy_into_staging, create_staging
-from tasks.model.anomaly import Finding
-from tasks.model.dataset import DatasetSpec
 from tasks.loading.unique import check_unique
+from tasks.model.anomaly import Finding
 from tasks.model.dataset import DatasetSpec, LookedUp
 from tasks.model.errors import CommitUnknown, ContractBroken, LoadConflict
 from tasks.model.replay import replay_of

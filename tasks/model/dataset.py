@@ -60,14 +60,6 @@ class Quality(Strict):
     anomaly: Anomaly | None = Field(
         None, description="Learn from the partitions before what is usual, and say what is not."
     )
-
-
-class RowRule(Strict):
-    """A condition over a whole row; a row for which it is false or NULL goes to quarantine."""
-
-    name: Identifier
-    sql: str = Field(description="A boolean SQL expression over the columns of the dataset.")
-    message: str | None = Field(None, description="Tells a person what is wrong with the row.")
     quarantine: QuarantineLimits = Field(default_factory=QuarantineLimits)
 
 
@@ -216,6 +208,7 @@ class DatasetSpec(Strict):
             raise ValueError(f"{where}: column {anomaly.time!r} is {column.type}, not a time")
         if getattr(column, "pii", None) not in (None, "none"):
             raise ValueError(f"{where}: the values of column {anomaly.time!r} must not be shown")
+
     def _check_rules(self, taken: list[str]) -> None:
         ordered = tuple(ordered_column(order)[0] for order in self.tie_break)
         self._require_columns("tie_break", ordered, also=taken)

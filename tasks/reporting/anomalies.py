@@ -22,6 +22,7 @@ def publish_findings(report: RunReport, key: str) -> None:
         (entry.dataset, finding)
         for entry in report.datasets
         for finding in dict.fromkeys(entry.findings)
+        if finding.severity != "note"
     ]
     if not found:
         return

@@ -13,6 +13,7 @@ from prefect.artifacts import (
 )
 
 from tasks.model.run import DatasetReport, RunReport
+from tasks.reporting.anomalies import publish_findings
 
 MAX_REASONS = 50
 _NOT_IN_A_KEY = re.compile(r"[^a-z0-9]+")
@@ -63,6 +64,7 @@ def publish_report(report: RunReport) -> None:
                 table=warnings[:MAX_REASONS],
                 description="Rows that broke a rule that only warns. They were loaded.",
             )
+        publish_findings(report, key)
         if reasons:
             create_table_artifact(
                 key=f"quarantine-{key}",

@@ -29,8 +29,8 @@ from tasks.quarantine import Origin, QuarantineWriter, RefusedRow
 from tasks.transformation.custom import run_custom
 from tasks.transformation.enrich import LookupTable
 from tasks.transformation.functions import register
-from tasks.transformation.profile import profile_clean_rows
 from tasks.transformation.originals import with_originals
+from tasks.transformation.profile import profile_clean_rows
 from tasks.transformation.query import (
     FAILURES,
     OUTCOME,
@@ -255,11 +255,12 @@ class _Output:
             return Profile(rows=0)
         return profile_clean_rows(
             self._path,
-            self._spec.columns,
+            {**self.spec.columns, **self.spec.made_columns},
             self._path.parent,
             memory_bytes=memory_bytes,
             deadline_seconds=deadline_seconds,
         )
+
     def _judged_by(
         self, clean: pa.RecordBatch, failures: Mapping[int, tuple[str, str]], severity: Severity
     ) -> pa.RecordBatch:

@@ -130,7 +130,7 @@ CREATE TABLE IF NOT EXISTS etl.source_hosts (
 COMMENT ON TABLE etl.source_hosts IS 'Circuit breakers and rate limits of the hosts of APIs, for all processes.';
 
 CREATE TABLE IF NOT EXISTS etl.profiles (
-    load_id     bigint PRIMARY KEY REFERENCES etl.loads,
+    load_id     bigint PRIMARY KEY REFERENCES etl.loads ON DELETE CASCADE,
     dataset     text NOT NULL,
     at          timestamptz NOT NULL,
     lag_seconds double precision,

@@ -82,7 +82,7 @@ def test_unusual_partition_is_not_published(pipeline: Pipeline) -> None:
         notes += [finding.severity for finding in pipeline.run(spec)[0].findings]
     assert notes == ["note"] * 5  # too short a history says so, and never fails
     write_day(pipeline.base, 6, 30)
-    with pytest.raises(GateFailed, match="volume is usually [0-9]+–[0-9]+, today 30") as caught:
+    with pytest.raises(GateFailed, match=r"volume is usually [0-9]+–[0-9]+, today 30") as caught:
         pipeline.run(spec)
     assert [finding.metric for finding in caught.value.findings] == ["volume"]
     assert len(caught.value.findings[0].history) == 6
