@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test lint schema lock bench-ingestion bench-objects clean
+.PHONY: help setup demo up test lint schema lock bench-ingestion bench-objects bench-transformation clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +61,11 @@ bench-ingestion: $(READY)  ## measure extraction beside pandas and dlt, about te
 
 bench-objects: $(READY)  ## measure planning 100,000 objects, and small ones beside a large one
 	@$(BIN)/python -m benchmarks.objects
+
+bench-transformation: $(READY)  ## measure transformation beside pandas and Polars, about ten minutes
+	@test -x .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers
+	@.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
+	@$(BIN)/python -m benchmarks.transformation
 
 clean:  ## remove the installation and everything the demo made
 	@rm -rf $(VENV) .venv-peers .local

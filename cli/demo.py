@@ -82,7 +82,9 @@ class _Facts:
         from tasks.quarantine import read_refused
 
         engine, lake = connections.warehouse(), connections.lake()
-        self.status: Sequence[DatasetStatus] = status(engine)
+        self.status: Sequence[DatasetStatus] = [
+            entry for entry in status(engine) if entry.dataset in DATASETS
+        ]
         self.checks: Sequence[Check] = [
             check
             for name in DATASETS

@@ -6,7 +6,8 @@ transformation is repeated when, and only when, what it looks up has changed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pyarrow as pa
@@ -82,7 +83,8 @@ def snapshot_table(
             kinds = {column: declared[column] for column in columns}
             batches = _batches(connection, query, schema, name, kinds)
             path = scratch / f"lookup-{name}.parquet"
-            return store_sorted(lake, name, batches, schema, looked_up.key, path)
+            with closing(batches):
+                return store_sorted(lake, name, batches, schema, looked_up.key, path)
         finally:
             pooled.rollback()
             pooled.close()
@@ -107,7 +109,7 @@ def _batches(
     schema: pa.Schema,
     name: str,
     kinds: Mapping[str, ColumnSpec],
-) -> Iterator[pa.RecordBatch]:
+) -> Generator[pa.RecordBatch, None, None]:
     with connection.cursor(name="lookup_snapshot") as cursor:
         cursor.execute(query)
         while fetched := cursor.fetchmany(FETCH_ROWS):

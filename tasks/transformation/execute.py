@@ -43,13 +43,15 @@ from tasks.transformation.query import (
 from tasks.transformation.session import column_types, duckdb_session, stream
 from tasks.transformation.severity import WarningCounts, first_failure
 from tasks.transformation.user_code import code_digest, load_object, load_schema
-from tasks.transformation.validate import pandera_failures, pandera_schema
+from tasks.transformation.validate import pandera_failures, pandera_schema, unproven
 from tasks.transformation.widening import widened_columns
 
 STAGE: Final = "transformation"
 STAGE_VERSION = "2"
 """Raised whenever this code would make other rows of the same input."""
 BATCH_ROWS = 50_000
+BATCH_BYTES = 48 << 20
+"""What a few batches take while they are checked and written; the query is given the rest."""
 
 log = structlog.get_logger("dpp.transformation")
 
@@ -90,7 +92,7 @@ def transform_partition(
         snapshots: Rows of the datasets that are looked up.
         lake: Where the raw files are and the result goes.
         scratch: Folder for spilled data and unfinished files.
-        memory_bytes: Hard limit of DuckDB's buffers.
+        memory_bytes: What the rows may take of memory, beside the program itself.
         deadline_seconds: Seconds after which the query is interrupted.
         protection: Protects the columns marked ``pii`` of refused rows.
 
@@ -162,6 +164,7 @@ def _run(
     }
     _check_names(spec, raw_files)
     files = [*raw_files, *lookup_files.values()]
+    memory_bytes -= min(BATCH_BYTES, memory_bytes // 5)
     with duckdb_session(files, scratch, memory_bytes, deadline_seconds) as connection:
         types = column_types(connection, raw_files)
         raw_types = {name: kind for name, kind in types.items() if name not in PROVENANCE}
@@ -235,7 +238,8 @@ class _Output:
         if self._custom is not None:
             clean = run_custom(self.spec, self._custom, query.columns, clean)
         if self._schema is not None:
-            clean = self._judged_by(clean, pandera_failures(self._schema, clean), "quarantine")
+            failures = pandera_failures(self._schema, unproven(self._schema, clean))
+            clean = self._judged_by(clean, failures, "quarantine")
         if self._user_schema is not None and self.spec.user_schema is not None:
             failures = pandera_failures(self._user_schema, clean)
             clean = self._judged_by(clean, failures, self.spec.user_schema.severity)
@@ -244,7 +248,13 @@ class _Output:
             return
         if self._writer is None:
             self._writer = self._open.enter_context(
-                pq.ParquetWriter(self._path, clean.schema, compression="zstd", compression_level=1)
+                pq.ParquetWriter(
+                    self._path,
+                    clean.schema,
+                    compression="zstd",
+                    compression_level=1,
+                    write_statistics=False,  # every row is read once, by the load: nothing to skip
+                )
             )
         self._writer.write_batch(clean)
         self._rows += clean.num_rows

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -81,8 +82,21 @@ def _kind(error: duckdb.Error) -> str:
 def stream(
     connection: duckdb.DuckDBPyConnection, sql: str, rows_per_batch: int
 ) -> Iterator[pa.RecordBatch]:
-    """Run a query and yield its result in record batches, never whole."""
-    yield from connection.sql(sql).to_arrow_reader(rows_per_batch)
+    """Run a query and yield its result in record batches, never whole.
+
+    One batch is made ahead, in a thread, while the caller works on the one before it. Until the end
+    of the result the session is not free for another query.
+    """
+    reader = connection.sql(sql).to_arrow_reader(rows_per_batch)
+    with ThreadPoolExecutor(1, "query") as thread:
+        try:
+            following = thread.submit(next, reader, None)
+            while (batch := following.result()) is not None:
+                following = thread.submit(next, reader, None)
+                yield batch
+        except BaseException:
+            connection.interrupt()  # else leaving would wait for a batch that nobody wants
+            raise
 
 
 def column_types(connection: duckdb.DuckDBPyConnection, files: Sequence[str]) -> dict[str, str]:

@@ -161,8 +161,9 @@ def pandera_schema(spec: DatasetSpec) -> pandera.DataFrameSchema | None:
     """Return the schema that clean rows must satisfy, None if the dataset declares no rule."""
     columns = {
         name: pandera.Column(
-            checks=_pandera_checks(column.checks),
+            checks=_pandera_checks(column),
             nullable=_may_be_null(spec, name, column),
+            required=False,  # see unproven
         )
         for name, column in (spec.columns | spec.made_columns).items()
         if not _may_be_null(spec, name, column) or column.checks != Checks()
@@ -174,12 +175,13 @@ def _may_be_null(spec: DatasetSpec, name: str, column: ColumnSpec) -> bool:
     return column.nullable and name not in spec.required_columns
 
 
-def _pandera_checks(checks: Checks) -> list[pandera.Check]:
+def _pandera_checks(column: ColumnSpec) -> list[pandera.Check]:
     made: list[pandera.Check] = []
+    checks = column.checks
     if checks.severity == "warn":
         return made  # the rows that break them go on
     if checks.between:
-        low, high = (Decimal(str(bound)) for bound in checks.between)
+        low, high = (_bound(bound, column) for bound in checks.between)
         made.append(pandera.Check.in_range(low, high, name="between"))
     if checks.one_of:
         made.append(pandera.Check.isin(list(checks.one_of), name="one_of"))
@@ -190,11 +192,31 @@ def _pandera_checks(checks: Checks) -> list[pandera.Check]:
     return made
 
 
+def _bound(bound: float, column: ColumnSpec) -> Decimal | int:
+    """Return a bound as its column has numbers: compared with another kind, all would be cast."""
+    exact = Decimal(str(bound))
+    return int(exact) if is_integer(column.type) and exact == int(exact) else exact
+
+
+def unproven(schema: pandera.DataFrameSchema, batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Return the columns that a schema of ``pandera_schema`` has to look at.
+
+    Where nothing is asked but that no value is missing, and none is, there is nothing to find.
+    """
+    names = [
+        name
+        for name, column in schema.columns.items()
+        if column.checks or batch.column(name).null_count
+    ]
+    return batch.select(names)
+
+
 def pandera_failures(
     schema: pandera.DataFrameSchema, batch: pa.RecordBatch
 ) -> dict[int, tuple[str, str]]:
     """Return row number → (check, column) for the rows of a batch that the schema refuses."""
-    names = [name for name in schema.columns if name in batch.schema.names]
+    # All that a row has: a check over whole rows needs columns that the schema does not list.
+    names = [name for name in batch.schema.names if not name.startswith("_")]
     frame = batch.select(names).to_pandas(types_mapper=pd.ArrowDtype)
     try:
         schema.validate(frame, lazy=True)
