@@ -105,8 +105,8 @@ def with_progress(work: Callable[[], RunReport]) -> RunReport:
 def show_report(report: RunReport) -> None:
     """Print a run's report."""
     console.print(report_table(report))
-    for line in remark_lines(report):
-        console.print(f"[yellow]![/] {escape(line)}", highlight=False)
+    for remark in remark_lines(report):
+        console.print(f"[yellow]![/] {escape(remark)}", highlight=False)
     for line in equation_lines(report):
         console.print(line)
     for words in failure_lines(report):

@@ -67,7 +67,9 @@ def usual(
     if not seasonal:
         middles = dict.fromkeys(by_season, everything)
     deviations = [abs(value - middles[of]) for value, of in zip(values, seasons, strict=True)]
-    spent = len(set(middles.values()))  # each median brings its own values closer to itself
+    own = [of for of, some in by_season.items() if seasonal and len(some) >= MIN_OF_SEASON]
+    # Each median brings its own values closer to itself.
+    spent = len(own) + (len(own) < len(by_season))
     correction = math.sqrt(len(values) / max(len(values) - spent, 1))
     center = middles[season] if seasonal else everything
     scale = max(MAD_TO_SIGMA * median(deviations) * correction, floor(center), 1e-12)

@@ -16,7 +16,7 @@ TREES = 200
 FAR = 12.0
 """Deviations beyond it are all the same: far."""
 NAMED = 3
-MARGIN = 6.0
+MARGIN = 4.5
 """How far below the usual a score must be, in robust standard deviations."""
 SMALLEST_SPREAD = 0.01
 NEEDED_DEVIATION = 4.0
@@ -86,7 +86,7 @@ def judge(
     score = float(forest.score_samples([last])[0]) + 1
     middle = median(scores)
     spread = MAD_TO_SIGMA * median(abs(one - middle) for one in scores)
-    limit = min(middle - MARGIN * max(spread, SMALLEST_SPREAD), *scores)
+    limit = middle - MARGIN * max(spread, SMALLEST_SPREAD)
     if max(map(abs, last), default=0.0) < NEEDED_DEVIATION:
         limit = 0.0
     order = sorted(range(len(names)), key=lambda position: -abs(last[position]))

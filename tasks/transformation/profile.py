@@ -146,7 +146,7 @@ def _take_sample(
 ) -> int:
     """Put what quantiles and top values are taken from into a table; return its rows.
 
-    Whole vectors of rows are taken or left, which costs next to nothing; the seed makes it repeatable.
+    Row by row, because neighbours are often alike; the seed makes it repeatable.
     """
     selected = []
     for name, kind in kinds.items():
@@ -157,7 +157,7 @@ def _take_sample(
             selected.append(f"{value} AS {identifier(name)}")
     if not selected or not rows:
         return 0
-    share = f" USING SAMPLE {100 * SAMPLE_ROWS / rows:.6f}% (system, 1)"
+    share = f" USING SAMPLE {100 * SAMPLE_ROWS / rows:.6f}% (bernoulli, 1)"
     limit = share if rows > 2 * SAMPLE_ROWS else ""
     connection.execute(
         f"CREATE TEMP TABLE sample AS SELECT {', '.join(selected)} FROM (FROM {source}{limit})"
