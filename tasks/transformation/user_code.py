@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import importlib.util
 import sys
+import threading
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,6 +16,9 @@ import pandera.pandas as pandera
 from tasks.environments import project_root
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ConfigError
+
+# Partitions run side by side, and a module is known before all of it has been executed.
+_IMPORTING = threading.RLock()
 
 
 def load_object(spec: DatasetSpec, key: str, reference: str) -> Any:
@@ -31,7 +35,8 @@ def load_object(spec: DatasetSpec, key: str, reference: str) -> Any:
     module_name, _, name = reference.partition(":")
     where = f"{spec.name}: {key}: {reference}"
     try:
-        module = _module(module_name)
+        with _IMPORTING:
+            module = _module(module_name)
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"{where}: there is no module {error.name}; looked for {_path(module_name)}"
@@ -53,7 +58,8 @@ def load_schema(spec: DatasetSpec) -> pandera.DataFrameSchema | None:
         return None
     found = load_object(spec, "validate", spec.user_schema.schema_)
     if isinstance(found, type) and issubclass(found, pandera.DataFrameModel):
-        return found.to_schema()
+        with _IMPORTING:  # pandera keeps what it makes of a class
+            return found.to_schema()
     if isinstance(found, pandera.DataFrameSchema):
         return found
     raise ConfigError(
