@@ -187,10 +187,13 @@ def _transaction(
         columns = target_columns(spec, load.lookups, manifest.columns_added, manifest.column_types)
         deletes_up_to = load.partition.deletes_up_to
         findings: tuple[Finding, ...] = ()
+        # Neither a comparison of keys nor a few rows that are replayed say what is usual.
+        described = deletes_up_to is None and not replay_of(load.partition)
         if deletes_up_to is None:
             has_rows = _stage(cursor, paths, load, columns, on_step)
             _check_gates(cursor, load, has_rows=has_rows)
-            findings = check_history(cursor, spec, load.partition, manifest)
+            if described:
+                findings = check_history(cursor, spec, load.partition, manifest)
         else:
             key = [column for column in columns if column.name in spec.key]
             has_rows = _stage(cursor, paths, load, key, on_step)
@@ -239,7 +242,7 @@ def _transaction(
         record_changes(cursor, spec, load_id, table.changes)
         on_step("ledger_written")
         ledger.insert_quarantine(cursor, load_id, manifest)
-        if deletes_up_to is None:  # a comparison of keys has no rows to describe
+        if described:
             insert_profile(cursor, load_id, spec, manifest, findings)
         mark_replayed(cursor, load.partition, load_id, load.run)
         on_step("quarantine_written")

@@ -13,6 +13,7 @@ from blocks.lake import Lake
 from tasks.loading.ledger import session
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import GateFailed
+from tasks.model.replay import ReplayRequest
 from tests.integration.loading.support import make_spec
 from tests.pipeline import Pipeline
 
@@ -106,3 +107,19 @@ def test_empty_partition_has_a_profile(pipeline: Pipeline) -> None:
     (pipeline.base / "empty.csv").write_text("id,seen,name,price\n")
     pipeline.run(spec_of())
     assert [row[0] for row in stored(pipeline.engine)] == [0]
+
+
+def test_replayed_rows_are_no_history(pipeline: Pipeline) -> None:
+    """A few corrected rows say nothing about what is usual, and are not judged by it."""
+    spec = spec_of(anomaly=ANOMALY)
+    for day in range(6):
+        write_day(pipeline.base, day, 90 + day)
+        if day == 5:
+            with (pipeline.base / "005.csv").open("a") as file:
+                file.write("x,2026-01-06T00:00:00+00:00,n1,1.50\n")
+        pipeline.run(spec)
+    assert len(stored(pipeline.engine)) == 6
+    (receipt,) = pipeline.replay(spec, ReplayRequest())
+    assert receipt.counts.quarantined == 1
+    assert receipt.findings == ()
+    assert len(stored(pipeline.engine)) == 6
