@@ -66,6 +66,8 @@ def transform_with_ours(job: dict[str, Any], out: Path, budget: int) -> dict[str
         rows_read=job["rows"],
         rows_deduplicated=0,
         rows_quarantined=0,
+        quarantine=(),
+        reasons=(),
         created_at=datetime.now(UTC),
         seconds=0,
     )
@@ -101,8 +103,8 @@ def measure(contender: str, job: dict[str, Any], out: Path, peers: str) -> dict[
         command = [peers, script, contender, described, str(out)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        ended = done.stderr.strip().splitlines()[-1:] or [f"ended with {done.returncode}"]
-        return {"failed": ended[0]}
+        ended = done.stderr.strip() or f"ended with {done.returncode}"
+        return {"failed": ended[-300:]}
     found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     return found
 
@@ -179,7 +181,9 @@ def main() -> None:
                 continue
             with console.status(contender):
                 found[contender] = measure(contender, job, folder / str(number), given.peers)
-            if number and "failed" not in found[contender] and "ours" in found:
+            console.print(f"[dim]{contender}: {found[contender]}[/]")
+            ours = found.get("ours", {"failed": ""})
+            if number and "failed" not in found[contender] and "failed" not in ours:
                 apart = differences(folder / "0", folder / str(number))
                 refused = found[contender]["refused"] - found["ours"]["refused"]
                 console.print(
