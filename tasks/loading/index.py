@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-import time
 from typing import Any
 
 import structlog
 from psycopg2 import sql
-from psycopg2.extensions import connection as Connection  # noqa: N812 - a class in lower case
-from psycopg2.extensions import cursor as Cursor  # noqa: N812
 from sqlalchemy import Engine
 
+from tasks.loading.build import build_index
 from tasks.loading.ledger import session
-from tasks.loading.queries import query
-from tasks.loading.schema import SEARCH, searched_text, target
-from tasks.model.classify import classify
-from tasks.model.columns import MAX_IDENTIFIER_BYTES
+from tasks.loading.schema import SEARCH, TableIndex, searched_text, target
 from tasks.model.dataset import DatasetSpec
-from tasks.model.errors import ConfigError, PipelineError, WarehouseUnavailable
-from tasks.model.load import SearchIndex
+from tasks.model.errors import ConfigError, PipelineError
+from tasks.model.names import name_beside
 
 EXTENSION_SCHEMA = "public"
-TURN_SECONDS = 3600
-ASK_AGAIN_SECONDS = 0.2
 SIMILAR_ENOUGH = "0.4"
 """PostgreSQL's default of 0.6 does not find 'francisco' when 'fransisco' is typed (0.54)."""
 log = structlog.get_logger("dpp.loading")
@@ -44,41 +36,39 @@ def build_search_index(engine: Engine, spec: DatasetSpec) -> list[str]:
         return []
     _ensure_trigrams(engine)
     built = []
-    for name, definition in _definitions(spec, spec.load.index).items():
-        if _build(engine, spec, name, definition):
-            built.append(name)
-            log.info("index.built", index=name)
+    for index in search_indexes(spec):
+        if build_index(engine, spec, index):
+            built.append(index.name)
+            log.info("index.built", index=index.name)
     return built
 
 
-def index_name(spec: DatasetSpec, suffix: str) -> str:
-    """Return the name of an index of a dataset's table, within PostgreSQL's 63 bytes."""
-    name = f"{spec.table_name}_{suffix}"
-    if len(name) <= MAX_IDENTIFIER_BYTES:
-        return name
-    # Cut, two tables whose names begin alike would share an index, and the second have none.
-    suffix = f"{hashlib.sha256(spec.table_name.encode()).hexdigest()[:8]}_{suffix}"
-    return f"{spec.table_name[: MAX_IDENTIFIER_BYTES - len(suffix) - 1]}_{suffix}"
+def search_indexes(spec: DatasetSpec) -> list[TableIndex]:
+    """Return the indexes of the search, none if the dataset declares none."""
+    if spec.load.index is None:
+        return []
+    words = sql.SQL("gin ({})").format(sql.Identifier(SEARCH))
+    trigrams = sql.SQL("gin (({}) {})").format(
+        searched_text(spec.load.index.search), sql.Identifier(EXTENSION_SCHEMA, "gin_trgm_ops")
+    )
+    return [
+        TableIndex(name_beside(spec.table_name, "search"), words),
+        TableIndex(name_beside(spec.table_name, "trigram"), trigrams),
+    ]
 
 
-def _definitions(spec: DatasetSpec, index: SearchIndex) -> dict[str, sql.Composed]:
-    return {
-        index_name(spec, "search"): sql.SQL("gin ({})").format(sql.Identifier(SEARCH)),
-        index_name(spec, "trigram"): sql.SQL("gin (({}) {})").format(
-            searched_text(index.search), sql.Identifier(EXTENSION_SCHEMA, "gin_trgm_ops")
-        ),
-    }
+def create_trigrams() -> sql.Composed:
+    """Return the DDL of the extension that the search needs."""
+    return sql.SQL("CREATE EXTENSION IF NOT EXISTS pg_trgm SCHEMA {}").format(
+        sql.Identifier(EXTENSION_SCHEMA)
+    )
 
 
 def _ensure_trigrams(engine: Engine) -> None:
     try:
         with session(engine) as connection, connection.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended('etl:pg_trgm', 0))")
-            cursor.execute(
-                sql.SQL("CREATE EXTENSION IF NOT EXISTS pg_trgm SCHEMA {}").format(
-                    sql.Identifier(EXTENSION_SCHEMA)
-                )
-            )
+            cursor.execute(create_trigrams())
     except PipelineError as error:
         if error.exit_code == ConfigError.exit_code or "pg_trgm" not in error.message:
             raise
@@ -86,62 +76,6 @@ def _ensure_trigrams(engine: Engine) -> None:
             f"the search index needs PostgreSQL's extension pg_trgm: {error.message}",
             "have an administrator run CREATE EXTENSION pg_trgm SCHEMA public",
         ) from None
-
-
-def _build(engine: Engine, spec: DatasetSpec, name: str, definition: sql.Composed) -> bool:
-    try:
-        pooled = engine.raw_connection()
-    except Exception as error:
-        raise classify(error) from None
-    connection: Connection = pooled.dbapi_connection  # type: ignore[assignment]
-    try:
-        connection.autocommit = True  # CONCURRENTLY works outside of transactions only
-        with connection.cursor() as cursor:
-            return _build_alone(cursor, spec, name, definition)
-    except Exception as error:
-        raise classify(error) from None
-    finally:
-        pooled.invalidate()  # its settings and its lock go with it
-        pooled.close()
-
-
-def _build_alone(cursor: Cursor, spec: DatasetSpec, name: str, definition: sql.Composed) -> bool:
-    """Build an index unless it is there."""
-    index = f"{spec.schema_name}.{name}"
-    # Building waits for every older transaction of the database, other datasets' loads included.
-    cursor.execute("SET lock_timeout = 0")
-    _wait_for_other_builds(cursor)
-    cursor.execute(query("index_is_valid"), {"index": index})
-    row = cursor.fetchone()
-    if row and row[0]:
-        return False
-    if row:
-        cursor.execute(
-            sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(
-                sql.Identifier(spec.schema_name, name)
-            )
-        )
-    cursor.execute(
-        sql.SQL("CREATE INDEX CONCURRENTLY IF NOT EXISTS {} ON {} USING {}").format(
-            sql.Identifier(name), target(spec), definition
-        )
-    )
-    cursor.execute(sql.SQL("ANALYZE {}").format(target(spec)))
-    return True
-
-
-def _wait_for_other_builds(cursor: Cursor) -> None:
-    """Make this the only build of the database: two at once wait for each other, and deadlock.
-
-    By asking again and again: one long statement that waits is a transaction that a build waits for.
-    """
-    deadline = time.monotonic() + TURN_SECONDS
-    while time.monotonic() < deadline:
-        cursor.execute("SELECT pg_try_advisory_lock(hashtextextended('etl:index', 0))")
-        if cursor.fetchone() == (True,):
-            return
-        time.sleep(ASK_AGAIN_SECONDS)
-    raise WarehouseUnavailable(f"warehouse: no turn to build an index within {TURN_SECONDS} s")
 
 
 def search(engine: Engine, spec: DatasetSpec, text: str, limit: int = 20) -> list[dict[str, Any]]:

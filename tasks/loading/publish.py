@@ -25,6 +25,7 @@ from tasks.loading.evolution import prepare_target
 from tasks.loading.job import Load, OnStep
 from tasks.loading.modes.publication import statements_of
 from tasks.loading.modes.statements import Statement
+from tasks.loading.partitions import prepare_partitions
 from tasks.loading.profiles import check_history
 from tasks.loading.queries import query
 from tasks.loading.schema import TargetColumn, ensure_schema
@@ -137,6 +138,8 @@ def _transaction(
         check_fence(cursor, load)
         on_step("checked")
         table = prepare_target(cursor, load.spec, load.columns)
+        if not load.compares_keys:
+            prepare_partitions(cursor, load.spec, table.columns, has_rows=has_rows)
         on_step("evolved")
         load_id = ledger.next_load_id(cursor)
         changes = Changes()

@@ -80,7 +80,7 @@ def _later(point: datetime, every: str, count: int) -> datetime | None:
 
 def oldest_kept(now: datetime, kept: Retention) -> datetime:
     """Return the time from which on rows are kept."""
-    return _later(now, kept.period, -kept.count) or datetime.min  # noqa: DTZ901 - naive, as all here
+    return _later(now, kept.period, -kept.count) or datetime.min
 
 
 def bounded(text: str, *, numbers: bool) -> Range | None:
@@ -102,11 +102,11 @@ def read_point(text: str, *, numbers: bool) -> Point:
     if numbers:
         return int(text)
     if text.endswith("BC") or text == "-infinity":
-        return datetime.min  # noqa: DTZ901
+        return datetime.min
     try:
         return datetime.fromisoformat(text).replace(tzinfo=None)
     except ValueError:
-        return datetime.max  # noqa: DTZ901
+        return datetime.max
 
 
 def gaps(wanted: Range, there: Iterable[Range]) -> list[Range]:
@@ -141,14 +141,14 @@ def missing_ranges(
     Args:
         by: What the dataset file says.
         points: A value of each period that there are rows for.
-        now: From where to look ahead; None to look ahead from the last range.
+        now: From where to look ahead; None to look ahead from the largest of the values.
         there: The ranges that are there.
     """
     wanted = [period_of(point, by.every) for point in points]
     if now is None:
-        ends = [one.upper for one in (*there, *wanted) if one.upper is not None]
+        ends = [one.upper for one in wanted if one.upper is not None]
         if ends and by.ahead:
-            wanted += periods_ahead(max(ends), by.every, by.ahead - 1)  # type: ignore[type-var]
+            wanted += periods_ahead(max(ends), by.every, by.ahead - 1)
     else:
         wanted += periods_ahead(now, by.every, by.ahead)
     made: list[Range] = []
@@ -176,7 +176,7 @@ def range_suffix(one: Range, every: Period | int) -> str:
     """Return what is added to the name of the table for the name of a partition."""
     point = one.lower
     if point is None:
-        point = datetime.min if isinstance(every, str) else -1  # noqa: DTZ901
+        point = datetime.min if isinstance(every, str) else -1
     if one == period_of(point, every):
         return f"p{_label(point, every)}"
     lower = "min" if one.lower is None else _label(one.lower, "day")

@@ -19,6 +19,8 @@ from tasks.model.column_types import ColumnType, decimal_digits, is_integer, is_
 from tasks.model.units import Unit
 
 MAX_IDENTIFIER_BYTES = 63
+SYSTEM_COLUMNS = frozenset(["cmax", "cmin", "ctid", "tableoid", "xmax", "xmin"])
+"""Names that no column of a table of PostgreSQL can have."""
 _IDENTIFIER = re.compile(r"[a-z][a-z0-9_]*")
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from tasks.model.anomaly import Anomaly
-from tasks.model.columns import ColumnSpec, Identifier, Strict, _identifier
+from tasks.model.columns import SYSTEM_COLUMNS, ColumnSpec, Identifier, Strict, _identifier
 from tasks.model.contract import Contract
 from tasks.model.database_source import DatabaseSource
 from tasks.model.derive import DerivedColumn
@@ -20,6 +20,7 @@ from tasks.model.lookup import Lookup
 from tasks.model.rest_source import RestSource
 from tasks.model.rules import Custom, Order, Reference, RowRule, UserSchema, ordered_column
 from tasks.model.source import Source
+from tasks.model.table import check_indexes, check_partitions
 
 RESERVED_PREFIX = "_"
 
@@ -117,9 +118,7 @@ class DatasetSpec(Strict):
 
     @model_validator(mode="after")
     def _parts_fit_together(self) -> Self:
-        for name in self.columns:
-            if name.startswith(RESERVED_PREFIX):
-                raise ValueError(f"column {name!r}: names with a leading '_' belong to the product")
+        self._check_names()
         self._require_columns("key", self.key)
         if self.cursor:
             self._require_columns("cursor", (self.cursor,))
@@ -136,9 +135,22 @@ class DatasetSpec(Strict):
             if isinstance(gate, NullRate):
                 self._require_columns("gate null_rate", tuple(gate.null_rate), also=taken)
         self._check_anomaly(self.quality.anomaly)
+        self._check_table(taken)
+        return self
+
+    def _check_names(self) -> None:
+        for name in self.all_columns:
+            if name.startswith(RESERVED_PREFIX):
+                raise ValueError(f"column {name!r}: names with a leading '_' belong to the product")
+            if name in SYSTEM_COLUMNS:
+                raise ValueError(f"column {name!r}: every table of PostgreSQL has a hidden {name}")
+
+    def _check_table(self, taken: list[str]) -> None:
         if self.load.index:
             self._check_search(self.load.index, taken)
-        return self
+        check_indexes(self.load.indexes, self.all_columns)
+        if by := self.load.partition_by:
+            check_partitions(by, self.load.mode, self.key, self.columns, self.load.indexes)
 
     def _check_repeats(self, source: RestSource) -> None:
         why = source.repeats_records
@@ -270,6 +282,11 @@ class DatasetSpec(Strict):
         return {**self.derive, **self.custom_columns}
 
     @property
+    def all_columns(self) -> tuple[str, ...]:
+        """Names of all columns that the dataset file gives the table."""
+        return (*self.columns, *self.made_columns, *self.taken_columns)
+
+    @property
     def source_key(self) -> tuple[str, ...]:
         """Names of the key's columns in the source."""
         return tuple(self.columns[name].source or name for name in self.key)
@@ -297,11 +314,14 @@ class DatasetSpec(Strict):
     def config_hash(self) -> str:
         """SHA-256 of everything that decides how a row is transformed and loaded.
 
-        Texts for people, the schedule and the learned checks are left out: changing them loads
-        nothing again.
+        Texts for people, the schedule, the learned checks, and what only the table has are left out:
+        changing them loads nothing again.
         """
         for_people = {"description": True, "owner": True, "schedule": True}
-        content = self.model_dump(mode="json", exclude={**for_people, "quality": {"anomaly"}})
+        of_the_table = {"load": {"indexes", "grants", "partition_by"}}
+        content = self.model_dump(
+            mode="json", exclude={**for_people, **of_the_table, "quality": {"anomaly"}}
+        )
         return hashlib.sha256(canonical_json(content)).hexdigest()
 
 

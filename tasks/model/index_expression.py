@@ -20,10 +20,9 @@ _TOKEN = re.compile(
 _WORDS = frozenset(["and", "or", "not", "is", "null", "in", "like", "true", "false", "between"])
 _SYNTAX = frozenset(["coalesce", "nullif", "greatest", "least"])
 """What looks like a function and is none: quoted, PostgreSQL would not find it."""
-_TYPES = frozenset(
-    ["bigint", "boolean", "date", "integer", "jsonb", "numeric", "smallint", "text", "time"]
-    + ["timestamp", "uuid", "bytea", "interval"]
-)
+_NUMBERS = ("bigint", "integer", "numeric", "smallint")
+_TIMES = ("date", "interval", "time", "timestamp")
+_TYPES = frozenset([*_NUMBERS, *_TIMES, "boolean", "bytea", "jsonb", "text", "uuid"])
 _PLAIN = re.compile(r"[a-z_][a-z0-9_]*")
 
 
@@ -86,14 +85,16 @@ def _tokens(text: str) -> Iterator[tuple[str, str]]:
         position = match.end()
 
 
-def _check_parentheses(text: str, tokens: list[str]) -> None:
+def _check_parentheses(text: str, marks: list[str]) -> None:
     depth = 0
-    for token in tokens:
-        depth += (token == "(") - (token == ")")
-        if depth < 0:
+    for mark in marks:
+        depth += (mark == "(") - (mark == ")")
+        if depth < 0 or (mark == "," and not depth):
             break
-    if depth:
-        raise ValueError(f"{text!r}: the parentheses do not match")
+    else:
+        if not depth:
+            return
+    raise ValueError(f"{text!r} is not one expression with matching parentheses")
 
 
 def _name(text: str, name: str, known: Collection[str], *, called: bool, after_cast: bool) -> str:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from tasks.model.columns import Identifier, Strict, _identifier
+from tasks.model.table import Grants, IndexSpec, PartitionBy
 
 
 class SearchIndex(Strict):
@@ -24,6 +25,8 @@ def _table_name(name: str) -> str:
         _identifier(part)
     if parts[0] == "etl":
         raise ValueError("schema 'etl' belongs to the ledger; choose another")
+    if parts[0] == "information_schema" or parts[0].startswith("pg_"):
+        raise ValueError(f"schema {parts[0]!r} belongs to PostgreSQL; choose another")
     return name
 
 
@@ -32,6 +35,13 @@ class LoadTarget(Strict):
 
     table: Annotated[str, AfterValidator(_table_name)] = Field(description="schema.table")
     index: SearchIndex | None = None
+    indexes: tuple[IndexSpec, ...] = Field((), description="Indexes beside that of the key.")
+    grants: Grants | None = Field(
+        None, description="What roles may do with the table, e.g. {reporting: [select]}."
+    )
+    partition_by: PartitionBy | None = Field(
+        None, description="Cut the table into partitions by ranges of a column."
+    )
 
 
 class AppendLoad(LoadTarget):

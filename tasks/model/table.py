@@ -106,7 +106,7 @@ class PartitionBy(Strict):
             return None
         match = _RETENTION.fullmatch(self.retention)
         assert match is not None, "the field is validated"
-        return Retention(count=int(match[1]), period=match[2])  # type: ignore[arg-type]
+        return Retention(count=int(match[1]), period=match[2])
 
 
 def check_indexes(indexes: Sequence[IndexSpec], known: Sequence[str]) -> None:

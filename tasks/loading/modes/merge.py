@@ -13,6 +13,7 @@ from tasks.loading.modes.statements import (
     insert_staged,
     listed,
     listed_of,
+    returning_new,
 )
 from tasks.loading.schema import LOAD_ID, TargetColumn
 from tasks.model.dataset import DatasetSpec
@@ -27,9 +28,9 @@ def merge_statements(
     merged = (
         insert_staged(spec, columns, load_id, spec.key)
         + on_conflict(spec, names)
-        + sql.SQL(" RETURNING t.xmax = 0 AS is_new")
+        + returning_new(spec)
     )
-    return [Statement(counted_new(merged), INSERTED_UPDATED)]
+    return [Statement(counted_new(spec, merged), INSERTED_UPDATED)]
 
 
 def on_conflict(spec: DatasetSpec, names: Sequence[str]) -> sql.Composed:
