@@ -15,14 +15,17 @@ from tasks.model.anomaly import Finding
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import GateFailed
 from tasks.model.profile import Profile
-from tasks.model.run import Manifest, Partition, Value
+from tasks.model.run import Manifest, Partition, Purpose, Value
 from tasks.quality.detect import Observation, judge, observe
 
 
 def check_history(
-    cursor: Cursor, spec: DatasetSpec, partition: Partition, manifest: Manifest
+    engine: Engine, spec: DatasetSpec, partition: Partition, manifest: Manifest, purpose: Purpose
 ) -> tuple[Finding, ...]:
-    """Judge a partition by those before it, if the dataset file asks for it.
+    """Judge a partition by what was loaded when its run began, if the dataset file asks for it.
+
+    Partitions of one run are no history of each other: they are loaded side by side, and what is
+    found must not depend on which of them is first. Nothing is locked meanwhile.
 
     Returns:
         What is unusual about it.
@@ -34,19 +37,7 @@ def check_history(
     if anomaly is None or manifest.profile is None:
         return ()
     today = observe(anomaly, manifest.profile, manifest.created_at)
-    cursor.execute(
-        query("profile_history"),
-        {
-            "dataset": spec.name,
-            "fingerprint": partition.fingerprint,
-            "before": datetime.fromtimestamp(today.at, UTC),
-            "most": anomaly.history,
-        },
-    )
-    history = [
-        Observation(row[0].timestamp(), row[1], Profile.model_validate(row[2])) for row in cursor
-    ]
-    findings = judge(anomaly, history, today)
+    findings = judge(anomaly, _history(engine, spec, partition, today, purpose), today)
     failed = [finding for finding in findings if finding.severity == "fail"]
     if failed:
         error = GateFailed(
@@ -57,6 +48,26 @@ def check_history(
         error.findings = tuple(failed)
         raise error
     return findings
+
+
+def _history(
+    engine: Engine, spec: DatasetSpec, partition: Partition, today: Observation, purpose: Purpose
+) -> list[Observation]:
+    assert spec.quality.anomaly is not None
+    asked = {
+        "dataset": spec.name,
+        "fingerprint": partition.fingerprint,
+        "purpose": purpose,
+        "before": datetime.fromtimestamp(today.at, UTC),
+        "most": spec.quality.anomaly.history,
+    }
+    with session(engine, read_only=True) as connection, connection.cursor() as cursor:
+        cursor.execute(query("profile_history"), asked)
+        rows = cursor.fetchall()
+    return [
+        Observation(at.timestamp(), lag, Profile.model_validate(profile))
+        for at, lag, profile in rows
+    ]
 
 
 def insert_profile(

@@ -85,6 +85,11 @@ class Load:
     code_version: str
     purpose: Purpose = "run"
 
+    @property
+    def has_profile(self) -> bool:
+        """Neither a comparison of keys nor a few rows that are replayed say what is usual."""
+        return self.partition.deletes_up_to is None and not replay_of(self.partition)
+
 
 def load_partition(
     engine: Engine,
@@ -119,7 +124,13 @@ def load_partition(
             return receipt
     paths = _clean_files(lake, scratch, load.manifest)
     ensure_schema(engine, load.spec)
-    receipt = _publish(engine, paths, load, started, on_step)
+    # Before the transaction: a forest takes its time, and nobody shall wait for it.
+    findings = (
+        check_history(engine, load.spec, load.partition, load.manifest, load.purpose)
+        if load.has_profile
+        else ()
+    )
+    receipt = _publish(engine, paths, load, findings, started, on_step)
     if receipt.status is LoadStatus.LOADED:
         log.info(
             "loading.committed",
@@ -134,12 +145,17 @@ def load_partition(
 
 
 def _publish(
-    engine: Engine, paths: list[Path], load: Load, started: float, on_step: Callable[[str], None]
+    engine: Engine,
+    paths: list[Path],
+    load: Load,
+    findings: tuple[Finding, ...],
+    started: float,
+    on_step: Callable[[str], None],
 ) -> LoadReceipt:
     receipt: LoadReceipt | None = None
     try:
         with ledger.session(engine) as connection:
-            receipt = _transaction(connection, paths, load, started, on_step)
+            receipt = _transaction(connection, paths, load, findings, started, on_step)
             on_step("committing")
             commit(connection)
     except CommitUnknown:
@@ -173,6 +189,7 @@ def _transaction(
     connection: Connection,
     paths: list[Path],
     load: Load,
+    findings: tuple[Finding, ...],
     started: float,
     on_step: Callable[[str], None],
 ) -> LoadReceipt:
@@ -186,14 +203,9 @@ def _transaction(
         on_step("begun")
         columns = target_columns(spec, load.lookups, manifest.columns_added, manifest.column_types)
         deletes_up_to = load.partition.deletes_up_to
-        findings: tuple[Finding, ...] = ()
-        # Neither a comparison of keys nor a few rows that are replayed say what is usual.
-        described = deletes_up_to is None and not replay_of(load.partition)
         if deletes_up_to is None:
             has_rows = _stage(cursor, paths, load, columns, on_step)
             _check_gates(cursor, load, has_rows=has_rows)
-            if described:
-                findings = check_history(cursor, spec, load.partition, manifest)
         else:
             key = [column for column in columns if column.name in spec.key]
             has_rows = _stage(cursor, paths, load, key, on_step)
@@ -242,7 +254,7 @@ def _transaction(
         record_changes(cursor, spec, load_id, table.changes)
         on_step("ledger_written")
         ledger.insert_quarantine(cursor, load_id, manifest)
-        if described:
+        if load.has_profile:
             insert_profile(cursor, load_id, spec, manifest, findings)
         mark_replayed(cursor, load.partition, load_id, load.run)
         on_step("quarantine_written")
