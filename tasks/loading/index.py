@@ -17,8 +17,9 @@ from tasks.loading.queries import query
 from tasks.loading.schema import SEARCH, searched_text, target
 from tasks.model.classify import classify
 from tasks.model.columns import MAX_IDENTIFIER_BYTES
-from tasks.model.dataset import DatasetSpec, SearchIndex
+from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ConfigError, PipelineError, WarehouseUnavailable
+from tasks.model.load import SearchIndex
 
 EXTENSION_SCHEMA = "public"
 TURN_SECONDS = 3600

@@ -9,19 +9,18 @@ import psycopg2.extras
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class in lower case
 from sqlalchemy import Engine
 
+from tasks.loading.job import Load
 from tasks.loading.ledger import session
 from tasks.loading.queries import query
 from tasks.model.anomaly import Finding
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import GateFailed
 from tasks.model.profile import Profile
-from tasks.model.run import Manifest, Partition, Purpose, Value
+from tasks.model.run import Manifest, Value
 from tasks.quality.detect import Observation, judge, observe
 
 
-def check_history(
-    engine: Engine, spec: DatasetSpec, partition: Partition, manifest: Manifest, purpose: Purpose
-) -> tuple[Finding, ...]:
+def check_history(engine: Engine, load: Load) -> tuple[Finding, ...]:
     """Judge a partition by what was loaded when its run began, if the dataset file asks for it.
 
     Partitions of one run are no history of each other: they are loaded side by side, and what is
@@ -33,11 +32,11 @@ def check_history(
     Raises:
         GateFailed: It is, and the dataset file says ``action: fail``.
     """
-    anomaly = spec.quality.anomaly
-    if anomaly is None or manifest.profile is None:
+    spec, manifest, anomaly = load.spec, load.manifest, load.spec.quality.anomaly
+    if anomaly is None or manifest.profile is None or not load.is_described:
         return ()
     today = observe(anomaly, manifest.profile, manifest.created_at)
-    findings = judge(anomaly, _history(engine, spec, partition, today, purpose), today)
+    findings = judge(anomaly, _history(engine, load, today, anomaly.history), today)
     failed = [finding for finding in findings if finding.severity == "fail"]
     if failed:
         error = GateFailed(
@@ -50,16 +49,13 @@ def check_history(
     return findings
 
 
-def _history(
-    engine: Engine, spec: DatasetSpec, partition: Partition, today: Observation, purpose: Purpose
-) -> list[Observation]:
-    assert spec.quality.anomaly is not None
+def _history(engine: Engine, load: Load, today: Observation, most: int) -> list[Observation]:
     asked = {
-        "dataset": spec.name,
-        "fingerprint": partition.fingerprint,
-        "purpose": purpose,
+        "dataset": load.spec.name,
+        "fingerprint": load.partition.fingerprint,
+        "purpose": load.purpose,
         "before": datetime.fromtimestamp(today.at, UTC),
-        "most": spec.quality.anomaly.history,
+        "most": most,
     }
     with session(engine, read_only=True) as connection, connection.cursor() as cursor:
         cursor.execute(query("profile_history"), asked)
