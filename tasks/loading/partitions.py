@@ -248,10 +248,14 @@ def _staged_points(
 def period_begin(by: PartitionBy, value: sql.Composable, kind: str) -> sql.Composed:
     """Return SQL for the beginning of the period that a value is in."""
     if isinstance(by.every, int):
-        return sql.SQL("floor(({0})::numeric / {1}) * {1}").format(value, sql.Literal(by.every))
-    zone = " AT TIME ZONE 'UTC'" if kind == "timestamp with time zone" else ""
-    return sql.SQL("date_trunc({}, ({}){}::timestamp)").format(
-        sql.Literal(by.every), value, sql.SQL(zone)
+        # Division would round: a partition may have more numbers than a quotient has digits.
+        return sql.SQL("{0}::numeric - mod(mod({0}::numeric, {1}) + {1}, {1})").format(
+            sql.SQL("({})").format(value), sql.Literal(by.every)
+        )
+    zoned = kind == "timestamp with time zone"
+    naive = "({}) AT TIME ZONE 'UTC'" if zoned else "({})::timestamp"
+    return sql.SQL("date_trunc({}, {})").format(
+        sql.Literal(by.every), sql.SQL(naive).format(value)
     )
 
 

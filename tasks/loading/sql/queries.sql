@@ -295,3 +295,16 @@ SELECT to_regclass(%(name)s) IS NOT NULL;
 SELECT attname FROM pg_attribute
 WHERE attrelid = to_regclass(%(table)s) AND attnum > 0 AND NOT attisdropped AND attgenerated = ''
 ORDER BY attnum;
+
+-- name: insert_retention
+-- What was dropped because it was too old; it commits with that.
+INSERT INTO etl.retention (
+    dataset, target, partition_name, range_from, range_to, rows, rows_by_load, run)
+VALUES (%(dataset)s, %(target)s, %(partition)s, %(range_from)s, %(range_to)s, %(rows)s,
+        %(rows_by_load)s, %(run)s);
+
+-- name: rows_retired
+-- Rows of each load that retention took away.
+SELECT r.load_id::bigint, sum(r.rows::bigint)::bigint
+FROM etl.retention, jsonb_each_text(rows_by_load) AS r (load_id, rows)
+WHERE dataset = %(dataset)s GROUP BY r.load_id;
