@@ -157,8 +157,8 @@ def _not_alterable(
         if column.required and name not in wanted and name != LOAD_ID:
             text = f"column {name} is NOT NULL, and the dataset does not fill it"
             yield Difference(name, f"{column.type} NOT NULL", "–", text)
-    if spec.load.mode == "merge" and sorted(key) != sorted(spec.key):
-        has, says = f"({', '.join(key)})", f"({', '.join(spec.key)})"
+    if spec.table_key and sorted(key) != sorted(spec.table_key):
+        has, says = f"({', '.join(key)})", f"({', '.join(spec.table_key)})"
         text = f"primary key is {has}, the dataset's key is {says}"
         yield Difference("primary key", has, says, text)
 

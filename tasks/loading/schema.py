@@ -133,8 +133,8 @@ def create_statements(spec: DatasetSpec, columns: Sequence[TargetColumn]) -> lis
     definitions.append(sql.SQL("{} bigint NOT NULL").format(sql.Identifier(LOAD_ID)))
     if spec.load.index:
         definitions.append(search_column(spec.load.index))
-    if spec.load.mode == "merge":
-        keys = sql.SQL(", ").join(map(sql.Identifier, spec.key))
+    if spec.table_key:
+        keys = sql.SQL(", ").join(map(sql.Identifier, spec.table_key))
         definitions.append(sql.SQL("PRIMARY KEY ({})").format(keys))
     statements = [
         sql.SQL("CREATE TABLE {} ({})").format(target(spec), sql.SQL(", ").join(definitions)),

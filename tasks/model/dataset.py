@@ -8,13 +8,14 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from tasks.model.anomaly import Anomaly
 from tasks.model.columns import ColumnSpec, Identifier, Strict, _identifier
 from tasks.model.contract import Contract
 from tasks.model.database_source import DatabaseSource
 from tasks.model.derive import DerivedColumn
+from tasks.model.load import LoadSpec
 from tasks.model.lookup import Lookup
 from tasks.model.rest_source import RestSource
 from tasks.model.rules import Custom, Order, Reference, RowRule, UserSchema, ordered_column
@@ -69,27 +70,6 @@ class Quality(Strict):
         None, description="Learn from the partitions before what is usual, and say what is not."
     )
     quarantine: QuarantineLimits = Field(default_factory=QuarantineLimits)
-
-
-def _table_name(name: str) -> str:
-    parts = name.split(".")
-    if len(parts) != 2:  # noqa: PLR2004 - schema and table
-        raise ValueError(f"{name!r}: write schema.table, e.g. analytics.flights")
-    for part in parts:
-        _identifier(part)
-    if parts[0] == "etl":
-        raise ValueError("schema 'etl' belongs to the ledger; choose another")
-    return name
-
-
-class LoadSpec(Strict):
-    """Where the rows go, and how they meet the rows that are there."""
-
-    table: Annotated[str, AfterValidator(_table_name)] = Field(description="schema.table")
-    mode: Literal["append", "merge"] = Field(
-        description="append: each partition once. merge: one row per key, the newest wins."
-    )
-    index: SearchIndex | None = None
 
 
 class DatasetSpec(Strict):
@@ -260,6 +240,11 @@ class DatasetSpec(Strict):
     def table_name(self) -> str:
         """Name of the target table, without its schema."""
         return self.load.table.split(".")[1]
+
+    @property
+    def table_key(self) -> tuple[str, ...]:
+        """Columns of the target table's primary key; none if the mode lets keys repeat."""
+        return self.key if self.load.mode == "merge" else ()
 
     @property
     def required_columns(self) -> tuple[str, ...]:

@@ -11,8 +11,9 @@ from tasks.loading import search_column
 from tasks.loading.index import build_search_index
 from tasks.loading.ledger import session
 from tasks.loading.search import search
-from tasks.model.dataset import DatasetSpec, LoadSpec
+from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ConfigError, ErrorKind, PipelineError
+from tasks.model.load import MergeLoad
 from tasks.model.search import SearchIndex
 from tests.integration.loading.support import (
     SMALL,
@@ -102,7 +103,7 @@ def declared(**index: object) -> DatasetSpec:
     """Return the dataset with another declaration of its index."""
     return make_spec().model_copy(
         update={
-            "load": LoadSpec(table="analytics.things", mode="merge", index=SearchIndex(**index))
+            "load": MergeLoad(table="analytics.things", mode="merge", index=SearchIndex(**index))
         }  # type: ignore[arg-type]
     )
 
