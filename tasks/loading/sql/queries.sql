@@ -232,11 +232,13 @@ WHERE i.indrelid = to_regclass(%(table)s) AND i.indisprimary
 ORDER BY k.position;
 
 -- name: profile_history
--- The profiles of the partitions before one, the latest first; a partition that was loaded again
--- is no history of itself, and without a column of time it comes after all that were loaded.
+-- The profiles of the partitions before one, the latest first, as they were when its run began; a
+-- partition that was loaded again is no history of itself.
 SELECT p.at, p.lag_seconds, p.profile
 FROM etl.profiles p JOIN etl.loads l USING (load_id)
 WHERE p.dataset = %(dataset)s AND p.at < %(before)s AND l.fingerprint <> %(fingerprint)s
+  AND l.loaded_at < (SELECT opened_at FROM etl.datasets
+                     WHERE dataset = %(dataset)s AND purpose = %(purpose)s)
 ORDER BY p.at DESC, p.load_id DESC LIMIT %(most)s;
 
 -- name: insert_profile
