@@ -9,16 +9,16 @@ from typing import Literal
 from psycopg2 import sql
 
 from tasks.loading.grants import grant, grant_schema, revoke, wanted_grants
-from tasks.loading.indexes import wanted_indexes, was_declared
+from tasks.loading.indexes import declared_indexes, was_declared
 from tasks.loading.schema import (
     LOAD_ID,
-    SEARCH,
     TargetColumn,
     column_definition,
     comment_on_column,
     comment_on_table,
     target,
 )
+from tasks.loading.search_sql import NEXT, SEARCH
 from tasks.loading.state import TableState
 from tasks.loading.widening import wider
 from tasks.model.database_source import DatabaseSource
@@ -189,9 +189,6 @@ def _not_alterable(
     if LOAD_ID not in state.columns:
         text = f"column {LOAD_ID} is missing: the table was not made by this product"
         yield Difference(LOAD_ID, NOTHING, "bigint", text)
-    if spec.load.index and SEARCH not in state.columns:
-        text = f"column {SEARCH} of the search index is missing"
-        yield Difference(SEARCH, NOTHING, "tsvector", text)
     wanted = {column.name for column in columns}
     for name, column in state.columns.items():
         if column.required and name not in wanted and name != LOAD_ID:
@@ -217,7 +214,7 @@ def _extra(
     state: TableState,
     added: Collection[str],
 ) -> Iterator[Difference]:
-    known = {*(column.name for column in columns), *added, LOAD_ID, SEARCH}
+    known = {*(column.name for column in columns), *added, LOAD_ID, SEARCH, NEXT}
     for name, column in state.columns.items():
         if name not in known and not column.required:
             yield Difference(
@@ -267,7 +264,7 @@ def _of_comments(
 def _of_indexes(spec: DatasetSpec, state: TableState) -> Iterator[Difference]:
     table = (spec.schema_name, spec.table_name)
     partitioned = state.partitioned_by is not None
-    wanted = wanted_indexes(spec)
+    wanted = declared_indexes(spec)
     for index in wanted:
         if not state.indexes.get(index.name, False):
             has = "unfinished" if index.name in state.indexes else NOTHING

@@ -11,7 +11,7 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class in lowe
 from tasks.loading.differences import Difference, compare
 from tasks.loading.indexes import declared_indexes
 from tasks.loading.queries import query
-from tasks.loading.schema import TargetColumn, create_table, existing_columns
+from tasks.loading.schema import TargetColumn, comment_on_search, create_table, existing_columns
 from tasks.loading.state import table_state, unknown_roles
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ConfigError, ContractBroken
@@ -69,6 +69,8 @@ def _create(cursor: Cursor, spec: DatasetSpec, columns: Sequence[TargetColumn]) 
     cursor.execute(create_table(spec, columns))
     for index in declared_indexes(spec):
         cursor.execute(index.create((spec.schema_name, spec.table_name)))
+    if spec.load.index:
+        cursor.execute(comment_on_search(spec, spec.load.index))
     state = table_state(cursor, spec)
     assert state is not None, "it was just made"
     _alter(cursor, spec, [one for one in compare(spec, columns, state) if one.when == "load"])

@@ -6,11 +6,10 @@ import re
 
 from psycopg2 import sql
 
-from tasks.loading.index import search_indexes
 from tasks.loading.schema import TableIndex
 from tasks.model.dataset import DatasetSpec
 from tasks.model.index_expression import IndexExpression
-from tasks.model.names import name_beside, short_hash
+from tasks.model.names import named_within_limit, short_hash
 from tasks.model.table import IndexSpec
 
 _READABLE_CHARACTERS = 30
@@ -24,11 +23,6 @@ def declared_indexes(spec: DatasetSpec) -> list[TableIndex]:
     is the one that the dataset file means; another definition is another index.
     """
     return [_index(spec, index) for index in spec.load.indexes]
-
-
-def wanted_indexes(spec: DatasetSpec) -> list[TableIndex]:
-    """Return all indexes of the dataset's table but that of its key."""
-    return [*declared_indexes(spec), *search_indexes(spec)]
 
 
 def was_declared(name: str) -> bool:
@@ -45,7 +39,7 @@ def _index(spec: DatasetSpec, index: IndexSpec) -> TableIndex:
     columns = "_".join(dict.fromkeys(name for part in parts for name in part.columns))
     readable = columns[:_READABLE_CHARACTERS].rstrip("_")
     digest = short_hash(f"{'unique ' if index.unique else ''}{text}")
-    name = name_beside(spec.table_name, f"{readable}_x{digest}")
+    name = named_within_limit(spec.table_name, f"{readable}_x{digest}")
     return TableIndex(name, sql.SQL(text), index.unique)  # quoted when the expressions were read
 
 

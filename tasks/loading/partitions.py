@@ -25,7 +25,7 @@ from tasks.loading.staging import STAGING
 from tasks.model.column_types import is_integer
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ContractBroken, GateFailed
-from tasks.model.names import name_beside
+from tasks.model.names import named_within_limit
 from tasks.model.table import PartitionBy
 
 MAX_NEW = 500
@@ -69,8 +69,8 @@ def prepare_partitions(
     make_partitions(cursor, spec, points)
 
 
-def make_partitions(cursor: Cursor, spec: DatasetSpec, points: Sequence[Point] = ()) -> None:
-    """Make the partitions of some values, and those ahead, unless they are there."""
+def make_partitions(cursor: Cursor, spec: DatasetSpec, points: Sequence[Point] = ()) -> list[str]:
+    """Make the partitions of some values, and those ahead, unless they are there; return names."""
     by = spec.load.partition_by
     assert by is not None
     there = partitions_of(cursor, spec)
@@ -92,6 +92,20 @@ def make_partitions(cursor: Cursor, spec: DatasetSpec, points: Sequence[Point] =
         _create(cursor, spec, one, has_default=has_default)
     if missing:
         log.info("partitions.made", table=spec.load.table, partitions=len(missing))
+    return [partition_name(spec, one) for one in missing]
+
+
+def largest_points(cursor: Cursor, spec: DatasetSpec) -> list[Point]:
+    """Return the largest number in the table, from where to look ahead; of times that is the clock."""
+    by = spec.load.partition_by
+    assert by is not None
+    if not is_integer(spec.columns[by.column].type):
+        return []
+    cursor.execute(
+        sql.SQL("SELECT max({})::text FROM {}").format(sql.Identifier(by.column), target(spec))
+    )
+    row = cursor.fetchone()
+    return [read_point(row[0], numbers=True)] if row and row[0] is not None else []
 
 
 def partitions_of(cursor: Cursor, spec: DatasetSpec) -> list[TablePartition]:
@@ -121,7 +135,7 @@ def partition_name(spec: DatasetSpec, one: Range) -> str:
     """Return the name of the partition of a range."""
     by = spec.load.partition_by
     assert by is not None
-    return name_beside(spec.table_name, range_suffix(one, by.every))
+    return named_within_limit(spec.table_name, range_suffix(one, by.every))
 
 
 def partition_statements(spec: DatasetSpec, one: Range) -> list[sql.Composed]:
@@ -143,7 +157,7 @@ def partition_statements(spec: DatasetSpec, one: Range) -> list[sql.Composed]:
 
 def default_statements(spec: DatasetSpec) -> list[sql.Composed]:
     """Return the DDL of the default partition."""
-    name = sql.Identifier(spec.schema_name, name_beside(spec.table_name, DEFAULT))
+    name = sql.Identifier(spec.schema_name, named_within_limit(spec.table_name, DEFAULT))
     return [
         _like(spec, name),
         sql.SQL("ALTER TABLE {} ATTACH PARTITION {} DEFAULT").format(target(spec), name),
@@ -192,7 +206,7 @@ def _check_name(cursor: Cursor, spec: DatasetSpec, name: str) -> None:
 
 
 def _create_default(cursor: Cursor, spec: DatasetSpec) -> None:
-    _check_name(cursor, spec, name_beside(spec.table_name, DEFAULT))
+    _check_name(cursor, spec, named_within_limit(spec.table_name, DEFAULT))
     for statement in default_statements(spec):
         cursor.execute(statement)
 
@@ -254,9 +268,7 @@ def period_begin(by: PartitionBy, value: sql.Composable, kind: str) -> sql.Compo
         )
     zoned = kind == "timestamp with time zone"
     naive = "({}) AT TIME ZONE 'UTC'" if zoned else "({})::timestamp"
-    return sql.SQL("date_trunc({}, {})").format(
-        sql.Literal(by.every), sql.SQL(naive).format(value)
-    )
+    return sql.SQL("date_trunc({}, {})").format(sql.Literal(by.every), sql.SQL(naive).format(value))
 
 
 def _regular(

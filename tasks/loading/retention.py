@@ -23,12 +23,11 @@ from tasks.loading.partitions import (
 from tasks.loading.queries import query
 from tasks.loading.ranges import Range, oldest_kept
 from tasks.loading.schema import LOAD_ID
+from tasks.loading.search_column import limit_lock_wait
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import WarehouseUnavailable
 from tasks.model.run import Value
 
-LOCK_SECONDS = 3
-"""While we wait for a lock on the table, everybody who comes after us waits too."""
 ATTEMPTS = 5
 PAUSE_SECONDS = 2.0
 
@@ -124,7 +123,7 @@ def _drop(
         if one is None:
             return None
         partition = sql.Identifier(one.schema, one.name)
-        cursor.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(_milliseconds()))
+        limit_lock_wait(cursor)
         # Who reads may go on reading while we count.
         cursor.execute(sql.SQL("LOCK TABLE {} IN SHARE MODE").format(partition))
         cursor.execute(
@@ -190,7 +189,3 @@ def _record(
         },
     )
     return total
-
-
-def _milliseconds() -> sql.Literal:
-    return sql.Literal(f"{LOCK_SECONDS}s")

@@ -12,12 +12,13 @@ from sqlalchemy import Engine
 
 from tasks.loading.ledger import session
 from tasks.loading.queries import query
+from tasks.loading.search_sql import SEARCH, column_signature, search_column
 from tasks.model.column_types import decimal_digits, list_element
 from tasks.model.columns import ColumnSpec
 from tasks.model.dataset import DatasetSpec, LookedUp
+from tasks.model.search import SearchIndex
 
 LOAD_ID = "_load_id"
-SEARCH = "_search"
 TEXT = ColumnSpec(type="string")
 _TYPES = {
     "boolean": "boolean",
@@ -90,7 +91,7 @@ class TableIndex:
             only: Of a partitioned table, not of its partitions.
         """
         unique = "UNIQUE " if self.unique else ""
-        beside = "CONCURRENTLY IF NOT EXISTS " if concurrently else ""
+        beside = "CONCURRENTLY " if concurrently else ""
         return sql.SQL(
             f"CREATE {unique}INDEX {beside}{{}} ON {'ONLY ' if only else ''}{{}} USING {{}}"
         ).format(sql.Identifier(self.name), sql.Identifier(*table), self.definition)
@@ -167,7 +168,7 @@ def create_table(spec: DatasetSpec, columns: Sequence[TargetColumn]) -> sql.Comp
     definitions: list[sql.Composable] = [column_definition(column) for column in columns]
     definitions.append(sql.SQL("{} bigint NOT NULL").format(sql.Identifier(LOAD_ID)))
     if spec.load.index:
-        definitions.append(_search_definition(spec.load.index.language, spec.load.index.search))
+        definitions.append(search_column(spec.load.index))
     if spec.table_key:
         keys = sql.SQL(", ").join(map(sql.Identifier, spec.table_key))
         definitions.append(sql.SQL("PRIMARY KEY ({})").format(keys))
@@ -195,23 +196,18 @@ def comment_on_column(spec: DatasetSpec, column: TargetColumn) -> sql.Composed:
     )
 
 
+def comment_on_search(spec: DatasetSpec, index: SearchIndex) -> sql.Composed:
+    """Return the DDL of the comment that tells how the column of the search is made."""
+    return sql.SQL("COMMENT ON COLUMN {} IS {}").format(
+        sql.Identifier(spec.schema_name, spec.table_name, SEARCH),
+        sql.Literal(column_signature(index)),
+    )
+
+
 def column_definition(column: TargetColumn) -> sql.Composed:
     """Return a column as CREATE TABLE and ADD COLUMN have it."""
     required = sql.SQL(" NOT NULL") if column.required else sql.SQL("")
     return sql.SQL("{} {}{}").format(sql.Identifier(column.name), sql.SQL(column.type), required)
-
-
-def _search_definition(language: str, names: Sequence[str]) -> sql.Composed:
-    return sql.SQL(
-        "{} tsvector GENERATED ALWAYS AS (to_tsvector({}::regconfig, {})) STORED"
-    ).format(sql.Identifier(SEARCH), sql.Literal(f"pg_catalog.{language}"), searched_text(names))
-
-
-def searched_text(names: Sequence[str]) -> sql.Composed:
-    """Return SQL for the text that is searched: the columns, separated by spaces."""
-    return sql.SQL(" || ' ' || ").join(
-        sql.SQL("coalesce({}, '')").format(sql.Identifier(name)) for name in names
-    )
 
 
 def existing_columns(cursor: Cursor, spec: DatasetSpec) -> dict[str, TargetColumn]:

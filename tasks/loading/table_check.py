@@ -10,7 +10,7 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class in lowe
 from sqlalchemy import Engine
 
 from tasks.loading.differences import NOTHING, Difference, compare
-from tasks.loading.index import create_trigrams
+from tasks.loading.index import search_statements
 from tasks.loading.indexes import declared_indexes
 from tasks.loading.ledger import ledger_comment, ledger_is_current, session
 from tasks.loading.partitions import (
@@ -24,14 +24,15 @@ from tasks.loading.queries import ledger_schema, query
 from tasks.loading.ranges import missing_ranges
 from tasks.loading.schema import (
     LOAD_ID,
-    SEARCH,
     TargetColumn,
     column_definition,
+    comment_on_search,
     create_schema,
     create_table,
     schema_exists,
     target_columns,
 )
+from tasks.loading.search_sql import SEARCH
 from tasks.loading.state import TableState, roles_without_schema, table_state, unknown_roles
 from tasks.model.classify import classify
 from tasks.model.dataset import DatasetSpec, LookedUp
@@ -93,6 +94,11 @@ def table_report(engine: Engine, spec: DatasetSpec, lookups: Mapping[str, Looked
             for one in sorted(differences, key=_in_order)
             if one.ddl
         ]
+        partitioned = bool(state.partitioned_by if state else spec.load.partition_by)
+        texts += [
+            Ddl(statement.as_string(connection), "after")
+            for statement in search_statements(connection, cursor, spec, partitioned=partitioned)
+        ]
     shown = () if state is None else tuple(differences)
     return TableReport(state is not None, shown, tuple(texts))
 
@@ -109,6 +115,8 @@ def _new_table(
     yield create_table(spec, columns)
     for index in declared_indexes(spec):
         yield index.create((spec.schema_name, spec.table_name))
+    if spec.load.index:
+        yield comment_on_search(spec, spec.load.index)
 
 
 def _as_made(cursor: Cursor, spec: DatasetSpec, columns: Sequence[TargetColumn]) -> TableState:
@@ -192,9 +200,6 @@ def check_table(engine: Engine, spec: DatasetSpec, lookups: Mapping[str, LookedU
 def ddl_script(engine: Engine, specs: Sequence[tuple[DatasetSpec, Mapping[str, LookedUp]]]) -> str:
     """Return the DDL of some datasets as a script for psql; what a person must decide is commented."""
     lines = ["SET search_path = pg_catalog;", "SET TimeZone = 'UTC';", *_ledger_lines(engine)]
-    if any(spec.load.index for spec, _ in specs):
-        with session(engine, read_only=True) as connection:
-            lines.append(f"{create_trigrams().as_string(connection)};")
     for spec, lookups in specs:
         report = table_report(engine, spec, lookups)
         lines += ["", f"-- {spec.name}: {spec.load.table}"]

@@ -15,14 +15,23 @@ from tasks.model.columns import SYSTEM_COLUMNS, ColumnSpec, Identifier, Strict, 
 from tasks.model.contract import Contract
 from tasks.model.database_source import DatabaseSource
 from tasks.model.derive import DerivedColumn
-from tasks.model.load import LoadSpec, SearchIndex
+from tasks.model.json_path import ITEM, parse_value_path
+from tasks.model.load import LoadSpec
 from tasks.model.lookup import Lookup
 from tasks.model.rest_source import RestSource
 from tasks.model.rules import Custom, Order, Reference, RowRule, UserSchema, ordered_column
+from tasks.model.search import SearchIndex
 from tasks.model.source import Source
 from tasks.model.table import check_indexes, check_partitions
 
 RESERVED_PREFIX = "_"
+TEXTS = frozenset(("string", "enum"))
+"""Types of columns whose words can be found."""
+TYPED_WHOLE = TEXTS | {
+    "uuid",
+    *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
+}
+"""Types of columns that can be found by a whole value: as PostgreSQL writes them, so people do."""
 
 
 class RowsBetween(Strict):
@@ -119,6 +128,7 @@ class DatasetSpec(Strict):
     @model_validator(mode="after")
     def _parts_fit_together(self) -> Self:
         self._check_names()
+        self._check_columns()
         self._require_columns("key", self.key)
         if self.cursor:
             self._require_columns("cursor", (self.cursor,))
@@ -151,6 +161,11 @@ class DatasetSpec(Strict):
         check_indexes(self.load.indexes, self.all_columns)
         if by := self.load.partition_by:
             check_partitions(by, self.load.mode, self.key, self.columns, self.load.indexes)
+
+    def _check_columns(self) -> None:
+        for name, column in self.columns.items():
+            if column.path is not None and parse_value_path(column.path).column == ITEM:
+                raise ValueError(f"columns.{name}.path: begins with no name of the source")
 
     def _check_repeats(self, source: RestSource) -> None:
         why = source.repeats_records
@@ -213,13 +228,18 @@ class DatasetSpec(Strict):
         return list(made)
 
     def _check_search(self, index: SearchIndex, taken: list[str]) -> None:
-        self._require_columns("load.index.search", index.search, also=taken)
-        for name in index.search:
+        texts = {*index.search, *index.fuzzy_columns}
+        for name in index.columns:
+            where = f"load.index.{'search' if name in texts else 'exact'}"
+            self._require_columns(where, (name,), also=taken)
             column = self.columns.get(name) or self.made_columns.get(name)
-            if column and column.type != "string":
+            if column is None:
+                continue
+            allowed = TEXTS if name in texts else TYPED_WHOLE
+            if column.type not in allowed:
                 raise ValueError(
-                    f"load.index.search: column {name!r} is {column.type}; "
-                    "only strings can be searched"
+                    f"{where}: column {name!r} is {column.type}; "
+                    f"allowed: {', '.join(sorted(allowed))}"
                 )
 
     def _require_columns(
@@ -287,9 +307,15 @@ class DatasetSpec(Strict):
         return (*self.columns, *self.made_columns, *self.taken_columns)
 
     @property
+    def source_columns(self) -> tuple[str, ...]:
+        """Names of the declared columns in the source, each once."""
+        names = (column.source_column(name) for name, column in self.columns.items())
+        return tuple(dict.fromkeys(names))
+
+    @property
     def source_key(self) -> tuple[str, ...]:
         """Names of the key's columns in the source."""
-        return tuple(self.columns[name].source or name for name in self.key)
+        return tuple(dict.fromkeys(self.columns[name].source_column(name) for name in self.key))
 
     def keys_only(self) -> DatasetSpec:
         """Return what is left of the dataset when only its keys are read: they are made alike."""
@@ -318,10 +344,9 @@ class DatasetSpec(Strict):
         changing them loads nothing again.
         """
         for_people = {"description": True, "owner": True, "schedule": True}
-        of_the_table = {"load": {"indexes", "grants", "partition_by"}}
-        content = self.model_dump(
-            mode="json", exclude={**for_people, **of_the_table, "quality": {"anomaly"}}
-        )
+        of_the_table = {"index", "indexes", "grants", "partition_by"}
+        apart = {"quality": {"anomaly"}, "load": of_the_table}
+        content = self.model_dump(mode="json", exclude={**for_people, **apart})
         return hashlib.sha256(canonical_json(content)).hexdigest()
 
 

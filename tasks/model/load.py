@@ -6,15 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from tasks.model.columns import Identifier, Strict, _identifier
+from tasks.model.columns import Strict, _identifier
+from tasks.model.search import SearchIndex
 from tasks.model.table import Grants, IndexSpec, PartitionBy
-
-
-class SearchIndex(Strict):
-    """Full text and fuzzy search over some text columns."""
-
-    search: tuple[Identifier, ...] = Field(min_length=1)
-    language: str = Field("simple", pattern=r"^[a-z_]+$", description="Text search configuration.")
 
 
 def _table_name(name: str) -> str:

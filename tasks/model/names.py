@@ -1,4 +1,4 @@
-"""Names of what belongs to a table: indexes, partitions. Pure, and the same on every machine."""
+"""Names of what belongs to a table: indexes, partitions, functions. Pure."""
 
 from __future__ import annotations
 
@@ -9,21 +9,14 @@ from tasks.model.columns import MAX_IDENTIFIER_BYTES
 _DIGITS = 8
 
 
-def name_beside(table: str, suffix: str) -> str:
-    """Return the name of something that belongs to a table, within PostgreSQL's 63 bytes.
-
-    Two tables whose names begin alike would share a name that is only cut, so one that is too long
-    carries a hash of the table's.
-
-    Args:
-        table: Name of the table, without its schema; ASCII.
-        suffix: What it is of the table; ASCII, at most 53 characters.
-    """
+def named_within_limit(table: str, suffix: str) -> str:
+    """Return ``<table>_<suffix>``, shortened where PostgreSQL's 63 bytes demand it."""
     name = f"{table}_{suffix}"
     if len(name) <= MAX_IDENTIFIER_BYTES:
         return name
-    suffix = f"{short_hash(table)}_{suffix}"
-    return f"{table[: MAX_IDENTIFIER_BYTES - len(suffix) - 1]}_{suffix}"
+    # Cut, two tables whose names begin alike would share an index, and the second have none.
+    suffix = f"{short_hash(name)}_{suffix}"[:MAX_IDENTIFIER_BYTES]
+    return f"{table[: max(MAX_IDENTIFIER_BYTES - len(suffix) - 1, 0)]}_{suffix}".lstrip("_")
 
 
 def short_hash(text: str) -> str:
