@@ -15,7 +15,6 @@ from tasks.loading.own_columns import own_columns
 from tasks.loading.queries import query
 from tasks.loading.schema import (
     LOAD_ID,
-    SEARCH,
     TargetColumn,
     column_definition,
     create_statements,
@@ -157,9 +156,6 @@ def _not_alterable(
     if LOAD_ID not in there:
         text = f"column {LOAD_ID} is missing: the table was not made by this product"
         yield Difference(LOAD_ID, "–", "bigint", text)
-    if spec.load.index and SEARCH not in there:
-        text = f"column {SEARCH} of the search index is missing"
-        yield Difference(SEARCH, "–", "tsvector", text)
     wanted = {column.name for column in columns}
     for name, column in there.items():
         if column.required and name not in wanted and name != LOAD_ID:

@@ -15,13 +15,21 @@ from tasks.model.columns import ColumnSpec, Identifier, Strict, _identifier
 from tasks.model.contract import Contract
 from tasks.model.database_source import DatabaseSource
 from tasks.model.derive import DerivedColumn
-from tasks.model.load import LoadSpec, MergeLoad, SearchIndex
+from tasks.model.load import LoadSpec, MergeLoad
 from tasks.model.lookup import Lookup
 from tasks.model.rest_source import RestSource
 from tasks.model.rules import Custom, Order, Reference, RowRule, UserSchema, ordered_column
+from tasks.model.search import SearchIndex
 from tasks.model.source import Source
 
 RESERVED_PREFIX = "_"
+TEXTS = frozenset(("string", "enum"))
+"""Types of columns whose words can be found."""
+TYPED_WHOLE = TEXTS | {
+    "uuid",
+    *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
+}
+"""Types of columns that can be found by a whole value: as PostgreSQL writes them, so people do."""
 
 
 class RowsBetween(Strict):
@@ -209,13 +217,18 @@ class DatasetSpec(Strict):
         return list(made)
 
     def _check_search(self, index: SearchIndex, taken: list[str]) -> None:
-        self._require_columns("load.index.search", index.search, also=taken)
-        for name in index.search:
+        texts = {*index.search, *index.fuzzy_columns}
+        for name in index.columns:
+            where = f"load.index.{'search' if name in texts else 'exact'}"
+            self._require_columns(where, (name,), also=taken)
             column = self.columns.get(name) or self.made_columns.get(name)
-            if column and column.type != "string":
+            if column is None:
+                continue
+            allowed = TEXTS if name in texts else TYPED_WHOLE
+            if column.type not in allowed:
                 raise ValueError(
-                    f"load.index.search: column {name!r} is {column.type}; "
-                    "only strings can be searched"
+                    f"{where}: column {name!r} is {column.type}; "
+                    f"allowed: {', '.join(sorted(allowed))}"
                 )
 
     def _require_columns(
@@ -305,11 +318,12 @@ class DatasetSpec(Strict):
     def config_hash(self) -> str:
         """SHA-256 of everything that decides how a row is transformed and loaded.
 
-        Texts for people, the schedule and the learned checks are left out: changing them loads
-        nothing again.
+        Texts for people, the schedule, the learned checks and the search index are left out:
+        changing them loads nothing again.
         """
         for_people = {"description": True, "owner": True, "schedule": True}
-        content = self.model_dump(mode="json", exclude={**for_people, "quality": {"anomaly"}})
+        apart = {"quality": {"anomaly"}, "load": {"index"}}
+        content = self.model_dump(mode="json", exclude={**for_people, **apart})
         return hashlib.sha256(canonical_json(content)).hexdigest()
 
 

@@ -8,16 +8,10 @@ from pydantic import AfterValidator, Field
 
 from tasks.model.column_types import is_integer
 from tasks.model.columns import ColumnSpec, Identifier, Strict, _identifier
+from tasks.model.search import SearchIndex
 
 DELETED_AT = "_deleted_at"
 """Own column of a table with soft deletes: when the deletion of the row was loaded."""
-
-
-class SearchIndex(Strict):
-    """Full text and fuzzy search over some text columns."""
-
-    search: tuple[Identifier, ...] = Field(min_length=1)
-    language: str = Field("simple", pattern=r"^[a-z_]+$", description="Text search configuration.")
 
 
 def _table_name(name: str) -> str:
