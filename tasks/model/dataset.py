@@ -15,6 +15,7 @@ from tasks.model.columns import ColumnSpec, Identifier, Strict, _identifier
 from tasks.model.contract import Contract
 from tasks.model.database_source import DatabaseSource
 from tasks.model.derive import DerivedColumn
+from tasks.model.json_path import ITEM, parse_value_path
 from tasks.model.load import LoadSpec, MergeLoad
 from tasks.model.lookup import Lookup
 from tasks.model.rest_source import RestSource
@@ -125,9 +126,7 @@ class DatasetSpec(Strict):
 
     @model_validator(mode="after")
     def _parts_fit_together(self) -> Self:
-        for name in self.columns:
-            if name.startswith(RESERVED_PREFIX):
-                raise ValueError(f"column {name!r}: names with a leading '_' belong to the product")
+        self._check_columns()
         self._require_columns("key", self.key)
         if self.cursor:
             self._require_columns("cursor", (self.cursor,))
@@ -146,6 +145,13 @@ class DatasetSpec(Strict):
         if self.load.index:
             self._check_search(self.load.index, taken)
         return self
+
+    def _check_columns(self) -> None:
+        for name, column in self.columns.items():
+            if name.startswith(RESERVED_PREFIX):
+                raise ValueError(f"column {name!r}: names with a leading '_' belong to the product")
+            if column.path is not None and parse_value_path(column.path).column == ITEM:
+                raise ValueError(f"columns.{name}.path: begins with no name of the source")
 
     def _check_repeats(self, source: RestSource) -> None:
         why = source.repeats_records
@@ -291,9 +297,15 @@ class DatasetSpec(Strict):
         return {**self.derive, **self.custom_columns}
 
     @property
+    def source_columns(self) -> tuple[str, ...]:
+        """Names of the declared columns in the source, each once."""
+        names = (column.source_column(name) for name, column in self.columns.items())
+        return tuple(dict.fromkeys(names))
+
+    @property
     def source_key(self) -> tuple[str, ...]:
         """Names of the key's columns in the source."""
-        return tuple(self.columns[name].source or name for name in self.key)
+        return tuple(dict.fromkeys(self.columns[name].source_column(name) for name in self.key))
 
     def keys_only(self) -> DatasetSpec:
         """Return what is left of the dataset when only its keys are read: they are made alike."""
