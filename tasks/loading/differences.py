@@ -23,6 +23,7 @@ from tasks.loading.state import TableState
 from tasks.loading.widening import wider
 from tasks.model.database_source import DatabaseSource
 from tasks.model.dataset import DatasetSpec
+from tasks.model.load import MergeLoad
 from tasks.model.run import SchemaChange
 
 When = Literal["load", "after", "hand"]
@@ -230,8 +231,12 @@ def _extra(
 
 
 def _of_rights(spec: DatasetSpec, state: TableState) -> Iterator[Difference]:
-    needed = ["select", "insert"] + ["update"] * bool(spec.table_key)
-    if isinstance(spec.source, DatabaseSource) and spec.source.deletes:
+    needed = ["select", "insert"]
+    if isinstance(spec.load, MergeLoad):
+        needed.append("update")
+    if (isinstance(spec.source, DatabaseSource) and spec.source.deletes) or (
+        isinstance(spec.load, MergeLoad) and spec.load.delete and spec.load.delete.kind == "hard"
+    ):
         needed.append("delete")
     for right in needed:
         if right not in state.rights:

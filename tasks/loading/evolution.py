@@ -10,6 +10,7 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class in lowe
 
 from tasks.loading.differences import Difference, compare
 from tasks.loading.indexes import declared_indexes
+from tasks.loading.own_columns import own_columns
 from tasks.loading.queries import query
 from tasks.loading.schema import TargetColumn, comment_on_search, create_table, existing_columns
 from tasks.loading.state import table_state, unknown_roles
@@ -27,10 +28,12 @@ class Prepared:
     Attributes:
         columns: What is to be filled, in the types that the table has now.
         changes: What was altered.
+        is_new: Was the table made just now?
     """
 
     columns: list[TargetColumn]
     changes: tuple[SchemaChange, ...] = ()
+    is_new: bool = False
 
 
 def prepare_target(cursor: Cursor, spec: DatasetSpec, columns: Sequence[TargetColumn]) -> Prepared:
@@ -40,10 +43,11 @@ def prepare_target(cursor: Cursor, spec: DatasetSpec, columns: Sequence[TargetCo
         ContractBroken: The table is another than the dataset file says; every difference is named.
     """
     state = table_state(cursor, spec)
+    wanted = [*columns, *own_columns(spec, columns)]
     if state is None:
-        _create(cursor, spec, columns)
-        return Prepared(list(columns))
-    differences = compare(spec, columns, state)
+        _create(cursor, spec, wanted)
+        return Prepared(list(columns), is_new=True)
+    differences = compare(spec, wanted, state)
     refusals = [difference.refusal for difference in differences if difference.refusal]
     if refusals:
         raise ContractBroken(
@@ -57,7 +61,7 @@ def prepare_target(cursor: Cursor, spec: DatasetSpec, columns: Sequence[TargetCo
     _alter(cursor, spec, mine)
     now = existing_columns(cursor, spec) if changes else state.columns
     filled = [replace(column, type=now[column.name].type) for column in columns]
-    return Prepared([*filled, *_left_out(cursor, spec, columns, now)], changes)
+    return Prepared([*filled, *_left_out(cursor, spec, wanted, now)], changes)
 
 
 def _create(cursor: Cursor, spec: DatasetSpec, columns: Sequence[TargetColumn]) -> None:

@@ -13,6 +13,7 @@ from tasks.loading.differences import NOTHING, Difference, compare
 from tasks.loading.index import search_statements
 from tasks.loading.indexes import declared_indexes
 from tasks.loading.ledger import ledger_comment, ledger_is_current, session
+from tasks.loading.own_columns import own_columns
 from tasks.loading.partitions import (
     current_time,
     default_statements,
@@ -77,6 +78,7 @@ def table_report(engine: Engine, spec: DatasetSpec, lookups: Mapping[str, Looked
     """Compare a dataset's table with its file, column by column; nothing is changed."""
     with session(engine, read_only=True) as connection, connection.cursor() as cursor:
         columns = target_columns(spec, lookups, ())
+        columns += own_columns(spec, columns)
         state = table_state(cursor, spec)
         made: list[sql.Composed] = []
         if state is None:

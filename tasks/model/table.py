@@ -13,7 +13,8 @@ from tasks.model.columns import MAX_IDENTIFIER_BYTES, ColumnSpec, Identifier, St
 from tasks.model.index_expression import IndexExpression, read_expression
 
 MAX_INDEX_COLUMNS = 32
-PARTITIONED_MODES = ("append", "merge", "insert_only", "replace_partition")
+KEYED_MODES = ("merge", "insert_only")
+PARTITIONED_MODES = (*KEYED_MODES, "append", "replace_partition")
 _RETENTION = re.compile(r"([1-9]\d{0,3}) (day|week|month|year)s?")
 
 Privilege = Literal["select", "insert", "update", "delete", "truncate", "references", "trigger"]
@@ -153,7 +154,7 @@ def check_partitions(
             "column with nullable: false"
         )
     why = "PostgreSQL keeps a key unique within each partition only, so the key must contain it"
-    if mode in ("merge", "insert_only") and by.column not in key:
+    if mode in KEYED_MODES and by.column not in key:
         raise ValueError(f"{where}: column {by.column!r} is not part of the key; {why}")
     for position, index in enumerate(indexes):
         if index.unique and by.column not in index.columns:
