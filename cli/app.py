@@ -358,6 +358,25 @@ def reconcile(names: Names = None, as_json: AsJson = False) -> None:
 
 
 @app.command()
+def maintain(
+    names: Names = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be dropped, and drop nothing.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make partitions ahead, drop those past their retention, build indexes that are missing."""
+    with reporting_errors():
+        from cli.maintain import run_maintenance
+
+        environment, catalog = open_project()
+        picked = chosen(catalog, names or [])
+        raise typer.Exit(
+            run_maintenance(environment, catalog, picked, dry_run=dry_run, as_json=as_json)
+        )
+
+
+@app.command()
 def up() -> None:
     """Open the Prefect UI with a worker for the dev deployments, until Ctrl-C."""
     with reporting_errors():

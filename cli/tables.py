@@ -13,6 +13,7 @@ from sqlalchemy import Engine
 from cli.console import console
 from tasks.datasets import Catalog
 from tasks.loading.differences import Difference
+from tasks.loading.retention import old_partitions
 from tasks.loading.table_check import Ddl, check_table, ddl_script, table_report
 from tasks.model.dataset import DatasetSpec, LookedUp
 
@@ -62,7 +63,8 @@ def print_statements(ddl: Sequence[Ddl]) -> None:
     """Print DDL: what the next run runs, and what is left to a person."""
     by_a_run = [one for one in ddl if one.when != "hand"]
     if by_a_run:
-        console.print("  The next run runs:")
+        refused = any(one.refused for one in ddl)
+        console.print(f"  The next run {'that is not refused ' if refused else ''}runs:")
     for one in by_a_run:
         _print(f"    {one.text};")
     by_hand = [one for one in ddl if one.when == "hand"]
@@ -75,6 +77,16 @@ def print_statements(ddl: Sequence[Ddl]) -> None:
 
 def _print(text: str) -> None:
     console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def print_old_partitions(engine: Engine, spec: DatasetSpec) -> None:
+    """Print the partitions that retention would drop now."""
+    old = old_partitions(engine, spec)
+    console.print(
+        f"{spec.name}: {len(old)} partitions would be dropped{': ' if old else ''}{', '.join(old)}",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def print_ddl(engine: Engine, catalog: Catalog, names: Sequence[str]) -> None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from datetime import datetime
 
+import psycopg2.errors
 import psycopg2.extras
 import structlog
 from psycopg2 import sql
@@ -25,7 +26,7 @@ from tasks.loading.ranges import Range, oldest_kept
 from tasks.loading.schema import LOAD_ID
 from tasks.loading.search_column import limit_lock_wait
 from tasks.model.dataset import DatasetSpec
-from tasks.model.errors import WarehouseUnavailable
+from tasks.model.errors import ConfigError, WarehouseUnavailable
 from tasks.model.run import Value
 
 ATTEMPTS = 5
@@ -133,7 +134,13 @@ def _drop(
         )
         rows = _record(cursor, spec, one, dict(cursor.fetchall()), run)
         on_step("counted")
-        cursor.execute(sql.SQL("DROP TABLE {}").format(partition))
+        try:
+            cursor.execute(sql.SQL("DROP TABLE {}").format(partition))
+        except psycopg2.errors.DependentObjectsStillExist:
+            raise ConfigError(
+                f"{spec.name}: partition {name} is too old, and a view or a key of another table needs it",
+                "drop what needs it, or make it need the whole table; then run dpp maintain again",
+            ) from None
         on_step("dropped")
     log.info("retention.dropped", table=spec.load.table, partition=name, rows=rows)
     return Dropped(partition=name, rows=rows, whole=True)
