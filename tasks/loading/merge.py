@@ -79,13 +79,3 @@ def _list(names: Sequence[str]) -> sql.Composed:
 
 def _row(alias: str, names: Sequence[str]) -> sql.Composed:
     return sql.SQL(", ").join(sql.Identifier(alias, name) for name in names)
-
-
-def null_counts_statement(names: Sequence[str]) -> sql.Composed:
-    """Return a statement that counts the staged rows, and the NULLs of some of their columns."""
-    counts = [
-        sql.SQL("count(*) FILTER (WHERE {} IS NULL)").format(sql.Identifier(name)) for name in names
-    ]
-    return sql.SQL("SELECT {} FROM {}").format(
-        sql.SQL(", ").join([sql.SQL("count(*)"), *counts]), sql.Identifier("pg_temp", STAGING)
-    )

@@ -25,8 +25,9 @@ from tasks.loading.commit import ask_ledger, commit, wait_for_turn
 from tasks.loading.deletes import check_keys, delete_missing
 from tasks.loading.encoding import check_columns, staged_schema
 from tasks.loading.evolution import prepare_target, record_changes
-from tasks.loading.gates import check_gates, null_rate_columns
-from tasks.loading.merge import null_counts_statement, publish_statement
+from tasks.loading.gate_failures import record_gate_failure
+from tasks.loading.gates import check_gates
+from tasks.loading.merge import publish_statement
 from tasks.loading.profiles import check_history, insert_profile
 from tasks.loading.queries import query
 from tasks.loading.resolutions import mark_replayed
@@ -35,7 +36,7 @@ from tasks.loading.staging import STAGING, clean_batches, copy_into_staging, cre
 from tasks.loading.unique import check_unique
 from tasks.model.anomaly import Finding
 from tasks.model.dataset import DatasetSpec, LookedUp
-from tasks.model.errors import CommitUnknown, ContractBroken, LoadConflict
+from tasks.model.errors import CommitUnknown, ContractBroken, GateFailed, LoadConflict
 from tasks.model.replay import replay_of
 from tasks.model.run import LoadReceipt, LoadStatus, Manifest, Partition, Purpose, RowCounts
 
@@ -142,6 +143,11 @@ def _publish(
             receipt = _transaction(connection, paths, load, started, on_step)
             on_step("committing")
             commit(connection)
+    except GateFailed as error:
+        record_gate_failure(
+            engine, load.spec, load.partition, load.manifest, load.manifest_key, load.run, error
+        )
+        raise
     except CommitUnknown:
         if receipt is None:
             raise
@@ -191,7 +197,7 @@ def _transaction(
         described = deletes_up_to is None and not replay_of(load.partition)
         if deletes_up_to is None:
             has_rows = _stage(cursor, paths, load, columns, on_step)
-            _check_gates(cursor, load, has_rows=has_rows)
+            _check_gates(cursor, load, columns, has_rows=has_rows)
             if described:
                 findings = check_history(cursor, spec, load.partition, manifest)
         else:
@@ -279,17 +285,20 @@ def _stage(
     return True
 
 
-def _check_gates(cursor: Cursor, load: Load, *, has_rows: bool) -> None:
+def _check_gates(
+    cursor: Cursor, load: Load, columns: list[TargetColumn], *, has_rows: bool
+) -> None:
     if replay_of(load.partition):
         return  # gates are about a slice of the source; these rows were picked because they broke
-    names = null_rate_columns(load.spec)
-    counts: tuple[int, ...] = (0,) * (len(names) + 1)
-    if has_rows:
-        cursor.execute(null_counts_statement(names))
-        row = cursor.fetchone()
-        assert row is not None, "the query always gives a row"
-        counts = row
-    check_gates(load.spec, load.manifest, counts[0], dict(zip(names, counts[1:], strict=True)))
+    check_gates(
+        cursor,
+        load.spec,
+        load.lookups,
+        columns,
+        load.manifest,
+        has_rows=has_rows,
+        live=load.purpose == "run" and load.partition.refresh is None,
+    )
 
 
 def _check_fence(cursor: Cursor, load: Load) -> None:
