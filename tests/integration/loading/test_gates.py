@@ -256,7 +256,7 @@ def test_missing_table_is_no_reference(world: World) -> None:
     """Before the other dataset was ever loaded its values are nowhere; no row needs none."""
     error = refused(world, gated(PARENTS), ROWS)
     assert "references cities (seen): there is no table analytics.cities yet" in error.message
-    load(world, gated(PARENTS), [])
+    load(world, gated(PARENTS), [], "b")
 
 
 def test_failed_gate_is_told_to_prefect(cities: World, monkeypatch: pytest.MonkeyPatch) -> None:
