@@ -60,8 +60,10 @@ ASKED = [
     (
         PARENTS,
         [*ROWS, (6, "c", 9), (7, "c", 9), (8, "c", 8)],
-        "references cities (seen): 2 values in 3 of 8 rows are not in analytics.cities, "
-        "allowed are 0.0% of the rows",
+        (
+            "references cities (seen): 2 values in 3 of 8 rows are not in analytics.cities, "
+            "allowed are 0.0% of the rows"
+        ),
         [{"seen": "9", "_rows": 2}, {"seen": "8", "_rows": 1}],
     ),
     (
