@@ -23,6 +23,7 @@ from tasks.loading.commit import ask_ledger, commit, wait_for_turn
 from tasks.loading.deletes import check_keys, delete_missing
 from tasks.loading.evolution import prepare_target
 from tasks.loading.job import Load, OnStep
+from tasks.loading.modes.prepare import prepare_companions
 from tasks.loading.modes.publication import statements_of
 from tasks.loading.modes.statements import Statement
 from tasks.loading.profiles import check_history
@@ -89,7 +90,9 @@ def load_partition(
             return receipt
     paths = clean_files(lake, scratch, load.manifest)
     ensure_schema(engine, load.spec)
-    receipt = _publish(engine, paths, load, started, on_step)
+    # Before the transaction: a forest takes its time, and nobody shall wait for it.
+    findings = check_history(engine, load)
+    receipt = _publish(engine, paths, load, findings, started, on_step)
     if receipt.status is LoadStatus.LOADED:
         log.info(
             "loading.committed",
@@ -104,12 +107,17 @@ def load_partition(
 
 
 def _publish(
-    engine: Engine, paths: list[Path], load: Load, started: float, on_step: OnStep
+    engine: Engine,
+    paths: list[Path],
+    load: Load,
+    findings: tuple[Finding, ...],
+    started: float,
+    on_step: OnStep,
 ) -> LoadReceipt:
     receipt: LoadReceipt | None = None
     try:
         with ledger.session(engine) as connection:
-            receipt = _transaction(connection, paths, load, started, on_step)
+            receipt = _transaction(connection, paths, load, findings, started, on_step)
             on_step("committing")
             commit(connection)
     except CommitUnknown:
@@ -121,14 +129,19 @@ def _publish(
 
 
 def _transaction(
-    connection: Connection, paths: list[Path], load: Load, started: float, on_step: OnStep
+    connection: Connection,
+    paths: list[Path],
+    load: Load,
+    findings: tuple[Finding, ...],
+    started: float,
+    on_step: OnStep,
 ) -> LoadReceipt:
     with connection.cursor() as cursor:
         name_session(cursor, load)
         on_step("begun")
         columns = _staged_columns(load)
         has_rows = stage_rows(cursor, paths, load, columns, on_step)
-        findings = _checked(cursor, load, has_rows=has_rows)
+        _check(cursor, load, has_rows=has_rows)
         on_step("gated")
         wait_for_turn(cursor, load.spec.load.table)
         on_step("locked")
@@ -137,6 +150,7 @@ def _transaction(
         check_fence(cursor, load)
         on_step("checked")
         table = prepare_target(cursor, load.spec, load.columns)
+        prepare_companions(cursor, load.spec, table.columns, is_new=table.is_new)
         on_step("evolved")
         load_id = ledger.next_load_id(cursor)
         changes = Changes()
@@ -171,15 +185,12 @@ def _staged_columns(load: Load) -> list[TargetColumn]:
     return [column for column in load.columns if column.name in load.spec.key]
 
 
-def _checked(cursor: Cursor, load: Load, *, has_rows: bool) -> tuple[Finding, ...]:
-    """Check what must hold before anything is visible; return what is unusual."""
+def _check(cursor: Cursor, load: Load, *, has_rows: bool) -> None:
+    """Check what must hold before anything is visible."""
     if load.compares_keys:
         check_keys(load.spec, load.manifest)
-        return ()
-    check_staged(cursor, load, has_rows=has_rows)
-    if not load.is_described:
-        return ()
-    return check_history(cursor, load.spec, load.partition, load.manifest)
+    else:
+        check_staged(cursor, load, has_rows=has_rows)
 
 
 def check_fence(cursor: Cursor, load: Load) -> None:
