@@ -223,39 +223,6 @@ FROM (SELECT to_regclass(%(table)s) AS relid UNION
 -- Languages that a search can be in.
 SELECT cfgname FROM pg_catalog.pg_ts_config WHERE cfgnamespace = 'pg_catalog'::regnamespace ORDER BY 1;
 
--- name: profile_history
--- The profiles of the partitions before one, the latest first, as they were when its run began; a
--- partition that was loaded again is no history of itself.
-SELECT p.at, p.lag_seconds, p.profile
-FROM etl.profiles p JOIN etl.loads l USING (load_id)
-WHERE p.dataset = %(dataset)s AND p.at < %(before)s AND l.fingerprint <> %(fingerprint)s
-  AND l.loaded_at < (SELECT opened_at FROM etl.datasets
-                     WHERE dataset = %(dataset)s AND purpose = %(purpose)s)
-ORDER BY p.at DESC, p.load_id DESC LIMIT %(most)s;
-
--- name: insert_profile
--- The profile of a load; it commits with the rows that it describes.
-INSERT INTO etl.profiles (load_id, dataset, at, lag_seconds, rows, profile, findings)
-VALUES (%(load_id)s, %(dataset)s, %(at)s, %(lag_seconds)s, %(rows)s, %(profile)s, %(findings)s);
-
--- name: latest_profile
--- The profile of the load that was committed last.
-SELECT p.load_id, l.label, p.at, p.profile, p.findings
-FROM etl.profiles p JOIN etl.loads l USING (load_id)
-WHERE p.dataset = %(dataset)s ORDER BY p.load_id DESC LIMIT 1;
--- name: columns_added
--- Columns that loads of a dataset added to its table because its source had them.
-SELECT DISTINCT column_name FROM etl.schema_changes
-WHERE dataset = %(dataset)s AND kind = 'column added' ORDER BY column_name;
-
--- name: insert_schema_changes
--- What a load altered in its table.
-INSERT INTO etl.schema_changes (load_id, dataset, column_name, from_type, to_type, kind) VALUES %s;
-
--- name: column_slots
--- How many columns a table ever had; a dropped one keeps its number.
-SELECT coalesce(max(attnum), 0) FROM pg_attribute WHERE attrelid = to_regclass(%(table)s);
-
 -- name: lock_schema
 -- Alter a schema one at a time; until the transaction ends.
 SELECT pg_advisory_xact_lock(hashtextextended(%(schema)s, 0));
@@ -332,3 +299,66 @@ VALUES (%(dataset)s, %(target)s, %(partition)s, %(range_from)s, %(range_to)s, %(
 SELECT r.load_id::bigint, sum(r.rows::bigint)::bigint
 FROM etl.retention, jsonb_each_text(rows_by_load) AS r (load_id, rows)
 WHERE dataset = %(dataset)s GROUP BY r.load_id;
+
+-- name: profile_history
+-- The profiles of the partitions before one, the latest first, as they were when its run began; a
+-- partition that was loaded again is no history of itself.
+SELECT p.at, p.lag_seconds, p.profile
+FROM etl.profiles p JOIN etl.loads l USING (load_id)
+WHERE p.dataset = %(dataset)s AND p.at < %(before)s AND l.fingerprint <> %(fingerprint)s
+  AND l.loaded_at < (SELECT opened_at FROM etl.datasets
+                     WHERE dataset = %(dataset)s AND purpose = %(purpose)s)
+ORDER BY p.at DESC, p.load_id DESC LIMIT %(most)s;
+
+-- name: insert_profile
+-- The profile of a load; it commits with the rows that it describes.
+INSERT INTO etl.profiles (load_id, dataset, at, lag_seconds, rows, profile, findings)
+VALUES (%(load_id)s, %(dataset)s, %(at)s, %(lag_seconds)s, %(rows)s, %(profile)s, %(findings)s);
+
+-- name: latest_profile
+-- The profile of the load that was committed last.
+SELECT p.load_id, l.label, p.at, p.profile, p.findings
+FROM etl.profiles p JOIN etl.loads l USING (load_id)
+WHERE p.dataset = %(dataset)s ORDER BY p.load_id DESC LIMIT 1;
+-- name: columns_added
+-- Columns that loads of a dataset added to its table because its source had them.
+SELECT DISTINCT column_name FROM etl.schema_changes
+WHERE dataset = %(dataset)s AND kind = 'column added' ORDER BY column_name;
+
+-- name: insert_schema_changes
+-- What a load altered in its table.
+INSERT INTO etl.schema_changes (load_id, dataset, column_name, from_type, to_type, kind) VALUES %s;
+
+-- name: column_slots
+-- How many columns a table ever had; a dropped one keeps its number.
+SELECT coalesce(max(attnum), 0) FROM pg_attribute WHERE attrelid = to_regclass(%(table)s);
+
+-- name: describe_gate
+-- The columns of the open query of a gate, and no row.
+FETCH 0 FROM gate;
+
+-- name: fetch_from_gate
+-- Rows that the query of a gate should not give.
+FETCH %(most)s FROM gate;
+
+-- name: record_gate_failure
+-- A gate that refused a partition: what was found, and where the rows are. Kept once per partition.
+INSERT INTO etl.gate_failures AS f (
+    dataset, fingerprint, gate, label, run, target, found, rows, evidence, manifest_key, files,
+    config_hash)
+VALUES (%(dataset)s, %(fingerprint)s, %(gate)s, %(label)s, %(run)s, %(target)s, %(found)s, %(rows)s,
+        %(evidence)s, %(manifest_key)s, %(files)s, %(config_hash)s)
+ON CONFLICT (dataset, fingerprint, gate) DO UPDATE SET
+    run = excluded.run, target = excluded.target, found = excluded.found, rows = excluded.rows,
+    evidence = excluded.evidence, manifest_key = excluded.manifest_key, files = excluded.files,
+    config_hash = excluded.config_hash, times = f.times + 1, failed_at = now();
+
+-- name: open_gate_failures
+-- Per dataset the last partition that a gate refused and that was not loaded since, with how many
+-- such partitions there are.
+SELECT DISTINCT ON (f.dataset) f.dataset, f.target, f.label, f.gate, f.found, f.run, f.failed_at,
+       f.manifest_key, count(*) OVER (PARTITION BY f.dataset) AS open
+FROM etl.gate_failures f
+WHERE NOT EXISTS (SELECT FROM etl.loads l
+                  WHERE l.dataset = f.dataset AND l.fingerprint = f.fingerprint)
+ORDER BY f.dataset, f.failed_at DESC, f.gate;
