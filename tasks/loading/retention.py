@@ -138,7 +138,7 @@ def _drop(
             cursor.execute(sql.SQL("DROP TABLE {}").format(partition))
         except psycopg2.errors.DependentObjectsStillExist:
             raise ConfigError(
-                f"{spec.name}: partition {name} is too old, and a view or a key of another table needs it",
+                f"{spec.name}: partition {name} is too old, and a view or another table needs it",
                 "drop what needs it, or make it need the whole table; then run dpp maintain again",
             ) from None
         on_step("dropped")
