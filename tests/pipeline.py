@@ -58,7 +58,8 @@ class Pipeline:
 
     def connector(self, spec: DatasetSpec) -> Connector:
         assert isinstance(spec.source, FilesSource)
-        return FilesConnector(spec.name, spec.source, self.base, self.limits, len(spec.columns))
+        limits = self.limits.whole_objects() if spec.load.whole_objects else self.limits
+        return FilesConnector(spec.name, spec.source, self.base, limits, len(spec.columns))
 
     def plan(
         self, spec: DatasetSpec, request: RunRequest = WHAT_IS_NEW, run_id: str = "test"
