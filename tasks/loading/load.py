@@ -13,6 +13,7 @@ from tasks.loading.index import build_search_index
 from tasks.loading.ledger import ensure_ledger, open_dataset, session, source_state
 from tasks.loading.publish import Load, load_partition
 from tasks.loading.schema import existing_columns, target
+from tasks.loading.whole import load_whole
 from tasks.model.dataset import DatasetSpec, LookedUp
 from tasks.model.environment import Environment
 from tasks.model.run import LoadReceipt, Manifest, Partition, Purpose, SourceState
@@ -58,20 +59,56 @@ def load(
             connections.warehouse(),
             connections.lake(),
             scratch,
-            Load(
-                spec=spec,
-                lookups=lookups,
-                partition=partition,
-                manifest=manifest,
-                manifest_key=work.manifest_key,
-                run=work.run,
-                fence=fence,
-                code_version=code_version(),
-                purpose=purpose,
-            ),
+            _job(work, spec, lookups, partition, manifest, fence, purpose),
         )
     emit_schema_event(receipt)
     return receipt
+
+
+@task(name="load_all", task_run_name="load {spec.name}", cache_policy=NO_CACHE, **RETRY)
+def load_all(
+    works: list[Work],
+    environment: Environment,
+    spec: DatasetSpec,
+    lookups: dict[str, LookedUp],
+    partitions: list[Partition],
+    manifests: list[Manifest],
+    fence: int,
+    purpose: Purpose,
+) -> list[LoadReceipt]:
+    """Publish all partitions of a run in one transaction, together with their ledger rows."""
+    connections = Connections(environment)
+    jobs = [
+        _job(work, spec, lookups, partition, manifest, fence, purpose)
+        for work, partition, manifest in zip(works, partitions, manifests, strict=True)
+    ]
+    with stage_context(STAGE, works[0], environment) as scratch:
+        receipts = load_whole(connections.warehouse(), connections.lake(), scratch, jobs)
+    for receipt in receipts:
+        emit_schema_event(receipt)
+    return receipts
+
+
+def _job(
+    work: Work,
+    spec: DatasetSpec,
+    lookups: dict[str, LookedUp],
+    partition: Partition,
+    manifest: Manifest,
+    fence: int,
+    purpose: Purpose,
+) -> Load:
+    return Load(
+        spec=spec,
+        lookups=lookups,
+        partition=partition,
+        manifest=manifest,
+        manifest_key=work.manifest_key,
+        run=work.run,
+        fence=fence,
+        code_version=code_version(),
+        purpose=purpose,
+    )
 
 
 def emit_schema_event(receipt: LoadReceipt) -> None:

@@ -141,7 +141,21 @@ class ReplacePartitionLoad(LoadTarget):
             raise ValueError(f"load.by: declare the column {self.by!r} nullable: false")
 
 
+class ReplaceLoad(LoadTarget):
+    """The rows of the whole source take the place of those that are there."""
+
+    one_row_per_key = takes_repeats = True
+
+    mode: Literal["replace"] = Field(
+        description="The rows of all partitions of a run replace those of the table, or none do."
+    )
+    allow_empty: bool = Field(
+        False, description="May a source without a single row empty the table?"
+    )
+
+
 LoadSpec = Annotated[
-    AppendLoad | InsertOnlyLoad | MergeLoad | ReplacePartitionLoad, Field(discriminator="mode")
+    AppendLoad | InsertOnlyLoad | MergeLoad | ReplaceLoad | ReplacePartitionLoad,
+    Field(discriminator="mode"),
 ]
 """How the rows meet those that are there; each mode has options of its own."""

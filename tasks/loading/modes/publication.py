@@ -7,12 +7,18 @@ from typing import assert_never
 
 from tasks.loading.modes.append import append_statements
 from tasks.loading.modes.insert_only import insert_only_statements
-from tasks.loading.modes.merge import merge_statements
+from tasks.loading.modes.merge import merge_rows, merge_statements
 from tasks.loading.modes.replace_partition import replace_partition_statements
 from tasks.loading.modes.statements import Statement
 from tasks.loading.schema import TargetColumn
 from tasks.model.dataset import DatasetSpec
-from tasks.model.load import AppendLoad, InsertOnlyLoad, MergeLoad, ReplacePartitionLoad
+from tasks.model.load import (
+    AppendLoad,
+    InsertOnlyLoad,
+    MergeLoad,
+    ReplaceLoad,
+    ReplacePartitionLoad,
+)
 
 
 def statements_of(
@@ -37,6 +43,9 @@ def statements_of(
             return insert_only_statements(spec, columns, load_id)
         case MergeLoad() as load:
             return merge_statements(spec, load, columns, load_id)
+        case ReplaceLoad():
+            # What is replayed only: a run's partitions are published together, in ``whole``.
+            return (merge_rows if spec.key else append_statements)(spec, columns, load_id)
         case ReplacePartitionLoad() as load:
             return replace_partition_statements(spec, load, columns, load_id, is_replay=is_replay)
         case _:

@@ -126,7 +126,7 @@ def check_origins(
 def _check_replay(
     cursor: Cursor, load: Load, by: ReplacePartitionLoad, origin_id: int, load_ids: list[int]
 ) -> None:
-    roots = _roots(cursor, [origin_id, *load_ids])
+    roots = roots_of(cursor, [origin_id, *load_ids])
     if {roots[load_id] for load_id in load_ids} - {roots[origin_id]}:
         raise ContractBroken(
             f"{load.spec.name}: the rows of a {by.by} were replaced since load {origin_id} refused "
@@ -136,7 +136,8 @@ def _check_replay(
         )
 
 
-def _roots(cursor: Cursor, load_ids: list[int]) -> dict[int, int]:
+def roots_of(cursor: Cursor, load_ids: list[int]) -> dict[int, int]:
+    """Return, for loads, those that they come from: themselves, or of replays the first."""
     cursor.execute(query("load_origins"), {"load_ids": load_ids})
     return {int(row[0]): int(row[1]) for row in cursor.fetchall()}
 

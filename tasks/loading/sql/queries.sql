@@ -275,3 +275,11 @@ SELECT o.id, o.root, l.label, i.uri, i.part
 FROM origin o JOIN etl.loads l ON l.load_id = o.root
 LEFT JOIN etl.source_items i ON i.load_id = o.root
 WHERE NOT EXISTS (SELECT FROM etl.replays r WHERE r.load_id = o.root);
+
+-- name: is_of_current_content
+-- Is a load of the content that replaced all others last?
+SELECT l.source_state ->> 'generation' IS NOT DISTINCT FROM (
+    SELECT c.source_state ->> 'generation' FROM etl.loads c
+    WHERE c.dataset = l.dataset AND c.source_state ->> 'generation' IS NOT NULL
+    ORDER BY c.load_id DESC LIMIT 1)
+FROM etl.loads l WHERE l.load_id = %(load_id)s;
