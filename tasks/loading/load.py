@@ -16,6 +16,7 @@ from tasks.loading.schema import existing_columns, target
 from tasks.loading.whole import load_whole
 from tasks.model.dataset import DatasetSpec, LookedUp
 from tasks.model.environment import Environment
+from tasks.model.errors import GateFailed
 from tasks.model.run import LoadReceipt, Manifest, Partition, Purpose, SourceState
 from tasks.stages import RETRY, Work, stage_context
 
@@ -54,13 +55,13 @@ def load(
 ) -> LoadReceipt:
     """Publish one partition in one transaction, together with its ledger row."""
     connections = Connections(environment)
+    asked = _job(work, spec, lookups, partition, manifest, fence, purpose)
     with stage_context(STAGE, work, environment) as scratch:
-        receipt = load_partition(
-            connections.warehouse(),
-            connections.lake(),
-            scratch,
-            _job(work, spec, lookups, partition, manifest, fence, purpose),
-        )
+        try:
+            receipt = load_partition(connections.warehouse(), connections.lake(), scratch, asked)
+        except GateFailed as error:
+            emit_gate_event(asked, error)
+            raise
     emit_schema_event(receipt)
     return receipt
 
@@ -83,7 +84,13 @@ def load_all(
         for work, partition, manifest in zip(works, partitions, manifests, strict=True)
     ]
     with stage_context(STAGE, works[0], environment) as scratch:
-        receipts = load_whole(connections.warehouse(), connections.lake(), scratch, jobs)
+        receipts = load_whole(
+            connections.warehouse(),
+            connections.lake(),
+            scratch,
+            jobs,
+            on_refusal=emit_gate_event,
+        )
     for receipt in receipts:
         emit_schema_event(receipt)
     return receipts
@@ -125,6 +132,26 @@ def emit_schema_event(receipt: LoadReceipt) -> None:
                 "changes": [change.model_dump() for change in receipt.schema_changes],
             },
         )
+
+
+def emit_gate_event(load: Load, error: GateFailed) -> None:
+    """Tell Prefect that gates refused a partition: names and counts, never a value of a row."""
+    emit_event(
+        event="etl.gate.failed",
+        resource={
+            "prefect.resource.id": f"etl.dataset.{load.spec.name}",
+            "prefect.resource.name": load.spec.name,
+        },
+        payload={
+            "partition": load.partition.label,
+            "fingerprint": load.partition.fingerprint,
+            "run": load.run,
+            "manifest_key": load.manifest_key,
+            "rows": load.manifest.rows,
+            "gates": [{"gate": failed.gate, "found": failed.found} for failed in error.failed],
+            "message": error.message,
+        },
+    )
 
 
 @task(name="index", task_run_name="index {spec.name}", cache_policy=NO_CACHE, **RETRY)

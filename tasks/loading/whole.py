@@ -7,7 +7,7 @@ killed goes on where it was and leaves nothing behind in the warehouse.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from tasks.loading import ledger
 from tasks.loading.account import Changes, receipt_of, write_account
 from tasks.loading.commit import ask_ledger, commit, wait_for_turn
 from tasks.loading.evolution import prepare_target
+from tasks.loading.gate_failures import record_gate_failure
 from tasks.loading.job import Load, OnStep
 from tasks.loading.modes.replace import (
     Pile,
@@ -61,6 +62,7 @@ def load_whole(
     loads: Sequence[Load],
     *,
     on_step: OnStep = lambda _step: None,
+    on_refusal: Callable[[Load, GateFailed], None] = lambda _load, _error: None,
 ) -> list[LoadReceipt]:
     """Publish all partitions of a run in one transaction; safe to call again after any failure.
 
@@ -70,6 +72,7 @@ def load_whole(
         scratch: Folder for files fetched from a remote lake.
         loads: All partitions of the run, of one dataset.
         on_step: Is told the name of each step as it is reached.
+        on_refusal: Is told the load that a gate refused.
 
     Returns:
         What was done for each, in their order.
@@ -84,24 +87,42 @@ def load_whole(
     with ledger.session(engine, read_only=True) as connection, connection.cursor() as cursor:
         if found := _found(cursor, loads):
             return found
-    _check_not_empty(loads)
-    ready = [
-        _Ready(load, clean_files(lake, scratch, load.manifest), check_history(engine, load))
-        for load in loads
-    ]
     ensure_schema(engine, loads[0].spec)
+    looked_at = [loads[0]]
+    try:
+        _check_not_empty(loads)
+        ready = []
+        for load in loads:
+            looked_at.append(load)
+            paths = clean_files(lake, scratch, load.manifest)
+            ready.append(_Ready(load, paths, check_history(engine, load)))
+        receipts = _publish(engine, ready, started, looked_at, on_step)
+    except GateFailed as error:
+        record_gate_failure(engine, looked_at[-1], error)
+        on_refusal(looked_at[-1], error)
+        raise
+    log.info("loading.replaced", partitions=len(loads), seconds=time.monotonic() - started)
+    return receipts
+
+
+def _publish(
+    engine: Engine,
+    ready: Sequence[_Ready],
+    started: float,
+    looked_at: list[Load],
+    on_step: OnStep,
+) -> list[LoadReceipt]:
     receipts: list[LoadReceipt] = []
     try:
         with ledger.session(engine) as connection:
-            receipts = _transaction(connection, ready, started, on_step)
+            receipts = _transaction(connection, ready, started, looked_at, on_step)
             on_step("committing")
             commit(connection)
     except CommitUnknown:
         if not receipts:
             raise
-        return _after_unknown(engine, loads, receipts)
+        return _after_unknown(engine, [one.load for one in ready], receipts)
     on_step("committed")
-    log.info("loading.replaced", partitions=len(loads), seconds=time.monotonic() - started)
     return receipts
 
 
@@ -135,14 +156,18 @@ def _after_unknown(
 
 
 def _transaction(
-    connection: Connection, ready: Sequence[_Ready], started: float, on_step: OnStep
+    connection: Connection,
+    ready: Sequence[_Ready],
+    started: float,
+    looked_at: list[Load],
+    on_step: OnStep,
 ) -> list[LoadReceipt]:
     loads = [one.load for one in ready]
     spec = loads[0].spec
     with connection.cursor() as cursor:
         name_session(cursor, loads[0])
         on_step("begun")
-        ids, piles = _pile_up(cursor, ready, on_step)
+        ids, piles = _pile_up(cursor, ready, looked_at, on_step)
         on_step("gated")
         wait_for_turn(cursor, spec.load.table)
         on_step("locked")
@@ -171,12 +196,13 @@ def _transaction(
 
 
 def _pile_up(
-    cursor: Cursor, ready: Sequence[_Ready], on_step: OnStep
+    cursor: Cursor, ready: Sequence[_Ready], looked_at: list[Load], on_step: OnStep
 ) -> tuple[list[int], list[Pile]]:
     """Stage partition after partition, check the gates of each, and keep the rows of all."""
     ids: list[int] = []
     piles: dict[tuple[TargetColumn, ...], Pile] = {}
     for one in ready:
+        looked_at.append(one.load)
         ids.append(ledger.next_load_id(cursor))
         columns = one.load.columns
         has_rows = stage_rows(cursor, one.paths, one.load, columns, on_step)
