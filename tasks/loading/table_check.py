@@ -13,6 +13,7 @@ from tasks.loading.differences import NOTHING, Difference, compare
 from tasks.loading.index import search_statements
 from tasks.loading.indexes import declared_indexes
 from tasks.loading.ledger import ledger_comment, ledger_is_current, session
+from tasks.loading.modes.replace_partition import index_statement
 from tasks.loading.own_columns import own_columns
 from tasks.loading.partitions import (
     current_time,
@@ -117,6 +118,8 @@ def _new_table(
     yield create_table(spec, columns)
     for index in declared_indexes(spec):
         yield index.create((spec.schema_name, spec.table_name))
+    if by_value := index_statement(spec):
+        yield by_value
     if spec.load.index:
         yield comment_on_search(spec, spec.load.index)
 

@@ -13,8 +13,7 @@ from tasks.model.columns import MAX_IDENTIFIER_BYTES, ColumnSpec, Identifier, St
 from tasks.model.index_expression import IndexExpression, read_expression
 
 MAX_INDEX_COLUMNS = 32
-KEYED_MODES = ("merge", "insert_only")
-PARTITIONED_MODES = (*KEYED_MODES, "append", "replace_partition")
+PARTITIONED_MODES = ("append", "insert_only", "merge", "replace_partition")
 _RETENTION = re.compile(r"([1-9]\d{0,3}) (day|week|month|year)s?")
 
 Privilege = Literal["select", "insert", "update", "delete", "truncate", "references", "trigger"]
@@ -131,6 +130,7 @@ def check_partitions(
     by: PartitionBy,
     mode: str,
     key: Sequence[str],
+    table_key: Sequence[str],
     columns: Mapping[str, ColumnSpec],
     indexes: Sequence[IndexSpec],
 ) -> None:
@@ -154,7 +154,7 @@ def check_partitions(
             "column with nullable: false"
         )
     why = "PostgreSQL keeps a key unique within each partition only, so the key must contain it"
-    if mode in KEYED_MODES and by.column not in key:
+    if table_key and by.column not in table_key:
         raise ValueError(f"{where}: column {by.column!r} is not part of the key; {why}")
     for position, index in enumerate(indexes):
         if index.unique and by.column not in index.columns:
