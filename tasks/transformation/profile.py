@@ -1,7 +1,7 @@
 """Profiles the clean rows of a partition, out of the file that was just written.
 
-Counts, bounds, distinct values and lengths are of all rows. Quantiles and top values are of a sample
-where there are many rows: exact ones would cost more than all the rest together.
+Counts, distinct values, lengths and the bounds of numbers and times are of all rows. Quantiles, top
+values and the bounds of texts are of a sample where there are many rows: they are what costs most.
 """
 
 from __future__ import annotations
@@ -61,7 +61,8 @@ def profile_clean_rows(
         if not is_protected(columns.get(name))
     }
     rows, counted = _count(connection, source, kinds)
-    quantiles, top = _quantiles(connection, visible), _top_values(connection, visible)
+    quantiles, bounds = _quantiles(connection, visible), _text_bounds(connection, visible)
+    top = _top_values(connection, visible)
     profiled = {}
     for name, kind in kinds.items():
         of_all = counted[name]
@@ -73,9 +74,10 @@ def profile_clean_rows(
             lengths=of_all.lengths,
         )
         if name in visible:
+            low, high = bounds.get(name, (of_all.low, of_all.high))
             shown = {
-                "min": of_all.low,
-                "max": of_all.high,
+                "min": low,
+                "max": high,
                 "quantiles": of_all.with_ends(quantiles.get(name, ())),
                 "top": tuple(top[name]),
             }
@@ -161,9 +163,8 @@ def _whole(name: str, kind: ColumnKind) -> list[str]:
         numbers = [_number(bound, kind) for bound in bounds]
         return [*counted, *ends, *numbers, nothing, nothing, nothing]
     if kind == "text":
-        ends = [f"left({bound}({column}), {MAX_TEXT})" for bound in ("min", "max")]
         lengths = [f"{bound}(length({column}))" for bound in ("min", "avg", "max")]
-        return [*counted, *ends, nothing, nothing, *lengths]
+        return [*counted, *[nothing] * 4, *lengths]
     return [*counted, *[nothing] * 7]
 
 
@@ -190,6 +191,17 @@ def _quantiles(
     )
     row = _one(connection, f"SELECT {selected} FROM {SAMPLE}")
     return {name: tuple(found or ()) for name, found in zip(asked, row, strict=True)}
+
+
+def _text_bounds(
+    connection: duckdb.DuckDBPyConnection, kinds: Mapping[str, ColumnKind]
+) -> dict[str, tuple[str | None, str | None]]:
+    asked = [name for name, kind in kinds.items() if kind == "text"]
+    if not asked:
+        return {}
+    selected = ", ".join(f"min({identifier(name)}), max({identifier(name)})" for name in asked)
+    row = _one(connection, f"SELECT {selected} FROM {SAMPLE}")
+    return dict(zip(asked, zip(row[::2], row[1::2], strict=True), strict=True))
 
 
 def _top_values(

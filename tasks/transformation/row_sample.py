@@ -6,10 +6,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-SAMPLE_ROWS = 20_000
+SAMPLE_ROWS = 10_000
 """Rows of the sample, about, if there are as many; at most twice as many are kept."""
-SAMPLE_CELLS = 400_000
-"""Values of the sample, about: of more than 20 columns fewer rows are kept."""
+SAMPLE_CELLS = 300_000
+"""Values of the sample, about: of more than 30 columns fewer rows are kept."""
 MAX_TEXT = 64
 """Characters that are kept of a value."""
 
