@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import structlog
@@ -17,7 +18,7 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812
 from sqlalchemy import Engine
 
 from blocks.lake import Lake
-from tasks.loading import ledger
+from tasks.loading import ledger, parallel
 from tasks.loading.account import Changes, receipt_of, write_account
 from tasks.loading.commit import ask_ledger, commit, wait_for_turn
 from tasks.loading.deletes import check_keys, delete_missing
@@ -32,7 +33,7 @@ from tasks.loading.schema import TargetColumn, ensure_schema
 from tasks.loading.staged import check_staged, clean_files, stage_rows
 from tasks.loading.unique import check_unique
 from tasks.model.anomaly import Finding
-from tasks.model.errors import CommitUnknown, LoadConflict
+from tasks.model.errors import CommitUnknown, LoadConflict, PipelineError
 from tasks.model.run import LoadReceipt, LoadStatus
 
 __all__ = ["STEPS", "Load", "load_partition"]
@@ -92,7 +93,12 @@ def load_partition(
     ensure_schema(engine, load.spec)
     # Before the transaction: a forest takes its time, and nobody shall wait for it.
     findings = check_history(engine, load)
-    receipt = _publish(engine, paths, load, findings, started, on_step)
+    try:
+        receipt = _publish(engine, paths, load, findings, started, on_step)
+    finally:
+        if load.manifest.rows >= parallel.PARALLEL_ROWS:
+            with suppress(PipelineError):  # the next such load does it
+                parallel.drop_left_tables(engine)
     if receipt.status is LoadStatus.LOADED:
         log.info(
             "loading.committed",
@@ -117,7 +123,9 @@ def _publish(
     receipt: LoadReceipt | None = None
     try:
         with ledger.session(engine) as connection:
-            receipt = _transaction(connection, paths, load, findings, started, on_step)
+            receipt = _transaction(engine, connection, paths, load, findings, started, on_step)
+            with connection.cursor() as cursor:
+                parallel.end_staging(cursor)
             on_step("committing")
             commit(connection)
     except CommitUnknown:
@@ -129,6 +137,7 @@ def _publish(
 
 
 def _transaction(
+    engine: Engine,
     connection: Connection,
     paths: list[Path],
     load: Load,
@@ -140,7 +149,7 @@ def _transaction(
         name_session(cursor, load)
         on_step("begun")
         columns = _staged_columns(load)
-        has_rows = stage_rows(cursor, paths, load, columns, on_step)
+        has_rows = stage_rows(engine, cursor, paths, load, columns, on_step)
         _check(cursor, load, has_rows=has_rows)
         on_step("gated")
         wait_for_turn(cursor, load.spec.load.table)
