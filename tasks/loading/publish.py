@@ -154,7 +154,7 @@ def _transaction(
         name_session(cursor, load)
         on_step("begun")
         columns = _staged_columns(load)
-        has_rows = stage_rows(engine, cursor, paths, load, columns, on_step)
+        has_rows = stage_rows(cursor, paths, load, columns, on_step, beside=engine)
         _check(cursor, load, has_rows=has_rows)
         on_step("gated")
         wait_for_turn(cursor, load.spec.load.table)

@@ -51,14 +51,24 @@ def clean_files(lake: Lake, scratch: Path, manifest: Manifest) -> list[Path]:
 
 
 def stage_rows(
-    engine: Engine,
     cursor: Cursor,
     paths: Sequence[Path],
     load: Load,
     columns: Sequence[TargetColumn],
     on_step: OnStep,
+    *,
+    beside: Engine | None = None,
 ) -> bool:
     """Copy the clean rows into the staging table; tell whether there is one.
+
+    Args:
+        cursor: In the load transaction.
+        paths: The clean files.
+        load: What is loaded.
+        columns: What the files must have.
+        on_step: Is told of the steps.
+        beside: Where further connections come from, over which a large partition is copied too; the
+            transaction has to call ``end_staging`` then.
 
     Raises:
         ContractBroken: The files do not have these columns, or not as many rows as they should.
@@ -70,7 +80,7 @@ def stage_rows(
     began = time.monotonic()
     schema = staged_schema(pq.read_schema(paths[0]))
     check_columns(schema.names, [column.name for column in columns])
-    rows = _copied_in_parallel(engine, cursor, paths, schema, load, on_step)
+    rows = _copied_in_parallel(beside, cursor, paths, schema, load, on_step)
     if rows is None:
         create_staging(cursor, schema)
         on_step("staged")
@@ -88,7 +98,7 @@ def stage_rows(
 
 
 def _copied_in_parallel(
-    engine: Engine,
+    engine: Engine | None,
     cursor: Cursor,
     paths: Sequence[Path],
     schema: pa.Schema,
@@ -96,8 +106,8 @@ def _copied_in_parallel(
     on_step: OnStep,
 ) -> int | None:
     """Copy a large partition over several connections; None if it is to be copied over this one."""
-    copies = copies_at_once(engine, load.manifest.rows)
-    if copies == 1:
+    copies = copies_at_once(engine, load.manifest.rows) if engine else 1
+    if engine is None or copies == 1:
         return None
     on_step("staged")
     return copy_in_parallel(engine, cursor, paths, schema, copies, lambda: on_step("copying"))
