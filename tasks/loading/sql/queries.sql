@@ -334,6 +334,24 @@ INSERT INTO etl.schema_changes (load_id, dataset, column_name, from_type, to_typ
 -- How many columns a table ever had; a dropped one keeps its number.
 SELECT coalesce(max(attnum), 0) FROM pg_attribute WHERE attrelid = to_regclass(%(table)s);
 
+-- name: hold_staging
+-- While this transaction lasts, a staging table of this name is needed.
+SELECT pg_advisory_xact_lock(hashtextextended('etl.' || %(name)s, 0));
+
+-- name: take_staging
+-- Is nobody in need of a staging table of this name?
+SELECT pg_try_advisory_xact_lock(hashtextextended('etl.' || %(name)s, 0));
+
+-- name: staging_tables
+-- Staging tables of loads that copy, or copied, over several connections.
+SELECT relname FROM pg_class
+WHERE relnamespace = to_regnamespace('etl') AND relkind = 'r' AND relpersistence = 'u'
+  AND relname ~ '^staging_[0-9a-f]{16}$' AND pg_has_role(relowner, 'USAGE');
+
+-- name: staging_kind
+-- Whether the staged rows of this session are in a table of its own (r), or seen through a view (v).
+SELECT relkind::text FROM pg_class WHERE oid = to_regclass('pg_temp.etl_staging');
+
 -- name: load_origins
 -- The loads that some loads come from, themselves or through replays, and the objects of these.
 WITH RECURSIVE origin AS (
