@@ -6,7 +6,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Self
@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import structlog
 
 from blocks.lake import Lake
+from tasks.ingestion.arrow import settle
 from tasks.ingestion.connector import SOURCE_ROW, SOURCE_URI, Connector, RawBatch
 from tasks.lake import intact_manifest, manifest_key, publish_manifest, store_file
 from tasks.model.dataset import DatasetSpec, canonical_json
@@ -34,9 +35,7 @@ SAMPLE_ROWS = 4000
 
 log = structlog.get_logger("dpp.ingestion")
 
-# The default pool keeps what threads have freed: a large CSV file takes a third more memory with it.
-with suppress(NotImplementedError):  # not on every platform
-    pa.set_memory_pool(pa.jemalloc_memory_pool())
+settle()
 
 
 def ingestion_identity(spec: DatasetSpec) -> str:
