@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
@@ -30,10 +29,8 @@ from tasks.quarantine import Origin, QuarantineWriter, RefusedRow
 STAGE: Final = "ingestion"
 STAGE_VERSION = "2"
 """Raised whenever this code would make other raw files of the same source."""
-GROUP_BYTES = 8 << 20
+GROUP_BYTES = 4 << 20
 GROUP_ROWS = 100_000
-GROUPS_AHEAD = 2
-"""Row groups that wait to be written while the source is read on."""
 SAMPLE_ROWS = 4000
 
 log = structlog.get_logger("dpp.ingestion")
@@ -162,7 +159,7 @@ class _RawWriter:
     def __init__(self, scratch: Path) -> None:
         self._scratch = scratch
         self._thread = ThreadPoolExecutor(1, "raw")
-        self._writing: deque[Future[None]] = deque()
+        self._writing: Future[None] | None = None
         self._pending: list[pa.RecordBatch] = []
         self._pending_bytes = 0
         self._pending_rows = 0
@@ -197,16 +194,16 @@ class _RawWriter:
         if self._writer is None or not self._pending:
             return
         table = pa.Table.from_batches(self._pending)
-        self._settle(GROUPS_AHEAD - 1)
-        self._writing.append(self._thread.submit(self._writer.write_table, table))
+        self._settle()
+        self._writing = self._thread.submit(self._writer.write_table, table)
         path, rows = self._files[-1]
         self._files[-1] = (path, rows + self._pending_rows)
         self._pending, self._pending_bytes, self._pending_rows = [], 0, 0
 
-    def _settle(self, left: int = 0) -> None:
-        """Wait until at most ``left`` row groups are not yet written."""
-        while len(self._writing) > left:
-            self._writing.popleft().result()
+    def _settle(self) -> None:
+        if self._writing is not None:
+            writing, self._writing = self._writing, None
+            writing.result()
 
     def close(self) -> None:
         """Finish the open file."""

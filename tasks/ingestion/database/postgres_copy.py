@@ -24,8 +24,8 @@ from tasks.ingestion.database.columns import Column
 from tasks.ingestion.database.values import batch_of, too_long, unhexed
 from tasks.ingestion.typed import out_of_range
 
-CHUNKS_AHEAD = 4
-CHUNK_BYTES = 1 << 20
+CHUNKS_AHEAD = 2
+CHUNK_BYTES = 512 << 10
 MOST_ROWS = 50_000
 _END: Final = object()
 
