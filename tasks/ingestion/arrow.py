@@ -10,7 +10,6 @@ from types import ModuleType
 
 import pyarrow as pa
 
-
 KEPT_FREE_MS = 100
 """How long the pool keeps freed memory for the next batch; its default is a second."""
 
