@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from psycopg2 import sql
@@ -12,12 +12,13 @@ from sqlalchemy import Engine
 
 from tasks.loading.ledger import session
 from tasks.loading.queries import query
+from tasks.loading.search_sql import SEARCH, column_signature, search_column
 from tasks.model.column_types import decimal_digits, list_element
 from tasks.model.columns import ColumnSpec
 from tasks.model.dataset import DatasetSpec, LookedUp
+from tasks.model.search import SearchIndex
 
 LOAD_ID = "_load_id"
-SEARCH = "_search"
 TEXT = ColumnSpec(type="string")
 _TYPES = {
     "boolean": "boolean",
@@ -59,6 +60,41 @@ class TargetColumn:
     required: bool = False
     description: str | None = None
     staged: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class TableIndex:
+    """An index of a table.
+
+    Attributes:
+        name: Its name; it is in the schema of its table.
+        definition: SQL from the method on: ``btree ("a", "b") WHERE …``.
+        unique: Does it refuse a second row of one value?
+    """
+
+    name: str
+    definition: sql.Composable
+    unique: bool = False
+
+    def named(self, name: str) -> TableIndex:
+        """Return the same index under another name."""
+        return replace(self, name=name)
+
+    def create(
+        self, table: tuple[str, str], *, concurrently: bool = False, only: bool = False
+    ) -> sql.Composed:
+        """Return its DDL.
+
+        Args:
+            table: Schema and name of its table.
+            concurrently: Without locking the table; not within a transaction.
+            only: Of a partitioned table, not of its partitions.
+        """
+        unique = "UNIQUE " if self.unique else ""
+        beside = "CONCURRENTLY " if concurrently else ""
+        return sql.SQL(
+            f"CREATE {unique}INDEX {beside}{{}} ON {'ONLY ' if only else ''}{{}} USING {{}}"
+        ).format(sql.Identifier(self.name), sql.Identifier(*table), self.definition)
 
 
 def postgres_type(column: ColumnSpec) -> str:
@@ -127,28 +163,45 @@ def target(spec: DatasetSpec) -> sql.Identifier:
     return sql.Identifier(spec.schema_name, spec.table_name)
 
 
-def create_statements(spec: DatasetSpec, columns: Sequence[TargetColumn]) -> list[sql.Composed]:
-    """Return the DDL of a table that is not there yet."""
+def create_table(spec: DatasetSpec, columns: Sequence[TargetColumn]) -> sql.Composed:
+    """Return the DDL of a table that is not there yet, without what is added to it."""
     definitions: list[sql.Composable] = [column_definition(column) for column in columns]
     definitions.append(sql.SQL("{} bigint NOT NULL").format(sql.Identifier(LOAD_ID)))
     if spec.load.index:
-        definitions.append(_search_definition(spec.load.index.language, spec.load.index.search))
-    if spec.load.mode == "merge":
-        keys = sql.SQL(", ").join(map(sql.Identifier, spec.key))
+        definitions.append(search_column(spec.load.index))
+    if spec.table_key:
+        keys = sql.SQL(", ").join(map(sql.Identifier, spec.table_key))
         definitions.append(sql.SQL("PRIMARY KEY ({})").format(keys))
-    statements = [
-        sql.SQL("CREATE TABLE {} ({})").format(target(spec), sql.SQL(", ").join(definitions)),
-        sql.SQL("COMMENT ON TABLE {} IS {}").format(target(spec), sql.Literal(spec.description)),
-    ]
-    statements += [
-        sql.SQL("COMMENT ON COLUMN {} IS {}").format(
-            sql.Identifier(spec.schema_name, spec.table_name, column.name),
-            sql.Literal(column.description),
-        )
-        for column in columns
-        if column.description
-    ]
-    return statements
+    return sql.SQL("CREATE TABLE {} ({}){}").format(
+        target(spec), sql.SQL(", ").join(definitions), _partitioning(spec)
+    )
+
+
+def _partitioning(spec: DatasetSpec) -> sql.Composable:
+    if spec.load.partition_by is None:
+        return sql.SQL("")
+    return sql.SQL(" PARTITION BY RANGE ({})").format(sql.Identifier(spec.load.partition_by.column))
+
+
+def comment_on_table(spec: DatasetSpec) -> sql.Composed:
+    """Return the DDL of the table's comment."""
+    return sql.SQL("COMMENT ON TABLE {} IS {}").format(target(spec), sql.Literal(spec.description))
+
+
+def comment_on_column(spec: DatasetSpec, column: TargetColumn) -> sql.Composed:
+    """Return the DDL of a column's comment."""
+    return sql.SQL("COMMENT ON COLUMN {} IS {}").format(
+        sql.Identifier(spec.schema_name, spec.table_name, column.name),
+        sql.Literal(column.description),
+    )
+
+
+def comment_on_search(spec: DatasetSpec, index: SearchIndex) -> sql.Composed:
+    """Return the DDL of the comment that tells how the column of the search is made."""
+    return sql.SQL("COMMENT ON COLUMN {} IS {}").format(
+        sql.Identifier(spec.schema_name, spec.table_name, SEARCH),
+        sql.Literal(column_signature(index)),
+    )
 
 
 def column_definition(column: TargetColumn) -> sql.Composed:
@@ -157,23 +210,10 @@ def column_definition(column: TargetColumn) -> sql.Composed:
     return sql.SQL("{} {}{}").format(sql.Identifier(column.name), sql.SQL(column.type), required)
 
 
-def _search_definition(language: str, names: Sequence[str]) -> sql.Composed:
-    return sql.SQL(
-        "{} tsvector GENERATED ALWAYS AS (to_tsvector({}::regconfig, {})) STORED"
-    ).format(sql.Identifier(SEARCH), sql.Literal(f"pg_catalog.{language}"), searched_text(names))
-
-
-def searched_text(names: Sequence[str]) -> sql.Composed:
-    """Return SQL for the text that is searched: the columns, separated by spaces."""
-    return sql.SQL(" || ' ' || ").join(
-        sql.SQL("coalesce({}, '')").format(sql.Identifier(name)) for name in names
-    )
-
-
 def existing_columns(cursor: Cursor, spec: DatasetSpec) -> dict[str, TargetColumn]:
     """Return the columns of the dataset's table; none if there is no table."""
     cursor.execute(query("existing_columns"), {"table": spec.load.table})
-    return {row[0]: TargetColumn(row[0], row[1], row[2]) for row in cursor.fetchall()}
+    return {row[0]: TargetColumn(*row) for row in cursor.fetchall()}
 
 
 def ensure_schema(engine: Engine, spec: DatasetSpec) -> None:
@@ -183,22 +223,23 @@ def ensure_schema(engine: Engine, spec: DatasetSpec) -> None:
     once, and ``IF NOT EXISTS`` alone is no protection against that.
     """
     with session(engine) as connection, connection.cursor() as cursor:
-        if _schema_exists(cursor, spec.schema_name):
+        if schema_exists(cursor, spec.schema_name):
             return
-        cursor.execute(
-            "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))",
-            (f"etl:schema:{spec.schema_name}",),
-        )
+        cursor.execute(query("lock_schema"), {"schema": f"etl:schema:{spec.schema_name}"})
         # Asking again makes the session take notice of what was committed meanwhile: from its cache
         # alone, CREATE SCHEMA IF NOT EXISTS would still believe that there is none, and fail.
-        if _schema_exists(cursor, spec.schema_name):
+        if schema_exists(cursor, spec.schema_name):
             return
-        cursor.execute(
-            sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(spec.schema_name))
-        )
+        cursor.execute(create_schema(spec))
 
 
-def _schema_exists(cursor: Cursor, schema: str) -> bool:
+def create_schema(spec: DatasetSpec) -> sql.Composed:
+    """Return the DDL of the schema of a dataset's table."""
+    return sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(spec.schema_name))
+
+
+def schema_exists(cursor: Cursor, schema: str) -> bool:
+    """Tell whether a schema is there."""
     cursor.execute(query("schema_exists"), {"schema": schema})
     row = cursor.fetchone()
     return bool(row and row[0])

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 
 from tasks.model.column_types import MAX_DECIMAL_PRECISION, decimal_digits
-from tasks.model.columns import MAX_IDENTIFIER_BYTES, ColumnSpec
+from tasks.model.columns import MAX_IDENTIFIER_BYTES, SYSTEM_COLUMNS, ColumnSpec
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ContractBroken
 from tasks.transformation.sql import identifier
@@ -37,7 +37,7 @@ _ADDED_TYPES = {
 
 def source_name(name: str, column: ColumnSpec) -> str:
     """Return the name that a column has in the source."""
-    return column.source or name
+    return column.source_column(name)
 
 
 def unknown_columns(spec: DatasetSpec, raw_types: Mapping[str, str]) -> list[str]:
@@ -70,9 +70,10 @@ def check_missing(spec: DatasetSpec, raw_types: Mapping[str, str]) -> None:
     ]
     if not missing:
         return
+    sources = {name: source_name(name, spec.columns[name]) for name in missing}
     names = [
-        f"{name} ({source!r} in the source)" if (source := spec.columns[name].source) else name
-        for name in missing
+        name if name == source else f"{name} ({source!r} in the source)"
+        for name, source in sources.items()
     ]
     remedy = "correct the column's 'source', or declare it nullable"
     if reaction == "freeze":
@@ -129,7 +130,9 @@ def column_name(name: str) -> str:
     One that is too long is cut and ends with a hash of all of it: two that begin alike stay two.
     """
     folded = "".join(c if c.isascii() and c.isalnum() else "_" for c in name.lower())
-    column = folded if folded[:1].isalpha() else f"c_{folded}"
+    column = folded
+    if not folded[:1].isalpha() or folded in SYSTEM_COLUMNS:
+        column = f"c_{folded}"
     if len(column) <= MAX_IDENTIFIER_BYTES:
         return column
     digest = hashlib.sha256(name.encode()).hexdigest()[:_HASH_DIGITS]
@@ -153,7 +156,7 @@ def key_rules(spec: DatasetSpec) -> Iterator[Rule]:
         for name in spec.key
         if spec.columns[name].type in ("string", "bytes")
     ]
-    if lengths and spec.load.mode == "merge":
+    if lengths and spec.table_key:
         yield Rule(
             "key_length",
             None,

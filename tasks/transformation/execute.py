@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+import duckdb
 import pandera.pandas as pandera
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -27,6 +28,7 @@ from tasks.model.run import LakeFile, Manifest
 from tasks.protection import Protection
 from tasks.quarantine import Origin, QuarantineWriter, RefusedRow
 from tasks.transformation.custom import run_custom
+from tasks.transformation.deduplicate import Contenders
 from tasks.transformation.enrich import LookupTable
 from tasks.transformation.functions import register
 from tasks.transformation.originals import with_originals
@@ -38,8 +40,10 @@ from tasks.transformation.query import (
     RAW,
     RowOutcome,
     TransformQuery,
+    broken_rules,
     compile_query,
 )
+from tasks.transformation.row_sample import RowSample
 from tasks.transformation.session import column_types, duckdb_session, stream
 from tasks.transformation.severity import WarningCounts, first_failure
 from tasks.transformation.user_code import code_digest, load_object, load_schema
@@ -118,7 +122,6 @@ def transform_partition(
             columns_added, types = _run(
                 spec, raw, snapshots, lake, scratch, output, memory_bytes, deadline_seconds
             )
-    profile = output.profile(memory_bytes, deadline_seconds)  # before the file moves into the lake
     manifest = Manifest(
         stage="transformation",
         dataset=spec.name,
@@ -134,7 +137,7 @@ def transform_partition(
         columns_added=columns_added,
         column_types=types,
         state=raw.state,
-        profile=profile,
+        profile=output.profile,
         created_at=datetime.now(UTC),
         seconds=time.monotonic() - started,
     )
@@ -163,7 +166,7 @@ def _run(
         name: str(lake.local_path(file.key, scratch)) for name, file in snapshots.items()
     }
     _check_names(spec, raw_files)
-    files = [*raw_files, *lookup_files.values()]
+    files = [*raw_files, *lookup_files.values(), str(output.path)]
     memory_bytes -= min(BATCH_BYTES, memory_bytes // 5)
     with duckdb_session(files, scratch, memory_bytes, deadline_seconds) as connection:
         types = column_types(connection, raw_files)
@@ -177,10 +180,16 @@ def _run(
             for name, path in lookup_files.items()
         }
         query = compile_query(spec, raw_types, raw_files, lookups)
+        if query.preparation:
+            connection.execute(query.preparation)
         for batch in stream(connection, query.sql, BATCH_ROWS):
             output.write(query, batch)
+        for clean, duplicates in output.contenders.resolve(connection):
+            output.write_clean(query, clean)
+            output.duplicates += duplicates
         for rows in with_originals(connection, raw_files, list(raw_types), output.unexplained):
             output.quarantine.append(rows)
+        output.finish(connection)
     return query.columns_added, {**query.column_types, **wide}
 
 
@@ -198,11 +207,11 @@ def _check_names(spec: DatasetSpec, raw_files: list[str]) -> None:
 
 
 class _Output:
-    """Takes the query's rows apart: clean ones, duplicates, refused ones."""
+    """Takes the query's rows apart: clean ones, those that may be duplicates, refused ones."""
 
     def __init__(self, spec: DatasetSpec, scratch: Path, origin: Origin) -> None:
         self.spec = spec
-        self._path = scratch / "clean.parquet"
+        self.path = scratch / "clean.parquet"
         self._schema: pandera.DataFrameSchema | None = pandera_schema(spec)
         self._user_schema = load_schema(spec)
         self._custom = load_object(spec, "custom", spec.custom.function) if spec.custom else None
@@ -210,9 +219,15 @@ class _Output:
         self._writer: pq.ParquetWriter | None = None
         self._open = ExitStack()
         self._rows = 0
+        self._sample = RowSample()
+        self.profile = Profile(rows=0)
+        """What the clean rows look like, once they are all there."""
         self.duplicates = 0
         self.unexplained: list[RefusedRow] = []
         """Rows that pandera refused: what they said originally is still to be found."""
+        self.contenders = self._open.enter_context(
+            Contenders(spec, scratch / "contenders.arrow", BATCH_ROWS)
+        )
         self.quarantine = QuarantineWriter(scratch / "refused.parquet", STAGE, origin)
 
     def __enter__(self) -> _Output:
@@ -228,13 +243,14 @@ class _Output:
         if refused.num_rows:
             _check_severity(self.spec, query, refused)
             self.quarantine.append(_refused_rows(query, refused))
-        self.duplicates += pc.sum(pc.equal(outcome, RowOutcome.DUPLICATE.value)).as_py() or 0
-        clean = batch.filter(pc.equal(outcome, RowOutcome.CLEAN.value))
-        if clean.num_rows:
-            self.warnings.count(query.rules, clean)
-            self._write_clean(query, clean)
+        self.contenders.add(batch.filter(pc.equal(outcome, RowOutcome.CONTENDER.value)))
+        self.write_clean(query, batch.filter(pc.equal(outcome, RowOutcome.CLEAN.value)))
 
-    def _write_clean(self, query: TransformQuery, clean: pa.RecordBatch) -> None:
+    def write_clean(self, query: TransformQuery, clean: pa.RecordBatch) -> None:
+        """Validate clean rows and write them; what is refused now goes to quarantine."""
+        if not clean.num_rows:
+            return
+        self.warnings.count(query.rules, clean)
         if self._custom is not None:
             clean = run_custom(self.spec, self._custom, query.columns, clean)
         if self._schema is not None:
@@ -249,7 +265,7 @@ class _Output:
         if self._writer is None:
             self._writer = self._open.enter_context(
                 pq.ParquetWriter(
-                    self._path,
+                    self.path,
                     clean.schema,
                     compression="zstd",
                     compression_level=1,
@@ -257,19 +273,15 @@ class _Output:
                 )
             )
         self._writer.write_batch(clean)
+        self._sample.add(clean)
         self._rows += clean.num_rows
 
-    def profile(self, memory_bytes: int, deadline_seconds: float | None) -> Profile:
-        """Say what the clean rows look like."""
-        if not self._rows:
-            return Profile(rows=0)
-        return profile_clean_rows(
-            self._path,
-            {**self.spec.columns, **self.spec.made_columns},
-            self._path.parent,
-            memory_bytes=memory_bytes,
-            deadline_seconds=deadline_seconds,
-        )
+    def finish(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """End the file of clean rows, and say what they look like."""
+        self._open.close()
+        if self._rows:
+            columns = {**self.spec.columns, **self.spec.made_columns}
+            self.profile = profile_clean_rows(connection, self.path, self._sample.table(), columns)
 
     def _judged_by(
         self, clean: pa.RecordBatch, failures: Mapping[int, tuple[str, str]], severity: Severity
@@ -288,18 +300,18 @@ class _Output:
 
     def store(self, lake: Lake) -> tuple[LakeFile, ...]:
         """Move the clean rows into the lake."""
-        if not self._path.exists():
+        if not self.path.exists():
             return ()
-        return (store_file(lake, "clean", self.spec.name, self._path, self._rows),)
+        return (store_file(lake, "clean", self.spec.name, self.path, self._rows),)
 
 
 def _check_severity(spec: DatasetSpec, query: TransformQuery, refused: pa.RecordBatch) -> None:
     """Stop at the first row that breaks a rule of severity ``fail``."""
-    hard = {str(n) for n, rule in enumerate(query.rules) if rule.severity == "fail"}
+    hard = {n for n, rule in enumerate(query.rules) if rule.severity == "fail"}
     if not hard:
         return
     for position, broken in enumerate(refused.column(FAILURES).to_pylist()):
-        if hard.intersection(broken.split(",")):
+        if hard.intersection(broken_rules(broken)):
             raise first_failure(spec, _refused_rows(query, refused.slice(position, 1))[0])
 
 
@@ -307,7 +319,7 @@ def _refused_rows(query: TransformQuery, batch: pa.RecordBatch) -> list[RefusedR
     refused = []
     rows = batch.select([*PROVENANCE, FAILURES, RAW]).to_pylist()
     for row in rows:
-        broken = [query.rules[int(position)] for position in row[FAILURES].split(",")]
+        broken = [query.rules[position] for position in broken_rules(row[FAILURES])]
         refused.append(
             RefusedRow(
                 source_uri=row["_source_uri"],
