@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class in lower case
@@ -37,6 +38,7 @@ def receipt_of(
     *,
     findings: tuple[Finding, ...],
     schema_changes: tuple[SchemaChange, ...],
+    children: Mapping[str, RowCounts],
     seconds: float,
 ) -> LoadReceipt:
     """Return the receipt of a load; clean rows that changed nothing are counted as unchanged."""
@@ -58,6 +60,7 @@ def receipt_of(
         reasons=manifest.reasons,
         findings=findings,
         schema_changes=schema_changes,
+        children=dict(children),
         warnings=manifest.warnings,
         seconds=seconds,
     )

@@ -34,7 +34,7 @@ PUT_SECONDS = 0.2
 _END = b""
 
 
-def create_staging(cursor: Cursor, schema: pa.Schema) -> None:
+def create_staging(cursor: Cursor, schema: pa.Schema, table: str = STAGING) -> None:
     """Create the temporary table for batches of a schema; it goes with the transaction."""
     columns = sql.SQL(", ").join(
         sql.SQL("{} {}").format(sql.Identifier(name), sql.SQL(kind))
@@ -42,7 +42,7 @@ def create_staging(cursor: Cursor, schema: pa.Schema) -> None:
     )
     cursor.execute(
         sql.SQL("CREATE TEMPORARY TABLE {} ({}) ON COMMIT DROP").format(
-            sql.Identifier(STAGING), columns
+            sql.Identifier(table), columns
         )
     )
 
@@ -52,6 +52,7 @@ def copy_into_staging(
     schema: pa.Schema,
     batches: Iterator[pa.RecordBatch],
     on_first: Callable[[], None],
+    table: str = STAGING,
 ) -> int:
     """Copy batches into the staging table.
 
@@ -60,12 +61,13 @@ def copy_into_staging(
         schema: Schema of the batches.
         batches: What to copy; read and encoded in a thread of its own.
         on_first: Called when the first chunk is handed to the server.
+        table: The staging table.
 
     Returns:
         The number of rows that the server says it took.
     """
     statement = sql.SQL("COPY {} ({}) FROM STDIN WITH (FORMAT binary)").format(
-        sql.Identifier("pg_temp", STAGING), sql.SQL(", ").join(map(sql.Identifier, schema.names))
+        sql.Identifier("pg_temp", table), sql.SQL(", ").join(map(sql.Identifier, schema.names))
     )
     with (
         _Refusal(cursor.connection.fileno()) as refusal,
