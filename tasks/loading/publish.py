@@ -30,6 +30,7 @@ from tasks.loading.commit import ask_ledger, commit, wait_for_turn
 from tasks.loading.deletes import check_keys, delete_missing
 from tasks.loading.evolution import prepare_target
 from tasks.loading.job import Load, OnStep
+from tasks.loading.modes.prepare import prepare_companions
 from tasks.loading.modes.publication import statements_of
 from tasks.loading.modes.statements import Statement
 from tasks.loading.profiles import check_history
@@ -161,6 +162,7 @@ def _transaction(
         check_fence(cursor, load)
         on_step("checked")
         table = prepare_target(cursor, load.spec, load.columns)
+        prepare_companions(cursor, load.spec, table.columns, is_new=table.is_new)
         on_step("evolved")
         load_id = ledger.next_load_id(cursor)
         changes = Changes()

@@ -9,7 +9,7 @@ from tasks.model.load import AppendLoad, MergeLoad
 
 PARENT = "_parent."
 """Before the names of the parent's key columns, in raw items."""
-_LOADS = {"append": AppendLoad, "merge": MergeLoad}
+_LOADS: dict[str, type[AppendLoad | MergeLoad]] = {"append": AppendLoad, "merge": MergeLoad}
 _KEPT_OF_KEY = ("type", "timezone", "values", "pii")
 
 

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field
 from tasks.model.columns import ColumnSpec, Identifier, PathToValue, Strict
 from tasks.model.contract import Contract
 from tasks.model.json_path import ITEM, ValuePath, parse_value_path
-from tasks.model.load import _table_name
+from tasks.model.load import LoadTarget, MergeLoad, _table_name
 from tasks.model.rules import RowRule
 
 POSITION = "_position"
@@ -72,7 +72,7 @@ class ChildTable(Strict):
 
 
 def child_mistakes(
-    children: Mapping[str, ChildTable], parent_key: tuple[str, ...], table: str, mode: str
+    children: Mapping[str, ChildTable], parent_key: tuple[str, ...], load: LoadTarget, mode: str
 ) -> Iterator[str]:
     """Yield what is wrong with the children of a dataset."""
     if not children:
@@ -83,7 +83,12 @@ def child_mistakes(
     if mode not in SUPPORTED_MODES:
         allowed = ", ".join(SUPPORTED_MODES)
         yield f"children.{first}: not with load mode {mode!r}; child tables are loaded by {allowed}"
-    tables = {table: "the dataset"}
+    if isinstance(load, MergeLoad) and load.delete is not None and load.delete.kind == "soft":
+        yield (
+            f"children.{first}: not with load.delete of kind soft: a deleted row often comes without "
+            "its lists, which then would be taken for empty; use kind hard"
+        )
+    tables = {load.table: "the dataset"}
     for name, child in children.items():
         where = f"children.{name}"
         if other := tables.get(child.table):

@@ -17,7 +17,7 @@ from tasks.model.contract import Contract
 from tasks.model.database_source import DatabaseSource
 from tasks.model.derive import DerivedColumn
 from tasks.model.json_path import ITEM, parse_value_path
-from tasks.model.load import LoadSpec
+from tasks.model.load import LoadSpec, MergeLoad
 from tasks.model.lookup import Lookup
 from tasks.model.rest_source import RestSource
 from tasks.model.rules import Custom, Order, Reference, RowRule, UserSchema, ordered_column
@@ -135,8 +135,7 @@ class DatasetSpec(Strict):
         self._require_columns("key", self.key)
         if self.cursor:
             self._require_columns("cursor", (self.cursor,))
-        if self.load.mode == "merge" and not self.key:
-            raise ValueError("load mode 'merge' needs a 'key'")
+        self._check_load()
         if isinstance(self.source, RestSource):
             self._check_repeats(self.source)
         if isinstance(self.source, DatabaseSource) and self.source.deletes:
@@ -158,15 +157,24 @@ class DatasetSpec(Strict):
                 raise ValueError(f"column {name!r}: names with a leading '_' belong to the product")
             if column.path is not None and parse_value_path(column.path).column == ITEM:
                 raise ValueError(f"columns.{name}.path: begins with no name of the source")
-        for mistake in child_mistakes(self.children, self.key, self.load.table, self.load.mode):
+        for mistake in child_mistakes(self.children, self.key, self.load, self.load.mode):
             raise ValueError(mistake)
 
     def _check_repeats(self, source: RestSource) -> None:
         why = source.repeats_records
-        if why and not (self.key and self.load.mode == "merge"):
+        if why and not (self.key and self.load.takes_repeats):
             raise ValueError(
                 f"source.{why}: records come more than once; it needs a 'key' and load mode 'merge'"
             )
+
+    def _check_load(self) -> None:
+        load = self.load
+        if load.needs_key and not self.key:
+            raise ValueError(f"load mode '{load.mode}' needs a 'key'")
+        if isinstance(load, MergeLoad) and load.delete:
+            load.delete.check_column(self.columns.get(load.delete.column))
+            if load.delete.column in self.key:
+                raise ValueError(f"load.delete: column {load.delete.column!r} is part of the key")
 
     def _check_deletes(self) -> None:
         if not (self.key and self.load.mode == "merge"):
@@ -257,7 +265,7 @@ class DatasetSpec(Strict):
     @property
     def table_key(self) -> tuple[str, ...]:
         """Columns of the target table's primary key; none if the mode lets keys repeat."""
-        return self.key if self.load.mode == "merge" else ()
+        return self.key if self.load.one_row_per_key else ()
 
     @property
     def required_columns(self) -> tuple[str, ...]:
