@@ -17,10 +17,13 @@ from tasks.ingestion.ingest import limits_of
 from tasks.ingestion.registry import connector_for
 from tasks.loading.evolution import table_differences
 from tasks.loading.ledger import ledger_exists
+from tasks.model.child_dataset import child_tables
+from tasks.model.dataset import DatasetSpec
 from tasks.model.environment import Environment
 from tasks.model.run import SourceState
 from tasks.protection import MASK, pii_columns
 from tasks.stages import scratch_root
+from tasks.transformation.children import preview_items
 
 SHOWN_COLUMNS = 8
 
@@ -39,10 +42,14 @@ def check_connections(
     console.print("[green]✓[/] lake answers")
     for name in names:
         spec = catalog[name]
-        found = table_differences(connections.warehouse(), spec, catalog.lookups_of(spec))
-        if found:
-            console.print(f"[yellow]![/] {name}: {spec.load.table} is not as the dataset file says")
-            console.print(differences_table(found))
+        lookups = catalog.lookups_of(spec)
+        for table in (spec, *child_tables(spec).values()):
+            known = lookups if table is spec else {}
+            found = table_differences(connections.warehouse(), table, known)
+            if found:
+                where = f"{table.name}: {table.load.table}"
+                console.print(f"[yellow]![/] {where} is not as the dataset file says")
+                console.print(differences_table(found))
     scratch = scratch_root(environment)
     scratch.mkdir(parents=True, exist_ok=True)
     for name in names:
@@ -56,6 +63,7 @@ def check_connections(
             first = next(iter(connector.read(partitions[0])), None)
             if first is not None:
                 _show(first, preview, pii_columns(catalog[name]))
+                _show_items(catalog[name], first, preview)
 
 
 def _show(raw: RawBatch, rows: int, protected: Mapping[str, str]) -> None:
@@ -64,15 +72,30 @@ def _show(raw: RawBatch, rows: int, protected: Mapping[str, str]) -> None:
     if raw.batch is None:
         return
     names = [name for name in raw.batch.schema.names if not name.startswith("_")]
+    _show_rows(names, raw.batch.slice(0, rows).to_pylist(), protected)
+
+
+def _show_items(spec: DatasetSpec, raw: RawBatch, rows: int) -> None:
+    """Show the first rows of each child table."""
+    for name, child in child_tables(spec).items():
+        found = preview_items(spec, name, raw.batch, rows) if raw.batch is not None else []
+        console.print(f"  items of {name}, for {child.load.table}", highlight=False)
+        names = list(dict.fromkeys(key for item in found for key in item))
+        _show_rows(names, found, pii_columns(child))
+
+
+def _show_rows(
+    names: Sequence[str], rows: Sequence[Mapping[str, object]], protected: Mapping[str, str]
+) -> None:
     shown = names[:SHOWN_COLUMNS]
     table = Table(box=box.SIMPLE, padding=(0, 1))
     for name in shown:
         table.add_column(name)
-    for row in raw.batch.slice(0, rows).select(shown).to_pylist():
+    for row in rows:
         table.add_row(
             *(
                 "[dim]NULL[/]"
-                if row[name] is None
+                if row.get(name) is None
                 else MASK
                 if name in protected
                 else escape(str(row[name]))

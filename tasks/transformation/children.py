@@ -17,13 +17,14 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tasks.json_tokens import items, members, token_text
 from tasks.model.child_dataset import PARENT, child_datasets
 from tasks.model.children import POSITION, ChildTable
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ContractBroken
 from tasks.quarantine import RefusedRow
 from tasks.transformation.items import ItemWriter
-from tasks.transformation.nested import broken_table, register_nested, sound_list
+from tasks.transformation.nested import Opener, Wanted, broken_table, register_nested, sound_list
 from tasks.transformation.query import PROVENANCE, TransformQuery
 from tasks.transformation.session import column_types, duckdb_session, stream
 from tasks.transformation.sql import identifier, literals
@@ -156,6 +157,40 @@ def register_broken(
         if child.refuse == "parent":
             origins = [{"uri": uri, "number": number} for uri, number in broken.get(name, {})]
             connection.register(broken_table(name), pa.Table.from_pylist(origins, schema))
+
+
+def preview_items(
+    spec: DatasetSpec, name: str, batch: pa.RecordBatch, most: int
+) -> list[dict[str, str | None]]:
+    """Return the first items of the lists of raw rows, as texts by their keys.
+
+    Args:
+        spec: The dataset.
+        name: The child.
+        batch: Raw rows.
+        most: Most items to return.
+    """
+    path = spec.children[name].list_path(name)
+    if path.column not in batch.schema.names:
+        return []
+    opener = Opener((Wanted(name, path.inner, "list"),))
+    found: list[dict[str, str | None]] = []
+    for text in batch.column(path.column).cast(pa.string()).to_pylist():
+        ((token, flawed),) = opener.open(None if text is None else text.encode())
+        if token is None or flawed:
+            continue
+        for place, item in enumerate(items(token.encode()), 1):
+            if len(found) == most:
+                return found
+            found.append({POSITION: str(place), **_fields(item)})
+    return found
+
+
+def _fields(item: bytes) -> dict[str, str | None]:
+    try:
+        return {key: token_text(value) for key, value in members(item).items()}
+    except ValueError:
+        return {"$": item.decode()}
 
 
 def with_items_named(rows: Sequence[RefusedRow], broken: Broken) -> list[RefusedRow]:

@@ -14,6 +14,8 @@ import pytest
 from sqlalchemy import Engine
 
 from blocks.lake import Lake
+from tasks.datasets import load_dataset
+from tasks.environments import project_root
 from tasks.loading.ledger import session
 from tasks.loading.reconcile import reconcile
 from tasks.model.dataset import DatasetSpec
@@ -399,3 +401,28 @@ def random_row(rng: random.Random) -> dict[str, Any]:
             for _ in range(rng.randint(0, 4))
         ]
     return row
+
+
+def test_the_example_loads(pipeline: Pipeline) -> None:
+    """``datasets/deliveries.yaml``: a version that is replaced, a bad line, two bad deliveries."""
+    spec = load_dataset(project_root() / "datasets" / "deliveries.yaml")
+    pipeline.base = project_root()
+    (receipt,) = pipeline.run(spec)
+    sound(pipeline, spec)
+    assert (receipt.counts.inserted, receipt.counts.deduplicated) == (4, 1)
+    assert {(r.rule, r.column): r.rows for r in receipt.reasons} == {
+        ("path", "airport"): 1, ("list", "lines"): 1,
+    }  # fmt: skip
+    lines = receipt.children["lines"]
+    assert (lines.read, lines.inserted, lines.quarantined) == (6, 5, 1)
+    found = query(
+        pipeline,
+        "SELECT delivery_id, part, quantity, serials FROM analytics.delivery_lines "
+        "WHERE delivery_id <= 7002 ORDER BY 1, 2",
+    )
+    assert found == [
+        (7001, "HYD-201", 2, ["A1", "A2"]),
+        (7001, "TYR-88", 4, None),
+        (7002, "FLT-17", 1, None),
+        (7002, "LGT-3", 10, None),
+    ]
