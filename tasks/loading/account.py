@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class in lower case
 
@@ -38,8 +39,8 @@ def receipt_of(
     *,
     findings: tuple[Finding, ...],
     schema_changes: tuple[SchemaChange, ...],
-    children: Mapping[str, RowCounts],
     seconds: float,
+    children: Mapping[str, RowCounts] = MappingProxyType({}),
 ) -> LoadReceipt:
     """Return the receipt of a load; clean rows that changed nothing are counted as unchanged."""
     manifest = load.manifest
