@@ -104,8 +104,6 @@ def _mistakes(name: str, child: ChildTable, parent_key: tuple[str, ...]) -> Iter
     if sorted(links.values()) != sorted(parent_key):
         yield f"link: leads to {', '.join(links.values())}, the key is {', '.join(parent_key)}"
     for column in child.columns:
-        if column.startswith("_"):
-            yield f"columns.{column}: names with a leading '_' belong to the product"
         if column in links:
             yield (
                 f"columns.{column}: the parent's key has this name in the child table; rename it by "

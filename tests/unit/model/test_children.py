@@ -36,7 +36,7 @@ MISTAKES: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"path": "$.a[*]"}, {}, "leads to several values"),
     ({"link": {"order": "gone"}}, {}, "link: leads to gone, the key is id"),
     ({"columns": {"id": {"type": "string"}}}, {}, r"rename it by link: \{parent_id: id\}"),
-    ({"columns": {"_x": {"type": "string"}}}, {}, "belong to the product"),
+    ({"columns": {"_x": {"type": "string"}}}, {}, "no name for a column"),
     ({"key": ["other"]}, {}, "no column 'other'; declared are part"),
     ({}, {"load": {"table": "a.b", "mode": "insert_only"}}, "loaded by append, merge"),
     (
