@@ -387,6 +387,8 @@ class DatasetReport(Value):
     counts: RowCounts = Field(default_factory=RowCounts)
     table_rows: int | None = None
     """Rows of the target table after the run."""
+    children: dict[str, RowCounts] = Field(default_factory=dict)
+    """What was done to each child table."""
     reasons: tuple[QuarantineReason, ...] = ()
     findings: tuple[Finding, ...] = ()
     warnings: tuple[QuarantineReason, ...] = ()

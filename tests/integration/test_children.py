@@ -18,6 +18,7 @@ from tasks.datasets import load_dataset
 from tasks.environments import project_root
 from tasks.loading.ledger import session
 from tasks.loading.reconcile import reconcile
+from tasks.loading.resolutions import quarantine_reasons, rows_read
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ContractBroken
 from tasks.model.replay import ReplayRequest
@@ -426,3 +427,13 @@ def test_the_example_loads(pipeline: Pipeline) -> None:
         (7002, "FLT-17", 1, None),
         (7002, "LGT-3", 10, None),
     ]
+
+
+def test_refused_items_are_listed_with_their_share(pipeline: Pipeline) -> None:
+    load(pipeline, spec_of(), "a", BAD)
+    listed = {
+        (reason.dataset, reason.rule): reason.open for reason in quarantine_reasons(pipeline.engine)
+    }
+    assert listed["orders.items", "between"] == 1
+    assert len(listed) == 4
+    assert rows_read(pipeline.engine) == {"orders": 1, "orders.items": 5}

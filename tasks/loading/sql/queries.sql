@@ -125,7 +125,10 @@ WHERE %(dataset)s::text IS NULL OR l.dataset = %(dataset)s ORDER BY l.dataset, l
 -- name: rows_read
 -- Rows that each dataset's source gave; what was replayed came from it before.
 SELECT l.dataset, sum(l.rows_read)::bigint FROM etl.loads l
-WHERE NOT EXISTS (SELECT 1 FROM etl.replays r WHERE r.load_id = l.load_id) GROUP BY l.dataset;
+WHERE NOT EXISTS (SELECT 1 FROM etl.replays r WHERE r.load_id = l.load_id) GROUP BY l.dataset
+UNION ALL
+SELECT l.dataset || '.' || c.child, sum(c.rows_read)::bigint
+FROM etl.child_loads c JOIN etl.loads l USING (load_id) GROUP BY l.dataset, c.child;
 
 -- name: resolutions_of_load
 -- What became of the refused rows of a load.
@@ -287,9 +290,9 @@ FROM etl.child_loads c JOIN etl.loads l USING (load_id)
 WHERE l.dataset = %(dataset)s AND c.child = %(child)s ORDER BY c.load_id;
 
 -- name: child_quarantine
--- Refused items of child tables by load and reason.
-SELECT l.dataset, q.child, q.load_id, q.rule, q.column_name, q.message, q.source_uri, q.source_row,
-       l.loaded_at, q.rows
+-- Refused items of child tables by load and reason, as quarantine_reasons has those of rows.
+SELECT l.dataset || '.' || q.child, q.load_id, 'transformation', q.rule, q.column_name, q.message,
+       q.source_uri, q.source_row, l.loaded_at, q.rows, 0, 0
 FROM etl.child_quarantine q JOIN etl.loads l USING (load_id)
 WHERE %(dataset)s::text IS NULL OR l.dataset = %(dataset)s
 ORDER BY l.dataset, q.child, q.load_id;
