@@ -9,13 +9,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from cli.console import console
-from cli.render import differences_table
+from cli.tables import show_table
 from tasks.connections import Connections
 from tasks.datasets import Catalog
 from tasks.ingestion.connector import RawBatch
 from tasks.ingestion.ingest import limits_of
 from tasks.ingestion.registry import connector_for
-from tasks.loading.evolution import table_differences
 from tasks.loading.ledger import ledger_exists
 from tasks.model.child_dataset import child_tables
 from tasks.model.dataset import DatasetSpec
@@ -42,14 +41,9 @@ def check_connections(
     console.print("[green]✓[/] lake answers")
     for name in names:
         spec = catalog[name]
-        lookups = catalog.lookups_of(spec)
-        for table in (spec, *child_tables(spec).values()):
-            known = lookups if table is spec else {}
-            found = table_differences(connections.warehouse(), table, known)
-            if found:
-                where = f"{table.name}: {table.load.table}"
-                console.print(f"[yellow]![/] {where} is not as the dataset file says")
-                console.print(differences_table(found))
+        show_table(connections.warehouse(), spec, catalog.lookups_of(spec))
+        for child in child_tables(spec).values():
+            show_table(connections.warehouse(), child, {})
     scratch = scratch_root(environment)
     scratch.mkdir(parents=True, exist_ok=True)
     for name in names:

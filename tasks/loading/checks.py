@@ -23,6 +23,8 @@ REMEDIES = {
     "I8": "the primary key was dropped or its index is damaged: REINDEX, then check again",
     "I10": "rows were written by somebody else, or the companion table in schema etl was changed by "
     "hand: restore both, or drop the table and the dataset's ledger rows and run again",
+    "I14": "columns that were dropped count for ever: copy the table into a new one, which forgets "
+    "them",
     "I9": "resolutions were changed by hand: restore etl.quarantine_resolutions from a backup",
 }
 

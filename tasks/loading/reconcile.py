@@ -5,6 +5,7 @@ The names of the invariants are those of ``docs/architecture.md``.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
@@ -16,6 +17,7 @@ from blocks.lake import Lake
 from tasks.loading.checks import Check, LedgerRow, check, shown
 from tasks.loading.child_checks import child_checks, child_manifest_checks
 from tasks.loading.companion import companion_exists
+from tasks.loading.evolution import MAX_COLUMNS
 from tasks.loading.lake_checks import lake_checks
 from tasks.loading.ledger import session
 from tasks.loading.modes.merge import TOMBSTONES, remembers_deletions, revived_statement
@@ -25,6 +27,9 @@ from tasks.loading.schema import LOAD_ID, existing_columns, target
 from tasks.model.dataset import DatasetSpec
 
 __all__ = ["Check", "reconcile"]
+
+ROOMY_COLUMNS = MAX_COLUMNS * 9 // 10
+"""From here on a load that adds columns may soon be refused."""
 
 
 def reconcile(engine: Engine, lake: Lake, spec: DatasetSpec, retention_days: int) -> list[Check]:
@@ -71,7 +76,8 @@ def _target_checks(cursor: Cursor, spec: DatasetSpec, rows: list[LedgerRow]) -> 
         return
     table = target(spec)
     count = _number(cursor, sql.SQL("SELECT count(*) FROM {}").format(table))
-    there = sum(row.inserted - row.deleted for row in rows)
+    retired = _retired(cursor, spec)
+    there = sum(row.inserted - row.deleted for row in rows) - sum(retired.values())
     yield check(spec, "I6", "rows inserted - rows deleted = rows in the table", there, count)
     strangers = _number(
         cursor,
@@ -87,8 +93,9 @@ def _target_checks(cursor: Cursor, spec: DatasetSpec, rows: list[LedgerRow]) -> 
         "I6",
         "no load has more rows in the table than it wrote",
         "none broken",
-        shown(_overfull(cursor, spec, rows)),
+        shown(_overfull(cursor, spec, rows, retired)),
     )
+    yield _headroom(cursor, spec)
     # An index can be broken where the rows are not: count by the rows themselves.
     if spec.table_key:
         keys = sql.SQL(", ").join(map(sql.Identifier, spec.table_key))
@@ -104,17 +111,36 @@ def _target_checks(cursor: Cursor, spec: DatasetSpec, rows: list[LedgerRow]) -> 
         yield check(spec, "I10", "no row is older than the deletion of its key", 0, revived)
 
 
-def _overfull(cursor: Cursor, spec: DatasetSpec, rows: list[LedgerRow]) -> list[str]:
+def _retired(cursor: Cursor, spec: DatasetSpec) -> dict[int, int]:
+    """Return how many rows of each load retention took away."""
+    cursor.execute(query("rows_retired"), {"dataset": spec.name})
+    return dict(cursor.fetchall())
+
+
+def _headroom(cursor: Cursor, spec: DatasetSpec) -> Check:
+    """Check that the table can take more columns, as far as that is not for want of dropped ones."""
+    cursor.execute(query("column_slots"), {"table": spec.load.table})
+    used = int((cursor.fetchone() or (0,))[0])
+    most = max(ROOMY_COLUMNS, len(existing_columns(cursor, spec)))
+    statement = f"at most {most} of {MAX_COLUMNS} column numbers are used up"
+    return check(spec, "I14", statement, most, max(used, most))
+
+
+def _overfull(
+    cursor: Cursor, spec: DatasetSpec, rows: list[LedgerRow], retired: dict[int, int]
+) -> list[str]:
     """Name the loads whose rows in the table are more than they wrote; of append, or fewer.
 
-    Merging takes rows from a load, when a later one changes them; nothing adds rows to one.
+    Merging takes rows from a load, when a later one changes them; nothing adds rows to one. What
+    retention took away counts as if it were there.
     """
     cursor.execute(
         sql.SQL("SELECT {0}, count(*) FROM {1} GROUP BY {0}").format(
             sql.Identifier(LOAD_ID), target(spec)
         )
     )
-    found = dict(cursor.fetchall())
+    found: Counter[int] = Counter(dict(cursor.fetchall()))
+    found.update(retired)
     return [
         f"load {row.load_id}: {found.get(row.load_id, 0)} rows, wrote {row.written}"
         for row in rows

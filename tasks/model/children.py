@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from tasks.model.columns import ColumnSpec, Identifier, PathToValue, Strict
+from tasks.model.columns import SYSTEM_COLUMNS, ColumnSpec, Identifier, PathToValue, Strict
 from tasks.model.contract import Contract
 from tasks.model.json_path import ITEM, ValuePath, parse_value_path
 from tasks.model.load import LoadTarget, MergeLoad, _table_name
@@ -104,6 +104,8 @@ def _mistakes(name: str, child: ChildTable, parent_key: tuple[str, ...]) -> Iter
     if sorted(links.values()) != sorted(parent_key):
         yield f"link: leads to {', '.join(links.values())}, the key is {', '.join(parent_key)}"
     for column in child.columns:
+        if column in SYSTEM_COLUMNS:
+            yield f"columns.{column}: every table of PostgreSQL has a hidden {column}"
         if column in links:
             yield (
                 f"columns.{column}: the parent's key has this name in the child table; rename it by "

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+import duckdb
 import pandera.pandas as pandera
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -53,6 +54,7 @@ from tasks.transformation.query import (
     broken_rules,
     compile_query,
 )
+from tasks.transformation.row_sample import RowSample
 from tasks.transformation.session import column_types, duckdb_session, stream
 from tasks.transformation.severity import WarningCounts, first_failure
 from tasks.transformation.user_code import code_digest, load_object, load_schema
@@ -134,7 +136,6 @@ def transform_partition(
     children = _children(
         spec, types, raw, lake, output, Session(scratch, memory_bytes, deadline_seconds)
     )
-    profile = output.profile(memory_bytes, deadline_seconds)  # before the file moves into the lake
     manifest = Manifest(
         stage="transformation",
         dataset=spec.name,
@@ -150,7 +151,7 @@ def transform_partition(
         columns_added=columns_added,
         column_types=types,
         state=raw.state,
-        profile=profile,
+        profile=output.profile,
         children=children,
         created_at=datetime.now(UTC),
         seconds=time.monotonic() - started,
@@ -196,7 +197,7 @@ def _run_files(
 ) -> tuple[tuple[str, ...], dict[str, ColumnSpec]]:
     """Run the query of a dataset over local files."""
     _check_names(spec, raw_files)
-    files = [*raw_files, *lookup_files.values()]
+    files = [*raw_files, *lookup_files.values(), str(output.path)]
     memory_bytes -= min(BATCH_BYTES, memory_bytes // 5)
     with duckdb_session(files, scratch, memory_bytes, deadline_seconds) as connection:
         types = column_types(connection, raw_files)
@@ -220,6 +221,7 @@ def _run_files(
             output.duplicates += duplicates
         for rows in with_originals(connection, raw_files, list(raw_types), output.unexplained):
             output.quarantine.append(rows)
+        output.finish(connection)
     return query.columns_added, {**query.column_types, **wide}
 
 
@@ -303,7 +305,7 @@ class _Output:
 
     def __init__(self, spec: DatasetSpec, scratch: Path, origin: Origin) -> None:
         self.spec = spec
-        self._path = scratch / "clean.parquet"
+        self.path = scratch / "clean.parquet"
         self._schema: pandera.DataFrameSchema | None = pandera_schema(spec)
         self._user_schema = load_schema(spec)
         self._custom = load_object(spec, "custom", spec.custom.function) if spec.custom else None
@@ -311,6 +313,9 @@ class _Output:
         self._writer: pq.ParquetWriter | None = None
         self._open = ExitStack()
         self._rows = 0
+        self._sample = RowSample()
+        self.profile = Profile(rows=0)
+        """What the clean rows look like, once they are all there."""
         self.duplicates = 0
         self.broken: Broken = {}
         """Rows that are refused for one of their items."""
@@ -356,7 +361,7 @@ class _Output:
         if self._writer is None:
             self._writer = self._open.enter_context(
                 pq.ParquetWriter(
-                    self._path,
+                    self.path,
                     clean.schema,
                     compression="zstd",
                     compression_level=1,
@@ -364,24 +369,20 @@ class _Output:
                 )
             )
         self._writer.write_batch(clean)
+        self._sample.add(clean)
         self._rows += clean.num_rows
 
     @property
     def clean_file(self) -> Path | None:
         """The rows that were kept, None if there are none."""
-        return self._path if self._rows else None
+        return self.path if self._rows else None
 
-    def profile(self, memory_bytes: int, deadline_seconds: float | None) -> Profile:
-        """Say what the clean rows look like."""
-        if not self._rows:
-            return Profile(rows=0)
-        return profile_clean_rows(
-            self._path,
-            {**self.spec.columns, **self.spec.made_columns},
-            self._path.parent,
-            memory_bytes=memory_bytes,
-            deadline_seconds=deadline_seconds,
-        )
+    def finish(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """End the file of clean rows, and say what they look like."""
+        self._open.close()
+        if self._rows:
+            columns = {**self.spec.columns, **self.spec.made_columns}
+            self.profile = profile_clean_rows(connection, self.path, self._sample.table(), columns)
 
     def _judged_by(
         self, clean: pa.RecordBatch, failures: Mapping[int, tuple[str, str]], severity: Severity
@@ -400,9 +401,9 @@ class _Output:
 
     def store(self, lake: Lake) -> tuple[LakeFile, ...]:
         """Move the clean rows into the lake."""
-        if not self._path.exists():
+        if not self.path.exists():
             return ()
-        return (store_file(lake, "clean", self.spec.name, self._path, self._rows),)
+        return (store_file(lake, "clean", self.spec.name, self.path, self._rows),)
 
 
 class _Judge(_Output):

@@ -37,6 +37,7 @@ MISTAKES: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"link": {"order": "gone"}}, {}, "link: leads to gone, the key is id"),
     ({"columns": {"id": {"type": "string"}}}, {}, r"rename it by link: \{parent_id: id\}"),
     ({"columns": {"_x": {"type": "string"}}}, {}, "no name for a column"),
+    ({"columns": {"xmin": {"type": "string"}}}, {}, "has a hidden xmin"),
     ({"key": ["other"]}, {}, "no column 'other'; declared are part"),
     ({}, {"load": {"table": "a.b", "mode": "insert_only"}}, "loaded by append, merge"),
     (
