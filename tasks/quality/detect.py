@@ -12,7 +12,7 @@ from tasks.model.anomaly import Anomaly, Finding, Point, Watched
 from tasks.model.profile import Profile
 from tasks.quality.bands import Band, usual
 from tasks.quality.drift import column_drift
-from tasks.quality.forest import judge as judge_profile
+from tasks.quality.forest import ProfileForest
 
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 NOTED_POINTS = 90
@@ -61,28 +61,43 @@ def judge(
     Returns:
         Nothing if all is as usual; one note if the history is too short to tell.
     """
-    if len(history) < anomaly.min_history:
-        return (
-            Finding(
-                severity="note",
-                metric=None,
-                message=f"not judged: {len(history)} partitions before it are known, "
-                f"{anomaly.min_history} are needed",
-            ),
+    return History(anomaly, history).judge(today)
+
+
+class History:
+    """The partitions before one, and what is learned from them."""
+
+    def __init__(self, anomaly: Anomaly, observations: Sequence[Observation]) -> None:
+        self.anomaly = anomaly
+        self.latest = sorted(observations, key=lambda one: one.at)[-anomaly.history :]
+        self.seasons = [self.season(one.at) for one in self.latest]
+        self.forest = ProfileForest([one.profile for one in self.latest], self.seasons)
+
+    def season(self, at: float) -> int:
+        """Return which partitions are like one of that time."""
+        moment = datetime.fromtimestamp(at, UTC)
+        by = {"weekday": moment.weekday(), "hour": moment.hour, "none": 0}
+        return by[self.anomaly.season]
+
+    def judge(self, today: Observation) -> tuple[Finding, ...]:
+        """Say what is unusual about a partition."""
+        needed = self.anomaly.min_history
+        if len(self.latest) >= needed:
+            return tuple(_Judge(self, today).findings())
+        message = (
+            f"not judged: {len(self.latest)} partitions before it are known, {needed} are needed"
         )
-    latest = sorted(history, key=lambda one: one.at)[-anomaly.history :]
-    return tuple(_Judge(anomaly, latest, today).findings())
+        return (Finding(severity="note", metric=None, message=message),)
 
 
 class _Judge:
     """One comparison."""
 
-    def __init__(
-        self, anomaly: Anomaly, history: Sequence[Observation], today: Observation
-    ) -> None:
-        self._anomaly, self._history, self._today = anomaly, history, today
-        self._seasons = [self._season(one.at) for one in history]
-        self._now = self._season(today.at)
+    def __init__(self, learned: History, today: Observation) -> None:
+        self._learned, self._today = learned, today
+        self._anomaly, self._history = learned.anomaly, learned.latest
+        self._season, self._seasons = learned.season, learned.seasons
+        self._now = learned.season(today.at)
 
     def findings(self) -> Iterator[Finding]:
         checks = {
@@ -94,11 +109,6 @@ class _Judge:
         }
         for name in self._anomaly.watch:
             yield from checks[name]()
-
-    def _season(self, at: float) -> int:
-        moment = datetime.fromtimestamp(at, UTC)
-        by = {"weekday": moment.weekday(), "hour": moment.hour, "none": 0}
-        return by[self._anomaly.season]
 
     def _season_name(self, band: Band) -> str:
         if not band.seasonal or self._anomaly.season == "none":
@@ -190,9 +200,8 @@ class _Judge:
             yield self._finding("drift", message, index, 0.0, limit, before, known, name)
 
     def _profile(self) -> Iterator[Finding]:
-        history = [one.profile for one in self._history]
         try:
-            verdict = judge_profile(history, self._seasons, self._today.profile, self._now)
+            verdict = self._learned.forest.judge(self._today.profile, self._now)
         except ImportError:
             yield Finding(
                 severity="note",
@@ -204,7 +213,7 @@ class _Judge:
         if verdict is None or verdict.score >= verdict.limit:
             return
         message = (
-            f"the profile as a whole is unlike the {len(history)} before it: "
+            f"the profile as a whole is unlike the {len(self._history)} before it: "
             f"{', '.join(verdict.furthest)}"
         )
         yield self._finding(
