@@ -133,7 +133,7 @@ class _Judge:
         low, high = (max(0, round(math.expm1(end))) for end in (band.low, band.high))
         season = self._season_name(band)
         message = f"{season}volume is usually {low:,}–{high:,}, today {rows:,}"
-        yield self._finding("volume", message, rows, low, high, counts)
+        yield self._finding("volume", message, rows, (low, high), counts, seasonal=band.seasonal)
 
     def _freshness(self) -> Iterator[Finding]:
         known = [one for one in self._history if one.lag is not None]
@@ -149,7 +149,9 @@ class _Judge:
         message = f"the newest row is usually at most {_hours(band.high)} old, today {_hours(lag)}"
         high = band.high / HOUR
         low = max(band.low, 0.0) / HOUR
-        yield self._finding("freshness", message, lag / HOUR, low, high, hours, known)
+        yield self._finding(
+            "freshness", message, lag / HOUR, (low, high), hours, known, seasonal=band.seasonal
+        )
 
     def _null_rates(self) -> Iterator[Finding]:
         profile = self._today.profile
@@ -170,8 +172,12 @@ class _Judge:
             if low <= rate <= high:
                 continue
             usually = f"{low:.1%}–{high:.1%}" if low > 0 else f"at most {high:.1%}"
-            message = f"{name} is NULL in {rate:.1%}, {self._season_name(band)}usually {usually}"
-            yield self._finding("null_rate", message, rate, low, high, rates, known, name)
+            season = self._season_name(band).strip()
+            on = f"on {season}s " if season in WEEKDAYS else f"at {season} " if season else ""
+            message = f"{name} is NULL in {rate:.1%} of the rows, {on}usually in {usually}"
+            yield self._finding(
+                "null_rate", message, rate, (low, high), rates, known, name, seasonal=band.seasonal
+            )
 
     def _drift(self) -> Iterator[Finding]:
         for name, column in self._today.profile.columns.items():
@@ -185,19 +191,21 @@ class _Judge:
             found = column_drift([one.profile.columns[name] for one in known], column)
             if found is None:
                 continue
-            index, before = found
-            none = [0] * len(before)  # every day is compared with all of them
+            none = [0] * len(found.before)  # every day is compared with all of them
+            sensitivity = self._anomaly.sensitivity
             band = usual(
-                before, none, 0, sensitivity=self._anomaly.sensitivity, floor=lambda _: INDEX_FLOOR
+                found.before, none, 0, sensitivity=sensitivity, floor=lambda _: INDEX_FLOOR
             )
-            limit = max(self._anomaly.drift, band.high, *before)
-            if index <= limit:
+            limit = max(self._anomaly.drift, band.high, *found.before)
+            if found.index <= limit:
                 continue
             message = (
-                f"the values of {name} are distributed otherwise than before: stability index "
-                f"{index:.2f}, usually below {limit:.2f}"
+                f"the values of {name} are distributed otherwise than before: {found.words} "
+                f"(stability index {found.index:.2f}, usually below {limit:.2f})"
             )
-            yield self._finding("drift", message, index, 0.0, limit, before, known, name)
+            yield self._finding(
+                "drift", message, found.index, (0.0, limit), found.before, known, name
+            )
 
     def _profile(self) -> Iterator[Finding]:
         try:
@@ -217,7 +225,7 @@ class _Judge:
             f"{', '.join(verdict.furthest)}"
         )
         yield self._finding(
-            "profile", message, verdict.score, verdict.limit, 1.0, list(verdict.scores)
+            "profile", message, verdict.score, (verdict.limit, 1.0), list(verdict.scores)
         )
 
     def _finding(
@@ -225,22 +233,26 @@ class _Judge:
         metric: Watched,
         message: str,
         value: float,
-        low: float,
-        high: float,
+        usual_between: tuple[float, float],
         values: Sequence[float],
         known: Sequence[Observation] | None = None,
         column: str | None = None,
+        *,
+        seasonal: bool = False,
     ) -> Finding:
         days = self._history if known is None else known
-        points = [Point(at=day.at, value=v) for day, v in zip(days, values, strict=True)]
+        points = [
+            Point(at=day.at, value=v, alike=not seasonal or self._season(day.at) == self._now)
+            for day, v in zip(days, values, strict=True)
+        ]
         return Finding(
             severity=self._anomaly.action,
             metric=metric,
             column=column,
             message=message,
             value=value,
-            low=low,
-            high=high,
+            low=usual_between[0],
+            high=usual_between[1],
             at=self._today.at,
             history=tuple(points[-NOTED_POINTS:]),
         )
