@@ -22,8 +22,10 @@ from tasks.loading.account import Changes, receipt_of, write_account
 from tasks.loading.commit import ask_ledger, commit, wait_for_turn
 from tasks.loading.deletes import check_keys, delete_missing
 from tasks.loading.evolution import prepare_target
+from tasks.loading.gate_failures import record_gate_failure
 from tasks.loading.job import Load, OnStep
-from tasks.loading.modes.prepare import prepare_companions
+from tasks.loading.modes.conflicts import check_conflicts
+from tasks.loading.modes.prepare import prepare_mode
 from tasks.loading.modes.publication import statements_of
 from tasks.loading.modes.statements import Statement
 from tasks.loading.profiles import check_history
@@ -32,7 +34,7 @@ from tasks.loading.schema import TargetColumn, ensure_schema
 from tasks.loading.staged import check_staged, clean_files, stage_rows
 from tasks.loading.unique import check_unique
 from tasks.model.anomaly import Finding
-from tasks.model.errors import CommitUnknown, LoadConflict
+from tasks.model.errors import CommitUnknown, GateFailed, LoadConflict
 from tasks.model.run import LoadReceipt, LoadStatus
 
 __all__ = ["STEPS", "Load", "load_partition"]
@@ -90,9 +92,13 @@ def load_partition(
             return receipt
     paths = clean_files(lake, scratch, load.manifest)
     ensure_schema(engine, load.spec)
-    # Before the transaction: a forest takes its time, and nobody shall wait for it.
-    findings = check_history(engine, load)
-    receipt = _publish(engine, paths, load, findings, started, on_step)
+    try:
+        # Before the transaction: a forest takes its time, and nobody shall wait for it.
+        findings = check_history(engine, load)
+        receipt = _publish(engine, paths, load, findings, started, on_step)
+    except GateFailed as error:
+        record_gate_failure(engine, load, error)
+        raise
     if receipt.status is LoadStatus.LOADED:
         log.info(
             "loading.committed",
@@ -150,7 +156,7 @@ def _transaction(
         check_fence(cursor, load)
         on_step("checked")
         table = prepare_target(cursor, load.spec, load.columns)
-        prepare_companions(cursor, load.spec, table.columns, is_new=table.is_new)
+        prepare_mode(cursor, load.spec, table.columns, is_new=table.is_new)
         on_step("evolved")
         load_id = ledger.next_load_id(cursor)
         changes = Changes()
@@ -221,7 +227,9 @@ def _change_table(
     cursor: Cursor, load: Load, columns: Sequence[TargetColumn], load_id: int
 ) -> Changes:
     """Publish the staged rows as the load mode says, and check what must hold in the whole table."""
-    changes = run_statements(cursor, statements_of(load.spec, columns, load_id))
+    check_conflicts(cursor, load, columns)
+    statements = statements_of(load.spec, columns, load_id, is_replay=load.is_replay)
+    changes = run_statements(cursor, statements)
     check_unique(cursor, load.spec, {column.name: column for column in load.columns})
     return changes
 

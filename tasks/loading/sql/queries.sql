@@ -263,3 +263,53 @@ INSERT INTO etl.schema_changes (load_id, dataset, column_name, from_type, to_typ
 -- name: column_slots
 -- How many columns a table ever had; a dropped one keeps its number.
 SELECT coalesce(max(attnum), 0) FROM pg_attribute WHERE attrelid = to_regclass(%(table)s);
+
+-- name: load_origins
+-- The loads that some loads come from, themselves or through replays, and the objects of these.
+WITH RECURSIVE origin AS (
+    SELECT id, id AS root FROM unnest(%(load_ids)s::bigint[]) AS asked (id)
+    UNION ALL
+    SELECT o.id, r.origin_load_id FROM origin o JOIN etl.replays r ON r.load_id = o.root
+)
+SELECT o.id, o.root, l.label, i.uri, i.part
+FROM origin o JOIN etl.loads l ON l.load_id = o.root
+LEFT JOIN etl.source_items i ON i.load_id = o.root
+WHERE NOT EXISTS (SELECT FROM etl.replays r WHERE r.load_id = o.root);
+
+-- name: is_of_current_content
+-- Is a load of the content that replaced all others last?
+SELECT l.source_state ->> 'generation' IS NOT DISTINCT FROM (
+    SELECT c.source_state ->> 'generation' FROM etl.loads c
+    WHERE c.dataset = l.dataset AND c.source_state ->> 'generation' IS NOT NULL
+    ORDER BY c.load_id DESC LIMIT 1)
+FROM etl.loads l WHERE l.load_id = %(load_id)s;
+
+-- name: describe_gate
+-- The columns of the open query of a gate, and no row.
+FETCH 0 FROM gate;
+
+-- name: fetch_from_gate
+-- Rows that the query of a gate should not give.
+FETCH %(most)s FROM gate;
+
+-- name: record_gate_failure
+-- A gate that refused a partition: what was found, and where the rows are. Kept once per partition.
+INSERT INTO etl.gate_failures AS f (
+    dataset, fingerprint, gate, label, run, target, found, rows, evidence, manifest_key, files,
+    config_hash)
+VALUES (%(dataset)s, %(fingerprint)s, %(gate)s, %(label)s, %(run)s, %(target)s, %(found)s, %(rows)s,
+        %(evidence)s, %(manifest_key)s, %(files)s, %(config_hash)s)
+ON CONFLICT (dataset, fingerprint, gate) DO UPDATE SET
+    run = excluded.run, target = excluded.target, found = excluded.found, rows = excluded.rows,
+    evidence = excluded.evidence, manifest_key = excluded.manifest_key, files = excluded.files,
+    config_hash = excluded.config_hash, times = f.times + 1, failed_at = now();
+
+-- name: open_gate_failures
+-- Per dataset the last partition that a gate refused and that was not loaded since, with how many
+-- such partitions there are.
+SELECT DISTINCT ON (f.dataset) f.dataset, f.target, f.label, f.gate, f.found, f.run, f.failed_at,
+       f.manifest_key, count(*) OVER (PARTITION BY f.dataset) AS open
+FROM etl.gate_failures f
+WHERE NOT EXISTS (SELECT FROM etl.loads l
+                  WHERE l.dataset = f.dataset AND l.fingerprint = f.fingerprint)
+ORDER BY f.dataset, f.failed_at DESC, f.gate;

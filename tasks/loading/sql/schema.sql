@@ -148,3 +148,23 @@ CREATE TABLE IF NOT EXISTS etl.lookup_answers (
     PRIMARY KEY (request, key)
 );
 COMMENT ON TABLE etl.lookup_answers IS 'What APIs answered when rows looked something up, until it expires; NULL where they have nothing.';
+
+CREATE TABLE IF NOT EXISTS etl.gate_failures (
+    dataset         text NOT NULL,
+    fingerprint     text NOT NULL,
+    gate            text NOT NULL,
+    label           text NOT NULL,
+    run             text NOT NULL,
+    target          text NOT NULL,
+    found           text NOT NULL,
+    rows            bigint NOT NULL,
+    evidence        jsonb NOT NULL DEFAULT '[]',
+    manifest_key    text NOT NULL,
+    files           jsonb NOT NULL,
+    config_hash     text NOT NULL,
+    times           integer NOT NULL DEFAULT 1,
+    first_failed_at timestamptz NOT NULL DEFAULT now(),
+    failed_at       timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (dataset, fingerprint, gate)
+);
+COMMENT ON TABLE etl.gate_failures IS 'Partitions that a gate refused: what was found, some of the rows, and the lake files that have all of them.';
