@@ -240,11 +240,14 @@ def test_derived_values_must_be_keys_of_the_other_dataset(pipeline: Pipeline) ->
     with pytest.raises(GateFailed, match=r"b\.csv row 1: .*codes has no row for this band, tens"):
         load(pipeline, strict, "9,1,1,z", name="b")
     taken = spec_of(
+        name="labelled",
+        load={"table": "analytics.labelled", "mode": "merge"},
         derive={"band": BAND, "tens": tens, "label": {"sql": "upper(name)", "type": "string"}},
         enrich=[{"lookup": "codes", "by": {"band": "code", "tens": "size"}, "take": ["name"]}],
         unique=[["label"]],
     )
-    (pipeline.base / "b.csv").unlink()
+    for file in pipeline.base.glob("*.csv"):
+        file.unlink()
     receipt = load(pipeline, taken, "11,1,1,a", "12,1,1,A", "13,2,1,b", name="d")
     assert refused(receipt) == {("unique", "label"): 2}
     wrong = spec_of(
