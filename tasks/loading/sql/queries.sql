@@ -40,12 +40,12 @@ SELECT nextval(pg_get_serial_sequence('etl.loads', 'load_id'));
 INSERT INTO etl.loads (
     load_id, dataset, fingerprint, label, run, target, rows_read, rows_inserted, rows_updated,
     rows_unchanged, rows_deduplicated, rows_quarantined, rows_deleted, manifest_key, manifest_digest,
-    config_hash, code_version, source_state, source_bytes, seconds)
+    config_hash, code_version, source_state, source_bytes, rows_staged, deletes_up_to, seconds)
 OVERRIDING SYSTEM VALUE VALUES (
     %(load_id)s, %(dataset)s, %(fingerprint)s, %(label)s, %(run)s, %(target)s, %(read)s,
     %(inserted)s, %(updated)s, %(unchanged)s, %(deduplicated)s, %(quarantined)s, %(deleted)s,
     %(manifest_key)s, %(manifest_digest)s, %(config_hash)s, %(code_version)s, %(source_state)s, %(source_bytes)s,
-    %(seconds)s);
+    %(staged)s, %(deletes_up_to)s, %(seconds)s);
 
 -- name: insert_source_items
 -- The objects of the partition, so that they are not planned again.
@@ -179,7 +179,7 @@ WHERE dataset = %(dataset)s AND rows_quarantined > 0 ORDER BY load_id;
 -- The ledger of one dataset.
 SELECT load_id, fingerprint, label, target, rows_read, rows_inserted, rows_updated, rows_unchanged,
        rows_deduplicated, rows_quarantined, rows_deleted, manifest_key, manifest_digest, config_hash,
-       loaded_at
+       loaded_at, run, rows_staged, deletes_up_to, source_state
 FROM etl.loads WHERE dataset = %(dataset)s ORDER BY load_id;
 
 -- name: quarantine_per_load
@@ -237,3 +237,28 @@ INSERT INTO etl.schema_changes (load_id, dataset, column_name, from_type, to_typ
 -- name: column_slots
 -- How many columns a table ever had; a dropped one keeps its number.
 SELECT coalesce(max(attnum), 0) FROM pg_attribute WHERE attrelid = to_regclass(%(table)s);
+
+-- name: fences
+-- How often the dataset was opened, by runs of any purpose.
+SELECT coalesce(sum(fence), 0) FROM etl.datasets WHERE dataset = %(dataset)s;
+
+-- name: database_collation
+-- The order of texts in this database.
+SELECT datcollate FROM pg_database WHERE datname = current_database();
+
+-- name: audit_append
+-- Append to the audit; who changes or takes out a line afterwards breaks the chain of hashes.
+SELECT etl.append_audit(%(actor)s, %(action)s, %(dataset)s, %(load_id)s, %(reason)s, %(details)s);
+
+-- name: audit_broken
+-- Lines of the audit whose hash is not that of what they say after the line before them.
+SELECT audit_id FROM (
+    SELECT a.audit_id, a.hash, etl.audit_hash(a) AS made, a.previous,
+           coalesce(lag(a.hash) OVER (ORDER BY a.audit_id), '') AS before
+    FROM etl.audit a) c
+WHERE c.hash <> c.made OR c.previous <> c.before ORDER BY audit_id;
+
+-- name: audit_head
+-- The last line that was appended, and the last one that is there.
+SELECT h.hash, coalesce((SELECT a.hash FROM etl.audit a ORDER BY a.audit_id DESC LIMIT 1), '')
+FROM etl.audit_head h;

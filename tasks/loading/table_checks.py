@@ -1,0 +1,119 @@
+"""The invariants that connect ledger and table: counts, keys, columns, and the search index."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from psycopg2 import sql
+from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class in lower case
+
+from tasks.loading.checks import Check, LedgerRow, check, shown
+from tasks.loading.evolution import MAX_COLUMNS
+from tasks.loading.index import index_name
+from tasks.loading.queries import query
+from tasks.loading.schema import LOAD_ID, existing_columns, target
+from tasks.model.dataset import DatasetSpec
+
+HEADROOM = 100
+"""Column numbers that a table must have left: a dropped column keeps its number for ever."""
+
+
+def table_checks(cursor: Cursor, spec: DatasetSpec, rows: list[LedgerRow]) -> Iterator[Check]:
+    """Check the table of a dataset against its ledger.
+
+    Args:
+        cursor: In a snapshot of the warehouse.
+        spec: The dataset.
+        rows: Its ledger.
+    """
+    if not existing_columns(cursor, spec):
+        if rows:
+            yield check(spec, "I6", f"table {spec.load.table} is there", True, False)
+        return
+    table = target(spec)
+    count = _number(cursor, sql.SQL("SELECT count(*) FROM {}").format(table))
+    there = sum(row.inserted - row.deleted for row in rows)
+    yield check(spec, "I6", "rows inserted - rows deleted = rows in the table", there, count)
+    strangers = _strangers(cursor, spec)
+    statement = "every row leads to its load"
+    yield check(spec, "I7", statement, "none broken", shown(strangers), strangers)
+    overfull = _overfull(cursor, spec, rows)
+    statement = "no load has more rows in the table than it wrote"
+    yield check(spec, "I6", statement, "none broken", shown(overfull), overfull)
+    # An index can be broken where the rows are not: count by the rows themselves.
+    if spec.load.mode == "merge":
+        keys = sql.SQL(", ").join(map(sql.Identifier, spec.key))
+        distinct = _number(
+            cursor,
+            sql.SQL(
+                "SELECT count(*) FROM (SELECT DISTINCT {} FROM {} WHERE num_nulls({}) = 0) d"
+            ).format(keys, table, keys),
+        )
+        yield check(spec, "I8", "every key is there once, and whole", count, distinct)
+    yield from _column_checks(cursor, spec)
+    if spec.load.index and rows:
+        yield _index_check(cursor, spec)
+
+
+def _strangers(cursor: Cursor, spec: DatasetSpec) -> list[str]:
+    """Name the ids of loads that rows carry and the ledger does not know."""
+    cursor.execute(
+        sql.SQL(
+            "SELECT t.{0}, count(*) FROM {1} t WHERE NOT EXISTS ("
+            "SELECT 1 FROM etl.loads l WHERE l.load_id = t.{0} AND l.dataset = %s) "
+            "GROUP BY t.{0} ORDER BY t.{0}"
+        ).format(sql.Identifier(LOAD_ID), target(spec)),
+        (spec.name,),
+    )
+    return [f"{rows} rows of load {load_id}" for load_id, rows in cursor.fetchall()]
+
+
+def _overfull(cursor: Cursor, spec: DatasetSpec, rows: list[LedgerRow]) -> list[str]:
+    """Name the loads whose rows in the table are more than they wrote; of append, or fewer.
+
+    Merging takes rows from a load, when a later one changes them; nothing adds rows to one.
+    """
+    cursor.execute(
+        sql.SQL("SELECT {0}, count(*) FROM {1} GROUP BY {0}").format(
+            sql.Identifier(LOAD_ID), target(spec)
+        )
+    )
+    found = dict(cursor.fetchall())
+    return [
+        f"load {row.load_id}: {found.get(row.load_id, 0)} rows, wrote {row.written}"
+        for row in rows
+        if found.get(row.load_id, 0) > row.written
+        or (spec.load.mode == "append" and found.get(row.load_id, 0) != row.written)
+    ]
+
+
+def _column_checks(cursor: Cursor, spec: DatasetSpec) -> Iterator[Check]:
+    there = existing_columns(cursor, spec)
+    wanted = [*spec.columns, *spec.made_columns, *spec.taken_columns, LOAD_ID]
+    missing = [f"column {name}" for name in wanted if name not in there]
+    statement = "every declared column is in the table"
+    yield check(spec, "I14", statement, "none broken", shown(missing), missing)
+    used = _number(cursor, sql.SQL(query("column_slots")), {"table": spec.load.table})
+    most = MAX_COLUMNS - HEADROOM
+    found = f"at most {most}" if used <= most else f"{used} of {MAX_COLUMNS}"
+    yield check(spec, "I14", "column numbers are left for new columns", f"at most {most}", found)
+
+
+def _index_check(cursor: Cursor, spec: DatasetSpec) -> Check:
+    broken = []
+    for suffix in ("search", "trigram"):
+        name = index_name(spec, suffix)
+        cursor.execute(query("index_is_valid"), {"index": f"{spec.schema_name}.{name}"})
+        row = cursor.fetchone()
+        if row and not row[0]:  # one that is not there yet is built at the end of the run
+            broken.append(f"index {name} is not valid")
+    statement = "no search index is broken"
+    return check(spec, "I12", statement, "none broken", shown(broken), broken)
+
+
+def _number(
+    cursor: Cursor, statement: sql.Composable, arguments: dict[str, str] | None = None
+) -> int:
+    cursor.execute(statement, arguments)
+    row = cursor.fetchone()
+    return int(row[0]) if row else 0
