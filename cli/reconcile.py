@@ -35,6 +35,14 @@ def show_checks(checks: Sequence[Check]) -> None:
     console.print(reconcile_table(checks))
     broken = [check for check in checks if not check.holds]
     if broken:
+        for check in broken:
+            for line in check.differences:
+                console.print(
+                    f"{check.dataset} {check.invariant} {line}",
+                    markup=False,
+                    highlight=False,
+                    soft_wrap=True,
+                )
         for remedy in dict.fromkeys(f"{check.invariant}: {check.remedy}" for check in broken):
             console.print(remedy, markup=False, highlight=False, soft_wrap=True)
         console.print(f"[bold red]{len(broken)} of {len(checks)} invariants do not hold[/]")
