@@ -123,6 +123,8 @@ def _plain(node: object) -> object:
 
 def _explain(document: Document, model: type[BaseModel], detail: dict[str, Any]) -> str:
     location: Location = tuple(part for part in detail["loc"] if part not in BRANCHES)
+    if location[:1] == ("load",):  # what follows is the mode, which is no key
+        location = ("load", *location[2:])
     kind = detail["type"]
     if kind == "union_tag_not_found":
         location, kind = (*location, detail["ctx"]["discriminator"].strip("'")), "missing"

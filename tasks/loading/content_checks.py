@@ -17,10 +17,11 @@ from tasks.loading.queries import query
 from tasks.loading.row_names import named_rows
 from tasks.loading.schema import existing_columns
 from tasks.model.dataset import DatasetSpec
+from tasks.model.load import MergeLoad
 from tasks.model.run import Manifest
 
 SAME = "as the lake says"
-MODES = ("append", "merge")
+MODES = ("append", "insert_only", "merge")
 """Modes whose loads can be applied again from the lake."""
 LOADS_SHOWN = 5
 
@@ -79,7 +80,9 @@ def _not_supported(
 ) -> str | None:
     if spec.load.mode not in MODES:
         return f"tables of mode {spec.load.mode} cannot be made again from the lake"
-    missing = [name for name in spec.key if name not in there] if spec.load.mode == "merge" else []
+    if isinstance(spec.load, MergeLoad) and spec.load.delete:
+        return "rows that are deleted by a flag are not made again from the lake"
+    missing = [name for name in spec.table_key if name not in there]
     if missing:
         return f"key column {missing[0]} is not in the table"
     if unsaid := [row.load_id for row in rows if row.deleted and row.deletes_up_to is None]:

@@ -11,10 +11,10 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class in lowe
 from sqlalchemy import Engine
 
 from tasks.loading.ledger import session
+from tasks.loading.own_columns import own_columns
 from tasks.loading.queries import query
 from tasks.loading.schema import (
     LOAD_ID,
-    SEARCH,
     TargetColumn,
     column_definition,
     create_statements,
@@ -56,10 +56,12 @@ class Prepared:
     Attributes:
         columns: What is to be filled, in the types that the table has now.
         changes: What was altered.
+        is_new: Was the table made just now?
     """
 
     columns: list[TargetColumn]
     changes: tuple[SchemaChange, ...] = ()
+    is_new: bool = False
 
 
 def prepare_target(cursor: Cursor, spec: DatasetSpec, columns: Sequence[TargetColumn]) -> Prepared:
@@ -69,11 +71,12 @@ def prepare_target(cursor: Cursor, spec: DatasetSpec, columns: Sequence[TargetCo
         ContractBroken: The table is another than the dataset file says; every difference is named.
     """
     there = existing_columns(cursor, spec)
+    wanted = [*columns, *own_columns(spec, columns)]
     if not there:
-        for statement in create_statements(spec, columns):
+        for statement in create_statements(spec, wanted):
             cursor.execute(statement)
-        return Prepared(list(columns))
-    differences = compare(spec, columns, there, _primary_key(cursor, spec))
+        return Prepared(list(columns), is_new=True)
+    differences = compare(spec, wanted, there, _primary_key(cursor, spec))
     refusals = [difference.refusal for difference in differences if difference.refusal]
     if refusals:
         raise ContractBroken(
@@ -87,7 +90,7 @@ def prepare_target(cursor: Cursor, spec: DatasetSpec, columns: Sequence[TargetCo
         cursor.execute(alteration(spec, change))
     now = existing_columns(cursor, spec) if changes else there
     filled = [replace(column, type=now[column.name].type) for column in columns]
-    return Prepared([*filled, *_left_out(cursor, spec, columns, now)], changes)
+    return Prepared([*filled, *_left_out(cursor, spec, wanted, now)], changes)
 
 
 def compare(
@@ -153,16 +156,13 @@ def _not_alterable(
     if LOAD_ID not in there:
         text = f"column {LOAD_ID} is missing: the table was not made by this product"
         yield Difference(LOAD_ID, "–", "bigint", text)
-    if spec.load.index and SEARCH not in there:
-        text = f"column {SEARCH} of the search index is missing"
-        yield Difference(SEARCH, "–", "tsvector", text)
     wanted = {column.name for column in columns}
     for name, column in there.items():
         if column.required and name not in wanted and name != LOAD_ID:
             text = f"column {name} is NOT NULL, and the dataset does not fill it"
             yield Difference(name, f"{column.type} NOT NULL", "–", text)
-    if spec.load.mode == "merge" and sorted(key) != sorted(spec.key):
-        has, says = f"({', '.join(key)})", f"({', '.join(spec.key)})"
+    if spec.table_key and sorted(key) != sorted(spec.table_key):
+        has, says = f"({', '.join(key)})", f"({', '.join(spec.table_key)})"
         text = f"primary key is {has}, the dataset's key is {says}"
         yield Difference("primary key", has, says, text)
 
@@ -234,6 +234,7 @@ def table_differences(
         if not there:
             return []
         columns = target_columns(spec, lookups, ())
+        columns += own_columns(spec, columns)
         differences = compare(spec, columns, there, _primary_key(cursor, spec))
         return [
             (found, alteration(spec, found.change).as_string(connection) if found.change else "")

@@ -70,6 +70,8 @@ class Layout:
     columns: tuple[ComparedColumn, ...]
     key: tuple[ComparedColumn, ...] = ()
     cursor: ComparedColumn | None = None
+    first_wins: bool = False
+    """Does a row stay as it is when its key is read again?"""
 
     @property
     def order(self) -> str:
@@ -102,10 +104,12 @@ def layout_of(spec: DatasetSpec, there: Sequence[TargetColumn], filled: set[str]
         filled: Names of the columns that loads fill.
     """
     columns = {c.name: ComparedColumn(c.name, c.type) for c in there if c.name in filled}
-    if spec.load.mode != "merge":
+    if not spec.table_key:
         return Layout(tuple(columns.values()))
+    key = tuple(columns[name] for name in spec.table_key)
+    if spec.load.mode == "insert_only":
+        return Layout(tuple(columns.values()), key, first_wins=True)
     cursor = columns.get(spec.cursor) if spec.cursor and spec.cursor not in spec.key else None
-    key = tuple(columns[name] for name in spec.key)
     return Layout(tuple(columns.values()), key, cursor)
 
 
@@ -189,7 +193,8 @@ class Expected:
                 "CREATE OR REPLACE TEMP TABLE input AS FROM expected UNION ALL "
                 f"FROM versions WHERE load > {since} {until}"
             )
-            self.connection.execute(f"CREATE OR REPLACE TABLE expected AS {NEWEST}")
+            left = FIRST if self.layout.first_wins else NEWEST
+            self.connection.execute(f"CREATE OR REPLACE TABLE expected AS {left}")
             if load_id is not None:
                 self.connection.execute(
                     f"DELETE FROM expected WHERE load <= {up_to} AND k NOT IN "
@@ -227,6 +232,9 @@ SELECT k, arg_max_null(cur, load), max(load), arg_max(h, load) FROM changed GROU
 """
 """What a merge leaves of some rows: an older cursor is refused, and a row that does not change the
 values keeps the load that wrote them."""
+
+FIRST = "SELECT k, arg_min_null(cur, load), min(load), arg_min(h, load) FROM input GROUP BY k"
+"""What is left where the first row of a key stays."""
 
 
 def duckdb_versions(layout: Layout, held: Mapping[str, str]) -> str | None:

@@ -8,10 +8,12 @@ from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class in lower case
 
 from tasks.loading.checks import Check, LedgerRow, check, shown
+from tasks.loading.companion import companion_exists
 from tasks.loading.evolution import MAX_COLUMNS
-from tasks.loading.index import index_name
+from tasks.loading.modes.merge import TOMBSTONES, remembers_deletions, revived_statement
 from tasks.loading.queries import query
 from tasks.loading.schema import LOAD_ID, existing_columns, target
+from tasks.loading.search_sql import index_definitions
 from tasks.model.dataset import DatasetSpec
 
 HEADROOM = 100
@@ -41,8 +43,8 @@ def table_checks(cursor: Cursor, spec: DatasetSpec, rows: list[LedgerRow]) -> It
     statement = "no load has more rows in the table than it wrote"
     yield check(spec, "I6", statement, "none broken", shown(overfull), overfull)
     # An index can be broken where the rows are not: count by the rows themselves.
-    if spec.load.mode == "merge":
-        keys = sql.SQL(", ").join(map(sql.Identifier, spec.key))
+    if spec.table_key:
+        keys = sql.SQL(", ").join(map(sql.Identifier, spec.table_key))
         distinct = _number(
             cursor,
             sql.SQL(
@@ -50,9 +52,12 @@ def table_checks(cursor: Cursor, spec: DatasetSpec, rows: list[LedgerRow]) -> It
             ).format(keys, table, keys),
         )
         yield check(spec, "I8", "every key is there once, and whole", count, distinct)
+    if remembers_deletions(spec) and companion_exists(cursor, TOMBSTONES, spec):
+        revived = _number(cursor, revived_statement(spec))
+        yield check(spec, "I8", "no row is older than the deletion of its key", 0, revived)
     yield from _column_checks(cursor, spec)
     if spec.load.index and rows:
-        yield _index_check(cursor, spec)
+        yield _index_check(cursor, spec, list(index_definitions(spec, spec.load.index)))
 
 
 def _strangers(cursor: Cursor, spec: DatasetSpec) -> list[str]:
@@ -99,10 +104,9 @@ def _column_checks(cursor: Cursor, spec: DatasetSpec) -> Iterator[Check]:
     yield check(spec, "I14", "column numbers are left for new columns", f"at most {most}", found)
 
 
-def _index_check(cursor: Cursor, spec: DatasetSpec) -> Check:
+def _index_check(cursor: Cursor, spec: DatasetSpec, names: list[str]) -> Check:
     broken = []
-    for suffix in ("search", "trigram"):
-        name = index_name(spec, suffix)
+    for name in names:
         cursor.execute(query("index_is_valid"), {"index": f"{spec.schema_name}.{name}"})
         row = cursor.fetchone()
         if row and not row[0]:  # one that is not there yet is built at the end of the run

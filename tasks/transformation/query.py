@@ -35,6 +35,7 @@ from tasks.transformation.enrich import (
     taken_columns,
 )
 from tasks.transformation.expression import check_expression
+from tasks.transformation.nested import nested_flaws, nested_rules, nested_value
 from tasks.transformation.normalize import cast_expression
 from tasks.transformation.sql import TEXT, duckdb_type, identifier, literal, literals
 from tasks.transformation.validate import Rule, column_rules, row_rules, unique_rules
@@ -93,7 +94,11 @@ def compile_query(
     check_missing(spec, raw_types)
     unknown = unknown_columns(spec, raw_types)
     added = added_columns(spec, unknown, raw_types)
-    rules = [*contract_rules(spec, raw_types, unknown, added), *_rules(spec)]
+    rules = [
+        *contract_rules(spec, raw_types, unknown, added),
+        *nested_rules(spec, raw_types),
+        *_rules(spec),
+    ]
     declared = (*spec.columns, *(name for name, _ in added.values()))
     columns = (*declared, *spec.derive, *spec.taken_columns)
     if len(columns) > MAX_COLUMNS:
@@ -198,6 +203,7 @@ def _cleaned(
 ) -> str:
     selected = list(PROVENANCE)
     selected += [f"{identifier(name)} AS {_raw_name(name)}" for name in raw_types]
+    selected += nested_flaws(spec, raw_types)
     for name, column in spec.columns.items():
         selected.append(f"{cleaned_value(name, column, raw_types)} AS {_text(name)}")
     selected += [
@@ -211,6 +217,8 @@ def cleaned_value(name: str, column: ColumnSpec, raw_types: Mapping[str, str]) -
     """Return SQL for a column's value as it is before the cast."""
     source = source_name(name, column)
     value = identifier(source) if source in raw_types else "NULL"
+    if column.value_path and source in raw_types:
+        value = nested_value(name, source)
     if is_cleaned(column) or source not in raw_types:
         return clean_expression(f"CAST({value} AS {TEXT})", column)
     return value
@@ -218,7 +226,8 @@ def cleaned_value(name: str, column: ColumnSpec, raw_types: Mapping[str, str]) -
 
 def cleaned_type(name: str, column: ColumnSpec, raw_types: Mapping[str, str]) -> str:
     """Return the DuckDB type of a column's value before the cast."""
-    return TEXT if is_cleaned(column) else raw_types.get(source_name(name, column), TEXT)
+    is_text = is_cleaned(column) or column.value_path
+    return TEXT if is_text else raw_types.get(source_name(name, column), TEXT)
 
 
 def _typed(spec: DatasetSpec, raw_types: Mapping[str, str]) -> str:
@@ -297,6 +306,6 @@ def declared_types(spec: DatasetSpec) -> dict[str, str]:
     """Return the source columns as a text source would have them, to show a query without data."""
     typed = spec.source.kind == "database"
     return {
-        source_name(name, column): duckdb_type(column) if typed else TEXT
+        source_name(name, column): duckdb_type(column) if typed and not column.path else TEXT
         for name, column in spec.columns.items()
     }
