@@ -120,7 +120,7 @@ def compare(
     connection.execute(
         "CREATE OR REPLACE TABLE differing AS SELECT unnest(?::BIGINT[]) AS load", [list(different)]
     )
-    query = _KEYED if expected.layout.key else _KEYLESS
+    query = KEYED if expected.layout.key else _KEYLESS
     connection.execute(f"CREATE OR REPLACE TABLE differences AS {query}")
     counts = connection.execute(
         "SELECT what, count(*) FROM differences GROUP BY what ORDER BY what"
@@ -132,7 +132,7 @@ def compare(
     return Comparison(different, dict(counts), tuple(RowDifference(*row) for row in listed))
 
 
-_KEYED = """
+KEYED = """
 WITH wanted AS (SELECT * FROM expected WHERE load IN (SELECT load FROM differing))
 SELECT CASE WHEN a.k IS NULL THEN 'missing' WHEN w.k IS NULL THEN 'not of the lake'
             WHEN a.cur < w.cur OR (a.cur IS NULL AND w.cur IS NOT NULL) THEN 'older'

@@ -203,6 +203,31 @@ class Expected:
                 since = load_id
         self.connection.execute("DROP TABLE IF EXISTS input")
 
+    def counting(self, keys: str) -> str:
+        """Return the query that says what each load did with some keys, if nothing was ever deleted.
+
+        Args:
+            keys: Name of a table of the session with their hashes, ``k``.
+        """
+        input_rows = f"(SELECT * FROM versions WHERE k IN (SELECT k FROM {keys}))"
+        accepted = "newest_before IS NULL OR cur >= newest_before"
+        changed = "false" if self.layout.first_wins else f"({accepted}) AND h_before <> h"
+        return f"""
+WITH seen AS (
+    SELECT *, row_number() OVER by_load AS nth,
+           max(cur) OVER (by_load ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS newest_before
+    FROM {input_rows} WINDOW by_load AS (PARTITION BY k ORDER BY load)),
+accepted AS (
+    SELECT *, lag(h) OVER (PARTITION BY k ORDER BY load) AS h_before FROM seen WHERE {accepted})
+SELECT v.load, count(*) FILTER (WHERE nth = 1), count(*) FILTER (WHERE nth > 1 AND {changed}),
+       count(*) FILTER (WHERE nth > 1 AND ({changed}) IS NOT TRUE)
+FROM (SELECT k, load, nth, newest_before, cur, h, h_before FROM accepted
+      UNION ALL
+      SELECT k, load, nth, newest_before, cur, h, h FROM seen
+      WHERE ({accepted}) IS NOT TRUE) v
+GROUP BY v.load
+"""
+
     def forget(self, load_id: int) -> None:
         """Take the rows of a load out again."""
         self.connection.execute("DELETE FROM versions WHERE load = ?", [load_id])
@@ -233,7 +258,10 @@ SELECT k, arg_max_null(cur, load), max(load), arg_max(h, load) FROM changed GROU
 """What a merge leaves of some rows: an older cursor is refused, and a row that does not change the
 values keeps the load that wrote them."""
 
-FIRST = "SELECT k, arg_min_null(cur, load), min(load), arg_min(h, load) FROM input GROUP BY k"
+FIRST = """
+SELECT k, arg_min_null(cur, load) AS cur, min(load) AS load, arg_min(h, load) AS h
+FROM input GROUP BY k
+"""
 """What is left where the first row of a key stays."""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,7 +83,22 @@ def examine_lake(
     return LakeState(checks, clean, damaged)
 
 
-def _manifests(lake: Lake, rows: list[LedgerRow], retained: set[int]) -> tuple[Loaded, list[str]]:
+def intact_loads(lake: Lake, rows: Sequence[LedgerRow]) -> dict[int, Manifest]:
+    """Return the manifests of the loads whose clean files are all intact; each file is read once."""
+    loaded, _ = _manifests(lake, rows, set())
+    files = {file.key: file for _, manifest in loaded for file in manifest.files}
+    with tempfile.TemporaryDirectory(prefix="dpp-lake-") as scratch:
+        damaged = {key for key, file in files.items() if damage_of(lake, file, Path(scratch))}
+    return {
+        row.load_id: manifest
+        for row, manifest in loaded
+        if damaged.isdisjoint(file.key for file in manifest.files)
+    }
+
+
+def _manifests(
+    lake: Lake, rows: Sequence[LedgerRow], retained: set[int]
+) -> tuple[Loaded, list[str]]:
     loaded: Loaded = []
     broken = []
     for row in rows:

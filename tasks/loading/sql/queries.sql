@@ -63,16 +63,25 @@ INSERT INTO etl.quarantine (
 
 -- name: committed_items
 -- Every object, and every part of one, that a dataset has loaded.
-SELECT uri, version, part FROM etl.source_items WHERE dataset = %(dataset)s;
+SELECT uri, version, part FROM etl.source_items WHERE dataset = %(dataset)s
+UNION
+SELECT i.uri, i.version, i.part
+FROM etl.unloads u CROSS JOIN jsonb_to_recordset(u.items) AS i (uri text, version text, part text)
+WHERE u.dataset = %(dataset)s AND u.excluded;
 
 -- name: committed_fingerprints
 -- Every partition that a dataset has loaded.
-SELECT fingerprint FROM etl.loads WHERE dataset = %(dataset)s;
+SELECT fingerprint FROM etl.loads WHERE dataset = %(dataset)s
+UNION SELECT fingerprint FROM etl.unloads WHERE dataset = %(dataset)s AND excluded;
 
 -- name: latest_state
 -- Where the next plan of a dataset goes on.
-SELECT source_state FROM etl.loads
-WHERE dataset = %(dataset)s AND source_state <> '{}' ORDER BY load_id DESC LIMIT 1;
+SELECT source_state FROM (
+    SELECT load_id, source_state FROM etl.loads WHERE dataset = %(dataset)s
+    UNION ALL
+    SELECT load_id, load -> 'source_state' FROM etl.unloads
+    WHERE dataset = %(dataset)s AND excluded
+) s WHERE source_state <> '{}' ORDER BY load_id DESC LIMIT 1;
 
 -- name: last_load
 -- The last load of a dataset, NULL if there was none.
@@ -288,3 +297,40 @@ WHERE c.hash <> c.made OR c.previous <> c.before ORDER BY audit_id;
 -- The last line that was appended, and the last one that is there.
 SELECT h.hash, coalesce((SELECT a.hash FROM etl.audit a ORDER BY a.audit_id DESC LIMIT 1), '')
 FROM etl.audit_head h;
+
+-- name: raise_fences
+-- Take a dataset over from every run that is under way, whatever its purpose.
+UPDATE etl.datasets SET fence = fence + 1, run = %(run)s, opened_at = now()
+WHERE dataset = %(dataset)s;
+
+-- name: find_unload
+-- A load that was taken back already.
+SELECT unloaded_at, unloaded_by, rows_deleted, rows_restored, excluded FROM etl.unloads
+WHERE dataset = %(dataset)s AND load_id = %(load_id)s;
+
+-- name: replays_of
+-- Loads that are replays of rows that a load refused.
+SELECT load_id FROM etl.replays WHERE origin_load_id = %(load_id)s ORDER BY load_id;
+
+-- name: keep_unload
+-- All that the ledger says of a load that is taken back.
+INSERT INTO etl.unloads (load_id, dataset, fingerprint, excluded, unloaded_by, reason, rows_deleted,
+                         rows_restored, load, quarantine, items, recounted)
+SELECT l.load_id, l.dataset, l.fingerprint, %(excluded)s, %(by)s, %(reason)s, %(deleted)s,
+       %(restored)s, to_jsonb(l),
+       coalesce((SELECT jsonb_agg(to_jsonb(q)) FROM etl.quarantine q WHERE q.load_id = l.load_id), '[]'),
+       coalesce((SELECT jsonb_agg(to_jsonb(i)) FROM etl.source_items i WHERE i.load_id = l.load_id), '[]'),
+       %(recounted)s
+FROM etl.loads l WHERE l.load_id = %(load_id)s;
+
+-- name: forget_load
+-- Take a load out of the ledger; replays, profiles and resolutions go with it.
+DELETE FROM etl.source_items WHERE load_id = %(load_id)s;
+DELETE FROM etl.quarantine WHERE load_id = %(load_id)s;
+DELETE FROM etl.loads WHERE load_id = %(load_id)s;
+
+-- name: recount_load
+-- What a load did, now that one before it is taken back.
+UPDATE etl.loads SET rows_inserted = rows_inserted + %(inserted)s,
+       rows_updated = rows_updated + %(updated)s, rows_unchanged = rows_unchanged + %(unchanged)s
+WHERE load_id = %(load_id)s;

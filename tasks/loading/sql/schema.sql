@@ -88,7 +88,7 @@ CREATE INDEX IF NOT EXISTS quarantine_load_id ON etl.quarantine (load_id);
 COMMENT ON TABLE etl.quarantine IS 'Refused rows by reason, with the first of each; the rows are in the lake.';
 
 CREATE TABLE IF NOT EXISTS etl.schema_changes (
-    load_id     bigint NOT NULL REFERENCES etl.loads,
+    load_id     bigint NOT NULL,
     dataset     text NOT NULL,
     column_name text NOT NULL,
     from_type   text,
@@ -152,6 +152,26 @@ CREATE TABLE IF NOT EXISTS etl.lookup_answers (
     PRIMARY KEY (request, key)
 );
 COMMENT ON TABLE etl.lookup_answers IS 'What APIs answered when rows looked something up, until it expires; NULL where they have nothing.';
+
+-- What loads altered in their tables stays known when one of them is taken back: the columns stay.
+ALTER TABLE etl.schema_changes DROP CONSTRAINT IF EXISTS schema_changes_load_id_fkey;
+CREATE TABLE IF NOT EXISTS etl.unloads (
+    load_id      bigint PRIMARY KEY,
+    dataset      text NOT NULL,
+    fingerprint  text NOT NULL,
+    excluded     boolean NOT NULL,
+    unloaded_at  timestamptz NOT NULL DEFAULT now(),
+    unloaded_by  text NOT NULL,
+    reason       text NOT NULL,
+    rows_deleted bigint NOT NULL,
+    rows_restored bigint NOT NULL,
+    load         jsonb NOT NULL,
+    quarantine   jsonb NOT NULL,
+    items        jsonb NOT NULL,
+    recounted    jsonb NOT NULL
+);
+CREATE INDEX IF NOT EXISTS unloads_dataset ON etl.unloads (dataset);
+COMMENT ON TABLE etl.unloads IS 'Loads that were taken back, with all that the ledger said of them; excluded ones are not loaded again.';
 
 CREATE TABLE IF NOT EXISTS etl.audit (
     audit_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
