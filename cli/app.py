@@ -221,6 +221,7 @@ def explain(
         from tasks.transformation.check import explain_query
 
         query = explain_query(catalog[name], catalog.lookups_of(catalog[name]))
+        typer.echo(f"{query.preparation};\n" if query.preparation else "", nl=False)
         typer.echo(query.sql)
         stderr.print(f"\n[bold]{len(query.rules)} rules[/], by the number in _failures")
         for position, rule in enumerate(query.rules):
@@ -234,25 +235,13 @@ def status(as_json: AsJson = False) -> None:
     with reporting_errors():
         environment, catalog = open_project()
         with connections(environment, catalog, [], sources=False) as opened:
-            from cli.render import status_table
-            from tasks.loading.ledger import ledger_exists
-            from tasks.loading.ledger import status as read_status
+            from cli.status import read_status, show_status
 
-            engine = opened.warehouse()
-            entries = read_status(engine) if ledger_exists(engine) else []
+            found = read_status(opened.warehouse())
         if as_json:
-            typer.echo(json.dumps([entry.model_dump(mode="json") for entry in entries], indent=2))
-        elif not entries:
-            console.print("nothing is loaded yet: dpp run")
+            typer.echo(json.dumps(found.as_json(), indent=2))
         else:
-            older = {
-                entry.dataset
-                for entry in entries
-                if entry.dataset in catalog.datasets
-                and (entry.configurations, entry.config_hash)
-                != (1, catalog[entry.dataset].config_hash)
-            }
-            console.print(status_table(entries, older))
+            show_status(found, catalog)
 
 
 @app.command()

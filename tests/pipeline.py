@@ -80,6 +80,7 @@ class Pipeline:
         snapshots = {
             name: self._snapshot(spec, name, looked_up)
             for name, looked_up in self._looked_up(spec).items()
+            if name in {lookup.lookup for lookup in spec.lookups}
         }
         clean = transform_partition(
             spec,

@@ -15,6 +15,7 @@ from tasks.loading.publish import Load, load_partition
 from tasks.loading.schema import existing_columns, target
 from tasks.model.dataset import DatasetSpec, LookedUp
 from tasks.model.environment import Environment
+from tasks.model.errors import GateFailed
 from tasks.model.run import LoadReceipt, Manifest, Partition, Purpose, SourceState
 from tasks.stages import RETRY, Work, stage_context
 
@@ -53,23 +54,23 @@ def load(
 ) -> LoadReceipt:
     """Publish one partition in one transaction, together with its ledger row."""
     connections = Connections(environment)
+    asked = Load(
+        spec=spec,
+        lookups=lookups,
+        partition=partition,
+        manifest=manifest,
+        manifest_key=work.manifest_key,
+        run=work.run,
+        fence=fence,
+        code_version=code_version(),
+        purpose=purpose,
+    )
     with stage_context(STAGE, work, environment) as scratch:
-        receipt = load_partition(
-            connections.warehouse(),
-            connections.lake(),
-            scratch,
-            Load(
-                spec=spec,
-                lookups=lookups,
-                partition=partition,
-                manifest=manifest,
-                manifest_key=work.manifest_key,
-                run=work.run,
-                fence=fence,
-                code_version=code_version(),
-                purpose=purpose,
-            ),
-        )
+        try:
+            receipt = load_partition(connections.warehouse(), connections.lake(), scratch, asked)
+        except GateFailed as error:
+            emit_gate_event(asked, error)
+            raise
     emit_schema_event(receipt)
     return receipt
 
@@ -88,6 +89,26 @@ def emit_schema_event(receipt: LoadReceipt) -> None:
                 "changes": [change.model_dump() for change in receipt.schema_changes],
             },
         )
+
+
+def emit_gate_event(load: Load, error: GateFailed) -> None:
+    """Tell Prefect that gates refused a partition: names and counts, never a value of a row."""
+    emit_event(
+        event="etl.gate.failed",
+        resource={
+            "prefect.resource.id": f"etl.dataset.{load.spec.name}",
+            "prefect.resource.name": load.spec.name,
+        },
+        payload={
+            "partition": load.partition.label,
+            "fingerprint": load.partition.fingerprint,
+            "run": load.run,
+            "manifest_key": load.manifest_key,
+            "rows": load.manifest.rows,
+            "gates": [{"gate": failed.gate, "found": failed.found} for failed in error.failed],
+            "message": error.message,
+        },
+    )
 
 
 @task(name="index", task_run_name="index {spec.name}", cache_policy=NO_CACHE, **RETRY)

@@ -22,6 +22,7 @@ from tasks.loading.account import Changes, receipt_of, write_account
 from tasks.loading.commit import ask_ledger, commit, wait_for_turn
 from tasks.loading.deletes import check_keys, delete_missing
 from tasks.loading.evolution import prepare_target
+from tasks.loading.gate_failures import record_gate_failure
 from tasks.loading.job import Load, OnStep
 from tasks.loading.modes.prepare import prepare_companions
 from tasks.loading.modes.publication import statements_of
@@ -32,7 +33,7 @@ from tasks.loading.schema import TargetColumn, ensure_schema
 from tasks.loading.staged import check_staged, clean_files, stage_rows
 from tasks.loading.unique import check_unique
 from tasks.model.anomaly import Finding
-from tasks.model.errors import CommitUnknown, LoadConflict
+from tasks.model.errors import CommitUnknown, GateFailed, LoadConflict
 from tasks.model.run import LoadReceipt, LoadStatus
 
 __all__ = ["STEPS", "Load", "load_partition"]
@@ -90,9 +91,13 @@ def load_partition(
             return receipt
     paths = clean_files(lake, scratch, load.manifest)
     ensure_schema(engine, load.spec)
-    # Before the transaction: a forest takes its time, and nobody shall wait for it.
-    findings = check_history(engine, load)
-    receipt = _publish(engine, paths, load, findings, started, on_step)
+    try:
+        # Before the transaction: a forest takes its time, and nobody shall wait for it.
+        findings = check_history(engine, load)
+        receipt = _publish(engine, paths, load, findings, started, on_step)
+    except GateFailed as error:
+        record_gate_failure(engine, load, error)
+        raise
     if receipt.status is LoadStatus.LOADED:
         log.info(
             "loading.committed",

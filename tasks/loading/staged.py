@@ -14,7 +14,7 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class in lowe
 from blocks.lake import Lake
 from tasks.lake import file_sha256
 from tasks.loading.encoding import check_columns, staged_schema
-from tasks.loading.gates import check_gates, null_rate_columns
+from tasks.loading.gates import check_gates
 from tasks.loading.job import Load, OnStep
 from tasks.loading.schema import TargetColumn
 from tasks.loading.staging import STAGING, clean_batches, copy_into_staging, create_staging
@@ -86,24 +86,16 @@ def check_staged(cursor: Cursor, load: Load, *, has_rows: bool) -> None:
 
     Raises:
         GateFailed: One does not hold.
+        ConfigError: The query of one is none that can be asked.
     """
     if load.is_replay:
         return  # gates are about a slice of the source; these rows were picked because they broke
-    names = null_rate_columns(load.spec)
-    counts: tuple[int, ...] = (0,) * (len(names) + 1)
-    if has_rows:
-        cursor.execute(null_counts_statement(names))
-        row = cursor.fetchone()
-        assert row is not None, "the query always gives a row"
-        counts = row
-    check_gates(load.spec, load.manifest, counts[0], dict(zip(names, counts[1:], strict=True)))
-
-
-def null_counts_statement(names: Sequence[str]) -> sql.Composed:
-    """Return a statement that counts the staged rows, and the NULLs of some of their columns."""
-    counts = [
-        sql.SQL("count(*) FILTER (WHERE {} IS NULL)").format(sql.Identifier(name)) for name in names
-    ]
-    return sql.SQL("SELECT {} FROM {}").format(
-        sql.SQL(", ").join([sql.SQL("count(*)"), *counts]), sql.Identifier("pg_temp", STAGING)
+    check_gates(
+        cursor,
+        load.spec,
+        load.lookups,
+        load.columns,
+        load.manifest,
+        has_rows=has_rows,
+        live=load.purpose == "run" and load.partition.refresh is None,
     )

@@ -11,6 +11,7 @@ from tasks.loading.schema import TargetColumn, staged_value, target
 from tasks.loading.staging import STAGING
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import GateFailed
+from tasks.model.gates import FailedGate
 
 
 def check_unique(cursor: Cursor, spec: DatasetSpec, columns: Mapping[str, TargetColumn]) -> None:
@@ -24,11 +25,14 @@ def check_unique(cursor: Cursor, spec: DatasetSpec, columns: Mapping[str, Target
         row = cursor.fetchone()
         twice = int(row[0]) if row else 0
         if twice:
-            raise GateFailed(
+            found = f"{twice} values would be in more than one row of {spec.load.table}"
+            error = GateFailed(
                 f"{spec.name}: unique: {twice} values of ({', '.join(names)}) would be in more than "
                 f"one row of {spec.load.table}",
                 "nothing of the partition was published; correct the source, or remove 'unique'",
             )
+            error.failed = (FailedGate(f"unique of the table ({', '.join(names)})", found),)
+            raise error
 
 
 def _statement(spec: DatasetSpec, columns: list[TargetColumn]) -> sql.Composed:

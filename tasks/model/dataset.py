@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -15,6 +15,7 @@ from tasks.model.columns import ColumnSpec, Identifier, Strict, _identifier
 from tasks.model.contract import Contract
 from tasks.model.database_source import DatabaseSource
 from tasks.model.derive import DerivedColumn
+from tasks.model.gates import Gate, QuarantineLimits, References, check_column, gate_columns
 from tasks.model.json_path import ITEM, parse_value_path
 from tasks.model.load import LoadSpec, MergeLoad
 from tasks.model.lookup import Lookup
@@ -33,40 +34,13 @@ TYPED_WHOLE = TEXTS | {
 """Types of columns that can be found by a whole value: as PostgreSQL writes them, so people do."""
 
 
-class RowsBetween(Strict):
-    """The partition must have this many clean rows."""
-
-    rows_between: tuple[int, int]
-
-
-class NullRate(Strict):
-    """Largest allowed share of NULL per column, 0 to 1."""
-
-    null_rate: dict[str, float]
-
-
-class QuarantineRate(Strict):
-    """Largest allowed share of quarantined rows in a partition, 0 to 1."""
-
-    quarantine_rate: Annotated[float, Field(ge=0, le=1)]
-
-
-Gate = RowsBetween | NullRate | QuarantineRate
-
-
-class QuarantineLimits(Strict):
-    """Most rows of a partition that may be refused; above it nothing of the partition is published."""
-
-    max_rows: int | None = Field(None, ge=0, description="Most refused rows of a partition.")
-    max_share: float | None = Field(
-        None, ge=0, le=1, description="Largest share of refused rows of a partition, 0 to 1."
-    )
-
-
 class Quality(Strict):
     """What must hold before anything of a partition is published."""
 
-    gates: tuple[Gate, ...] = ()
+    gates: tuple[Gate, ...] = Field(
+        (),
+        description="What must hold of the staged rows; else nothing of the partition is published.",
+    )
     anomaly: Anomaly | None = Field(
         None, description="Learn from the partitions before what is usual, and say what is not."
     )
@@ -139,8 +113,8 @@ class DatasetSpec(Strict):
         self._check_rules(taken)
         taken += self._check_made("custom.columns", self.custom_columns)
         for gate in self.quality.gates:
-            if isinstance(gate, NullRate):
-                self._require_columns("gate null_rate", tuple(gate.null_rate), also=taken)
+            self._require_columns(f"quality.gates: {gate.label}", gate_columns(gate), also=taken)
+            check_column(gate, {**self.columns, **self.made_columns})
         self._check_anomaly(self.quality.anomaly)
         if self.load.index:
             self._check_search(self.load.index, taken)
@@ -269,8 +243,15 @@ class DatasetSpec(Strict):
 
     @property
     def dependencies(self) -> tuple[str, ...]:
-        """Datasets that this one looks up, so that they run before it."""
-        return tuple(dict.fromkeys(lookup.lookup for lookup in self.lookups if lookup.is_dataset))
+        """Datasets that this one looks up, or that its gates refer to, so that they run before it."""
+        looked_up = [lookup.lookup for lookup in self.lookups if lookup.is_dataset]
+        return tuple(dict.fromkeys([*looked_up, *self.datasets_of_gates]))
+
+    @property
+    def datasets_of_gates(self) -> tuple[str, ...]:
+        """Datasets whose tables the gates refer to."""
+        gates = [gate.references for gate in self.quality.gates if isinstance(gate, References)]
+        return tuple(reference.dataset for reference in gates if reference.dataset)
 
     @property
     def taken_columns(self) -> tuple[str, ...]:

@@ -334,3 +334,33 @@ DELETE FROM etl.loads WHERE load_id = %(load_id)s;
 UPDATE etl.loads SET rows_inserted = rows_inserted + %(inserted)s,
        rows_updated = rows_updated + %(updated)s, rows_unchanged = rows_unchanged + %(unchanged)s
 WHERE load_id = %(load_id)s;
+
+-- name: describe_gate
+-- The columns of the open query of a gate, and no row.
+FETCH 0 FROM gate;
+
+-- name: fetch_from_gate
+-- Rows that the query of a gate should not give.
+FETCH %(most)s FROM gate;
+
+-- name: record_gate_failure
+-- A gate that refused a partition: what was found, and where the rows are. Kept once per partition.
+INSERT INTO etl.gate_failures AS f (
+    dataset, fingerprint, gate, label, run, target, found, rows, evidence, manifest_key, files,
+    config_hash)
+VALUES (%(dataset)s, %(fingerprint)s, %(gate)s, %(label)s, %(run)s, %(target)s, %(found)s, %(rows)s,
+        %(evidence)s, %(manifest_key)s, %(files)s, %(config_hash)s)
+ON CONFLICT (dataset, fingerprint, gate) DO UPDATE SET
+    run = excluded.run, target = excluded.target, found = excluded.found, rows = excluded.rows,
+    evidence = excluded.evidence, manifest_key = excluded.manifest_key, files = excluded.files,
+    config_hash = excluded.config_hash, times = f.times + 1, failed_at = now();
+
+-- name: open_gate_failures
+-- Per dataset the last partition that a gate refused and that was not loaded since, with how many
+-- such partitions there are.
+SELECT DISTINCT ON (f.dataset) f.dataset, f.target, f.label, f.gate, f.found, f.run, f.failed_at,
+       f.manifest_key, count(*) OVER (PARTITION BY f.dataset) AS open
+FROM etl.gate_failures f
+WHERE NOT EXISTS (SELECT FROM etl.loads l
+                  WHERE l.dataset = f.dataset AND l.fingerprint = f.fingerprint)
+ORDER BY f.dataset, f.failed_at DESC, f.gate;

@@ -220,3 +220,23 @@ BEGIN
 END $$;
 CREATE OR REPLACE TRIGGER audit_is_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON etl.audit
     FOR EACH STATEMENT EXECUTE FUNCTION etl.audit_is_append_only();
+
+CREATE TABLE IF NOT EXISTS etl.gate_failures (
+    dataset         text NOT NULL,
+    fingerprint     text NOT NULL,
+    gate            text NOT NULL,
+    label           text NOT NULL,
+    run             text NOT NULL,
+    target          text NOT NULL,
+    found           text NOT NULL,
+    rows            bigint NOT NULL,
+    evidence        jsonb NOT NULL DEFAULT '[]',
+    manifest_key    text NOT NULL,
+    files           jsonb NOT NULL,
+    config_hash     text NOT NULL,
+    times           integer NOT NULL DEFAULT 1,
+    first_failed_at timestamptz NOT NULL DEFAULT now(),
+    failed_at       timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (dataset, fingerprint, gate)
+);
+COMMENT ON TABLE etl.gate_failures IS 'Partitions that a gate refused: what was found, some of the rows, and the lake files that have all of them.';
