@@ -114,25 +114,38 @@ def _manifests(
 def _raw_manifests(
     lake: Lake, spec: DatasetSpec, rows: list[LedgerRow]
 ) -> tuple[list[Manifest], list[str]]:
-    """Find what ingestion made of each load: a manifest with as many rows as the ledger says.
+    found, missing = [], []
+    for row in rows:
+        manifest = raw_manifest(lake, spec, row)
+        if manifest is not None:
+            found.append(manifest)
+        else:
+            folder = _manifests_folder(spec, row)
+            missing.append(f"load {row.load_id}: no manifest of {row.read} rows in {folder}")
+    return found, missing
+
+
+def raw_manifest(lake: Lake, spec: DatasetSpec, row: LedgerRow) -> Manifest | None:
+    """Find what ingestion made of a load: a manifest with as many rows as the ledger says.
 
     A partition has more than one when it was ingested again, under a changed format.
     """
-    found, missing = [], []
-    for row in rows:
-        folder = f"manifests/{spec.name}/{row.fingerprint[:SHORT]}"
-        candidates = [
-            manifest
-            for key in lake.keys(folder)
-            if key.startswith(f"{folder}/ingestion-")
-            and (manifest := read_manifest(lake, key)) is not None
+    folder = _manifests_folder(spec, row)
+    for key in lake.keys(folder):
+        if not key.startswith(f"{folder}/ingestion-"):
+            continue
+        manifest = read_manifest(lake, key)
+        if (
+            manifest is not None
             and manifest.fingerprint == row.fingerprint
             and manifest.rows_read == row.read
-        ]
-        found += candidates[:1]
-        if not candidates:
-            missing.append(f"load {row.load_id}: no manifest of {row.read} rows in {folder}")
-    return found, missing
+        ):
+            return manifest
+    return None
+
+
+def _manifests_folder(spec: DatasetSpec, row: LedgerRow) -> str:
+    return f"manifests/{spec.name}/{row.fingerprint[:SHORT]}"
 
 
 def damage_of(lake: Lake, file: LakeFile, scratch: Path) -> str | None:

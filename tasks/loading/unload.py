@@ -54,6 +54,10 @@ class Unloaded(Value):
     """Rows whose version before was put in their place."""
     excluded: bool
     """Is the load's part of the source left alone by later runs?"""
+    read_again: bool = False
+    """Does the next run load it again? Not where later loads moved a position in the source on."""
+    was_replay: bool = False
+    """Were its rows some that were refused before? They wait in quarantine again."""
     already: bool = False
     unloaded_at: datetime | None = None
     unloaded_by: str | None = None
@@ -65,6 +69,8 @@ class _Order:
     actor: str
     reason: str
     exclude: bool
+    read_again: bool
+    was_replay: bool
 
 
 def unload(
@@ -101,7 +107,6 @@ def unload(
     """
     if not reason.strip():
         raise ConfigError("taking a load back needs a reason", 'e.g. --reason "wrong file"')
-    order = _Order(load_id, actor, reason.strip(), exclude)
     with session(engine, read_only=True) as connection, connection.cursor() as cursor:
         if done := _find(cursor, spec, load_id):
             return done
@@ -113,6 +118,17 @@ def unload(
             )
         _check_replays(cursor, spec, load_id)
         has_table = bool(existing_columns(cursor, spec))
+        cursor.execute(query("is_replay"), {"load_id": load_id})
+        was_replay = bool(cursor.fetchone())
+    moved_on = row.source_state and any(o.source_state for o in rows if o.load_id > load_id)
+    order = _Order(
+        load_id,
+        actor,
+        reason.strip(),
+        exclude,
+        read_again=not (exclude or was_replay or moved_on),
+        was_replay=was_replay,
+    )
     clean = intact_loads(lake, rows) if spec.table_key else {}
     with session(engine, read_only=True) as connection, connection.cursor() as cursor:
         history = history_of(cursor, spec, rows, clean)
@@ -321,4 +337,6 @@ def _account(
         rows_deleted=restored.deleted,
         rows_restored=restored.inserted,
         excluded=order.exclude,
+        read_again=order.read_again,
+        was_replay=order.was_replay,
     )

@@ -312,6 +312,10 @@ WHERE dataset = %(dataset)s AND load_id = %(load_id)s;
 -- Loads that are replays of rows that a load refused.
 SELECT load_id FROM etl.replays WHERE origin_load_id = %(load_id)s ORDER BY load_id;
 
+-- name: is_replay
+-- Is a load a replay of rows that were refused before?
+SELECT 1 FROM etl.replays WHERE load_id = %(load_id)s;
+
 -- name: keep_unload
 -- All that the ledger says of a load that is taken back.
 INSERT INTO etl.unloads (load_id, dataset, fingerprint, excluded, unloaded_by, reason, rows_deleted,
