@@ -69,10 +69,16 @@ def test_story_of_a_row_that_was_refused_replayed_updated_and_taken_back(
 ) -> None:
     """Every load and every refusal of the key is there, with raw beside clean, and nothing personal."""
     _load(
-        pipeline, "a", "zz,1,x@example.org,1,2013-01-01 00:00:00", " ua ,7,secret@example.org,1.5,2013-01-01 00:00:00"
+        pipeline,
+        "a",
+        "zz,1,x@example.org,1,2013-01-01 00:00:00",
+        " ua ,7,secret@example.org,1.5,2013-01-01 00:00:00",
     )
     _load(
-        pipeline, "b", "ua,7,secret@example.org,200,2013-01-02 00:00:00", "ua,8,x@example.org,-1,2013-01-02 00:00:00"
+        pipeline,
+        "b",
+        "ua,7,secret@example.org,200,2013-01-02 00:00:00",
+        "ua,8,x@example.org,-1,2013-01-02 00:00:00",
     )
     _load(pipeline, "c", "UA,7,other@example.org,2.50,2012-12-31 00:00:00")
     story = _trace(pipeline, "code=UA,no=7")
