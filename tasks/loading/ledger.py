@@ -211,12 +211,15 @@ def insert_load(cursor: Cursor, row: dict[str, Any], partition: Partition) -> No
         ) from None
 
 
-def _staged_rows(cursor: Cursor) -> int:
-    """Count the rows that this transaction has staged, so that it can be checked again later."""
-    staging = sql.Identifier("pg_temp", STAGING)
+def _staged_rows(cursor: Cursor) -> int | None:
+    """Count the rows that this transaction has staged, so that it can be checked again later.
+
+    None if it has staged none: it had no rows, or they were staged before.
+    """
     cursor.execute("SELECT to_regclass(%s) IS NOT NULL", (f"pg_temp.{STAGING}",))
     if not _one(cursor)[0]:
-        return 0
+        return None
+    staging = sql.Identifier("pg_temp", STAGING)
     cursor.execute(sql.SQL("SELECT count(*) FROM {}").format(staging))
     return int(_one(cursor)[0])
 

@@ -88,7 +88,7 @@ def test_story_of_a_row_that_was_refused_replayed_updated_and_taken_back(
     ]
     first = story.versions[0]
     assert first.source_uri is not None
-    assert (first.source_uri.rsplit("/", 1)[1], first.source_row) == ("a.csv", 2)
+    assert (first.source_uri.endswith("a.csv"), first.source_row) == (True, 2)
     assert first.cells == (
         Cell(column="code", raw=" ua ", clean="UA", changed=True),
         Cell(column="no", raw="7", clean="7", changed=False),
