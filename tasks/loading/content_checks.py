@@ -16,6 +16,7 @@ from tasks.loading.expected import Layout, LoadFiles, expected_content, layout_o
 from tasks.loading.queries import query
 from tasks.loading.row_names import named_rows
 from tasks.loading.schema import existing_columns
+from tasks.loading.table_checks import rows_retired
 from tasks.model.dataset import DatasetSpec
 from tasks.model.load import MergeLoad
 from tasks.model.run import Manifest
@@ -69,6 +70,8 @@ def history_of(
     )
     unknown = tuple(row.load_id for row in rows if row.load_id not in clean)
     refusal = _not_supported(spec, rows, [column.name for column in there])
+    if rows_retired(cursor, spec):
+        refusal = "retention took rows of it away"
     if refusal:
         return History(Layout(()), loads, unknown, refusal)
     layout = layout_of(spec, there, filled)

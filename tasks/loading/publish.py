@@ -28,6 +28,7 @@ from tasks.loading.modes.conflicts import check_conflicts
 from tasks.loading.modes.prepare import prepare_mode
 from tasks.loading.modes.publication import statements_of
 from tasks.loading.modes.statements import Statement
+from tasks.loading.partitions import prepare_partitions
 from tasks.loading.profiles import check_history
 from tasks.loading.queries import query
 from tasks.loading.schema import TargetColumn, ensure_schema
@@ -157,6 +158,8 @@ def _transaction(
         on_step("checked")
         table = prepare_target(cursor, load.spec, load.columns)
         prepare_mode(cursor, load.spec, table.columns, is_new=table.is_new)
+        if not load.compares_keys:
+            prepare_partitions(cursor, load.spec, table.columns, has_rows=has_rows)
         on_step("evolved")
         load_id = ledger.next_load_id(cursor)
         changes = Changes()

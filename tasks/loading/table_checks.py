@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 from psycopg2 import sql
@@ -16,8 +17,8 @@ from tasks.loading.schema import LOAD_ID, existing_columns, target
 from tasks.loading.search_sql import index_definitions
 from tasks.model.dataset import DatasetSpec
 
-HEADROOM = 100
-"""Column numbers that a table must have left: a dropped column keeps its number for ever."""
+ROOMY_COLUMNS = MAX_COLUMNS * 9 // 10
+"""From here on a load that adds columns may soon be refused: a dropped one keeps its number."""
 
 
 def table_checks(cursor: Cursor, spec: DatasetSpec, rows: list[LedgerRow]) -> Iterator[Check]:
@@ -34,12 +35,13 @@ def table_checks(cursor: Cursor, spec: DatasetSpec, rows: list[LedgerRow]) -> It
         return
     table = target(spec)
     count = _number(cursor, sql.SQL("SELECT count(*) FROM {}").format(table))
-    there = sum(row.inserted - row.deleted for row in rows)
+    retired = rows_retired(cursor, spec)
+    there = sum(row.inserted - row.deleted for row in rows) - sum(retired.values())
     yield check(spec, "I6", "rows inserted - rows deleted = rows in the table", there, count)
     strangers = _strangers(cursor, spec)
     statement = "every row leads to its load"
     yield check(spec, "I7", statement, "none broken", shown(strangers), strangers)
-    overfull = _overfull(cursor, spec, rows)
+    overfull = _overfull(cursor, spec, rows, retired)
     statement = "no load has more rows in the table than it wrote"
     yield check(spec, "I6", statement, "none broken", shown(overfull), overfull)
     # An index can be broken where the rows are not: count by the rows themselves.
@@ -73,17 +75,21 @@ def _strangers(cursor: Cursor, spec: DatasetSpec) -> list[str]:
     return [f"{rows} rows of load {load_id}" for load_id, rows in cursor.fetchall()]
 
 
-def _overfull(cursor: Cursor, spec: DatasetSpec, rows: list[LedgerRow]) -> list[str]:
+def _overfull(
+    cursor: Cursor, spec: DatasetSpec, rows: list[LedgerRow], retired: dict[int, int]
+) -> list[str]:
     """Name the loads whose rows in the table are more than they wrote; of append, or fewer.
 
-    Merging takes rows from a load, when a later one changes them; nothing adds rows to one.
+    Merging takes rows from a load, when a later one changes them; nothing adds rows to one. What
+    retention took away counts as if it were there.
     """
     cursor.execute(
         sql.SQL("SELECT {0}, count(*) FROM {1} GROUP BY {0}").format(
             sql.Identifier(LOAD_ID), target(spec)
         )
     )
-    found = dict(cursor.fetchall())
+    found: Counter[int] = Counter(dict(cursor.fetchall()))
+    found.update(retired)
     return [
         f"load {row.load_id}: {found.get(row.load_id, 0)} rows, wrote {row.written}"
         for row in rows
@@ -99,9 +105,15 @@ def _column_checks(cursor: Cursor, spec: DatasetSpec) -> Iterator[Check]:
     statement = "every declared column is in the table"
     yield check(spec, "I14", statement, "none broken", shown(missing), missing)
     used = _number(cursor, sql.SQL(query("column_slots")), {"table": spec.load.table})
-    most = MAX_COLUMNS - HEADROOM
-    found = f"at most {most}" if used <= most else f"{used} of {MAX_COLUMNS}"
-    yield check(spec, "I14", "column numbers are left for new columns", f"at most {most}", found)
+    most = max(ROOMY_COLUMNS, len(there))
+    statement = f"at most {most} of {MAX_COLUMNS} column numbers are used up"
+    yield check(spec, "I14", statement, most, max(used, most))
+
+
+def rows_retired(cursor: Cursor, spec: DatasetSpec) -> dict[int, int]:
+    """Return how many rows of each load retention took away."""
+    cursor.execute(query("rows_retired"), {"dataset": spec.name})
+    return dict(cursor.fetchall())
 
 
 def _index_check(cursor: Cursor, spec: DatasetSpec, names: list[str]) -> Check:

@@ -11,7 +11,7 @@ from typing import Literal, Self
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from tasks.model.anomaly import Anomaly
-from tasks.model.columns import ColumnSpec, Identifier, Strict, _identifier
+from tasks.model.columns import SYSTEM_COLUMNS, ColumnSpec, Identifier, Strict, _identifier
 from tasks.model.contract import Contract
 from tasks.model.database_source import DatabaseSource
 from tasks.model.derive import DerivedColumn
@@ -23,6 +23,7 @@ from tasks.model.rest_source import RestSource
 from tasks.model.rules import Custom, Order, Reference, RowRule, UserSchema, ordered_column
 from tasks.model.search import SearchIndex
 from tasks.model.source import Source
+from tasks.model.table import check_indexes, check_partitions
 
 RESERVED_PREFIX = "_"
 TEXTS = frozenset(("string", "enum"))
@@ -100,6 +101,7 @@ class DatasetSpec(Strict):
 
     @model_validator(mode="after")
     def _parts_fit_together(self) -> Self:
+        self._check_names()
         self._check_columns()
         self._require_columns("key", self.key)
         if self.cursor:
@@ -116,14 +118,27 @@ class DatasetSpec(Strict):
             self._require_columns(f"quality.gates: {gate.label}", gate_columns(gate), also=taken)
             check_column(gate, {**self.columns, **self.made_columns})
         self._check_anomaly(self.quality.anomaly)
+        self._check_table(taken)
+        return self
+
+    def _check_names(self) -> None:
+        for name in self.all_columns:
+            if name.startswith(RESERVED_PREFIX):
+                raise ValueError(f"column {name!r}: names with a leading '_' belong to the product")
+            if name in SYSTEM_COLUMNS:
+                raise ValueError(f"column {name!r}: every table of PostgreSQL has a hidden {name}")
+
+    def _check_table(self, taken: list[str]) -> None:
         if self.load.index:
             self._check_search(self.load.index, taken)
-        return self
+        check_indexes(self.load.indexes, self.all_columns)
+        if by := self.load.partition_by:
+            check_partitions(
+                by, self.load.mode, self.key, self.table_key, self.columns, self.load.indexes
+            )
 
     def _check_columns(self) -> None:
         for name, column in self.columns.items():
-            if name.startswith(RESERVED_PREFIX):
-                raise ValueError(f"column {name!r}: names with a leading '_' belong to the product")
             if column.path is not None and parse_value_path(column.path).column == ITEM:
                 raise ValueError(f"columns.{name}.path: begins with no name of the source")
 
@@ -286,6 +301,11 @@ class DatasetSpec(Strict):
         return {**self.derive, **self.custom_columns}
 
     @property
+    def all_columns(self) -> tuple[str, ...]:
+        """Names of all columns that the dataset file gives the table."""
+        return (*self.columns, *self.made_columns, *self.taken_columns)
+
+    @property
     def source_columns(self) -> tuple[str, ...]:
         """Names of the declared columns in the source, each once."""
         names = (column.source_column(name) for name, column in self.columns.items())
@@ -319,11 +339,12 @@ class DatasetSpec(Strict):
     def config_hash(self) -> str:
         """SHA-256 of everything that decides how a row is transformed and loaded.
 
-        Texts for people, the schedule, the learned checks and the search index are left out:
+        Texts for people, the schedule, the learned checks, and what only the table has are left out:
         changing them loads nothing again.
         """
         for_people = {"description": True, "owner": True, "schedule": True}
-        apart = {"quality": {"anomaly"}, "load": {"index"}}
+        of_the_table = {"index", "indexes", "grants", "partition_by"}
+        apart = {"quality": {"anomaly"}, "load": of_the_table}
         content = self.model_dump(mode="json", exclude={**for_people, **apart})
         return hashlib.sha256(canonical_json(content)).hexdigest()
 

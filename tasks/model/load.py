@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field
 from tasks.model.column_types import is_integer
 from tasks.model.columns import ColumnSpec, Identifier, Strict, _identifier
 from tasks.model.search import SearchIndex
+from tasks.model.table import Grants, IndexSpec, PartitionBy
 
 DELETED_AT = "_deleted_at"
 """Own column of a table with soft deletes: when the deletion of the row was loaded."""
@@ -22,6 +23,8 @@ def _table_name(name: str) -> str:
         _identifier(part)
     if parts[0] == "etl":
         raise ValueError("schema 'etl' belongs to the ledger; choose another")
+    if parts[0] == "information_schema" or parts[0].startswith("pg_"):
+        raise ValueError(f"schema {parts[0]!r} belongs to PostgreSQL; choose another")
     return name
 
 
@@ -39,6 +42,13 @@ class LoadTarget(Strict):
 
     table: Annotated[str, AfterValidator(_table_name)] = Field(description="schema.table")
     index: SearchIndex | None = None
+    indexes: tuple[IndexSpec, ...] = Field((), description="Indexes beside that of the key.")
+    grants: Grants | None = Field(
+        None, description="What roles may do with the table, e.g. {reporting: [select]}."
+    )
+    partition_by: PartitionBy | None = Field(
+        None, description="Cut the table into partitions by ranges of a column."
+    )
 
 
 class AppendLoad(LoadTarget):

@@ -287,7 +287,7 @@ class SchemaChange(Value):
     from_type: str | None
     """None if the column was not there."""
     to_type: str
-    kind: Literal["column added", "type widened"]
+    kind: Literal["column added", "type widened", "null allowed"]
 
 
 class LoadReceipt(Value):

@@ -21,6 +21,7 @@ from tasks.loading.modes.statements import (
     insert_staged,
     listed,
     listed_of,
+    returning_new,
     same_key,
 )
 from tasks.loading.schema import LOAD_ID, TargetColumn, staged_value, target
@@ -98,9 +99,9 @@ def _upsert(
     merged = (
         insert_staged(spec, columns, load_id, order=spec.key, where=where)
         + on_conflict(spec, [column.name for column in columns])
-        + sql.SQL(" RETURNING t.xmax = 0 AS is_new")
+        + returning_new(spec)
     )
-    return Statement(counted_new(merged), INSERTED_UPDATED)
+    return Statement(counted_new(spec, merged), INSERTED_UPDATED)
 
 
 def on_conflict(
@@ -190,9 +191,9 @@ def _soft(
     merged = (
         insert_staged(spec, columns, load_id, order=spec.key, own={DELETED_AT: gone})
         + _update(spec, assignments, differs)
-        + sql.SQL(" RETURNING t.xmax = 0 AS is_new")
+        + returning_new(spec)
     )
-    return Statement(counted_new(merged), INSERTED_UPDATED)
+    return Statement(counted_new(spec, merged), INSERTED_UPDATED)
 
 
 def _hard(

@@ -197,8 +197,9 @@ SELECT q.load_id, sum(q.rows)::bigint FROM etl.quarantine q JOIN etl.loads l USI
 WHERE l.dataset = %(dataset)s GROUP BY q.load_id;
 
 -- name: existing_columns
--- The columns of a table, with their types as PostgreSQL writes them.
-SELECT a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull
+-- The columns of a table, with their types as PostgreSQL writes them, and their comments.
+SELECT a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull,
+       col_description(a.attrelid, a.attnum)
 FROM pg_attribute a
 WHERE a.attrelid = to_regclass(%(table)s) AND a.attnum > 0 AND NOT a.attisdropped
 ORDER BY a.attnum;
@@ -231,14 +232,82 @@ FROM (SELECT to_regclass(%(table)s) AS relid UNION
 -- Languages that a search can be in.
 SELECT cfgname FROM pg_catalog.pg_ts_config WHERE cfgnamespace = 'pg_catalog'::regnamespace ORDER BY 1;
 
--- name: primary_key
--- The columns of a table's primary key, in their order.
-SELECT a.attname
-FROM pg_index i
-CROSS JOIN LATERAL unnest(i.indkey) WITH ORDINALITY AS k (attnum, position)
-JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
-WHERE i.indrelid = to_regclass(%(table)s) AND i.indisprimary
-ORDER BY k.position;
+-- name: lock_schema
+-- Alter a schema one at a time; until the transaction ends.
+SELECT pg_advisory_xact_lock(hashtextextended(%(schema)s, 0));
+
+-- name: is_partitioned
+-- Is a table cut into partitions?
+SELECT relkind = 'p' FROM pg_class WHERE oid = to_regclass(%(table)s);
+
+-- name: partitions_without_index
+-- The partitions of a table to which an index of the whole table does not reach yet.
+SELECT n.nspname, c.relname
+FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE i.inhparent = to_regclass(%(table)s) AND NOT EXISTS (
+    SELECT FROM pg_inherits ii JOIN pg_index x ON x.indexrelid = ii.inhrelid
+    WHERE ii.inhparent = to_regclass(%(index)s) AND x.indrelid = c.oid)
+ORDER BY c.relname;
+
+-- name: table_state
+-- What a table is beside its columns; grants are lists of role and privilege, the owner's left out.
+SELECT obj_description(c.oid, 'pg_class'), pg_get_userbyid(c.relowner), current_user::text,
+       pg_has_role(c.relowner, 'USAGE'), pg_has_role(n.nspowner, 'USAGE'),
+       CASE WHEN c.relkind = 'p' THEN pg_get_partkeydef(c.oid) END,
+       ARRAY(SELECT a.attname::text FROM pg_index i
+             CROSS JOIN LATERAL unnest(i.indkey) WITH ORDINALITY AS k (attnum, position)
+             JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+             WHERE i.indrelid = c.oid AND i.indisprimary ORDER BY k.position),
+       (SELECT coalesce(json_object_agg(x.relname, i.indisvalid), '{}')
+        FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid WHERE i.indrelid = c.oid),
+       (SELECT coalesce(json_agg(json_build_array(
+            CASE WHEN g.grantee = 0 THEN 'public' ELSE pg_get_userbyid(g.grantee) END,
+            lower(g.privilege_type))), '[]')
+        FROM aclexplode(c.relacl) g WHERE g.grantee <> c.relowner),
+       ARRAY(SELECT p FROM unnest(ARRAY['select', 'insert', 'update', 'delete']) p
+             WHERE has_table_privilege(c.oid, p)
+                OR (p <> 'delete' AND has_any_column_privilege(c.oid, p)))
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.oid = to_regclass(%(table)s);
+
+-- name: unknown_roles
+-- Those of some roles that are not there.
+SELECT r FROM unnest(%(roles)s::text[]) r
+WHERE r <> 'public' AND NOT EXISTS (SELECT FROM pg_roles WHERE rolname = r);
+
+-- name: roles_without_schema
+-- Those of some roles that cannot reach what is in a schema.
+SELECT r FROM unnest(%(roles)s::text[]) r
+WHERE NOT has_schema_privilege(r, %(schema)s, 'USAGE');
+
+-- name: partitions
+-- The partitions of a table, with the bounds as PostgreSQL writes them.
+SELECT n.nspname, c.relname, pg_get_expr(c.relpartbound, c.oid)
+FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE i.inhparent = to_regclass(%(table)s) AND NOT i.inhdetachpending ORDER BY c.relname;
+
+-- name: relation_exists
+-- Is there a table, an index or anything else of a name?
+SELECT to_regclass(%(name)s) IS NOT NULL;
+
+-- name: plain_columns
+-- The columns of a table that are not computed from others.
+SELECT attname FROM pg_attribute
+WHERE attrelid = to_regclass(%(table)s) AND attnum > 0 AND NOT attisdropped AND attgenerated = ''
+ORDER BY attnum;
+
+-- name: insert_retention
+-- What was dropped because it was too old; it commits with that.
+INSERT INTO etl.retention (
+    dataset, target, partition_name, range_from, range_to, rows, rows_by_load, run)
+VALUES (%(dataset)s, %(target)s, %(partition)s, %(range_from)s, %(range_to)s, %(rows)s,
+        %(rows_by_load)s, %(run)s);
+
+-- name: rows_retired
+-- Rows of each load that retention took away.
+SELECT r.load_id::bigint, sum(r.rows::bigint)::bigint
+FROM etl.retention, jsonb_each_text(rows_by_load) AS r (load_id, rows)
+WHERE dataset = %(dataset)s GROUP BY r.load_id;
 
 -- name: profile_history
 -- The profiles of the partitions before one, the latest first, as they were when its run began; a
