@@ -12,10 +12,12 @@ from tasks.loading.checks import Check, LedgerRow, check, shown
 from tasks.loading.companion import companion_exists
 from tasks.loading.evolution import MAX_COLUMNS
 from tasks.loading.modes.merge import TOMBSTONES, remembers_deletions, revived_statement
+from tasks.loading.modes.scd2 import broken_versions_statement
 from tasks.loading.queries import query
 from tasks.loading.schema import LOAD_ID, existing_columns, target
 from tasks.loading.search_sql import index_definitions
 from tasks.model.dataset import DatasetSpec
+from tasks.model.load import Scd2Load
 
 ROOMY_COLUMNS = MAX_COLUMNS * 9 // 10
 """From here on a load that adds columns may soon be refused: a dropped one keeps its number."""
@@ -36,8 +38,9 @@ def table_checks(cursor: Cursor, spec: DatasetSpec, rows: list[LedgerRow]) -> It
     table = target(spec)
     count = _number(cursor, sql.SQL("SELECT count(*) FROM {}").format(table))
     retired = rows_retired(cursor, spec)
-    there = sum(row.inserted - row.deleted for row in rows) - sum(retired.values())
-    yield check(spec, "I6", "rows inserted - rows deleted = rows in the table", there, count)
+    there = sum(row.inserted + row.restored - row.deleted for row in rows)
+    there -= sum(retired.values())
+    yield check(spec, "I6", "rows inserted + restored - deleted = rows in the table", there, count)
     strangers = _strangers(cursor, spec)
     statement = "every row leads to its load"
     yield check(spec, "I7", statement, "none broken", shown(strangers), strangers)
@@ -57,6 +60,9 @@ def table_checks(cursor: Cursor, spec: DatasetSpec, rows: list[LedgerRow]) -> It
     if remembers_deletions(spec) and companion_exists(cursor, TOMBSTONES, spec):
         revived = _number(cursor, revived_statement(spec))
         yield check(spec, "I8", "no row is older than the deletion of its key", 0, revived)
+    if isinstance(spec.load, Scd2Load):
+        broken = _number(cursor, broken_versions_statement(spec, spec.load))
+        yield check(spec, "I8", "versions of a key follow each other", 0, broken)
     yield from _column_checks(cursor, spec)
     if spec.load.index and rows:
         yield _index_check(cursor, spec, list(index_definitions(spec, spec.load.index)))

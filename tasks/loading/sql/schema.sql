@@ -53,6 +53,7 @@ ALTER TABLE etl.loads ADD COLUMN IF NOT EXISTS rows_staged bigint;
 ALTER TABLE etl.loads ADD COLUMN IF NOT EXISTS deletes_up_to bigint;
 COMMENT ON COLUMN etl.loads.rows_staged IS 'Rows that the server took by COPY; NULL in loads of older versions.';
 COMMENT ON COLUMN etl.loads.deletes_up_to IS 'Set where the rows are the keys of the whole source: rows of this load and older ones were deleted if their key is not among them.';
+ALTER TABLE etl.loads ADD COLUMN IF NOT EXISTS rows_restored bigint NOT NULL DEFAULT 0;
 COMMENT ON TABLE etl.loads IS 'The ledger: one row per committed partition, written with its rows.';
 
 CREATE TABLE IF NOT EXISTS etl.source_items (
