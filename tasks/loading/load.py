@@ -114,7 +114,7 @@ def emit_gate_event(load: Load, error: GateFailed) -> None:
 @task(name="index", task_run_name="index {spec.name}", cache_policy=NO_CACHE, **RETRY)
 def build_index(environment: Environment, spec: DatasetSpec) -> list[str]:
     """Build the search index of the dataset's table, unless it is there."""
-    return build_search_index(Connections(environment).warehouse(), spec)
+    return build_search_index(Connections(environment).warehouse_itself(), spec)
 
 
 def count_rows(environment: Environment, spec: DatasetSpec) -> int | None:

@@ -27,6 +27,7 @@ from tasks.loading.encoding import check_columns, staged_schema
 from tasks.loading.evolution import prepare_target, record_changes
 from tasks.loading.gate_failures import record_gate_failure
 from tasks.loading.gates import check_gates
+from tasks.loading.locks import patiently
 from tasks.loading.merge import publish_statement
 from tasks.loading.profiles import check_history, insert_profile
 from tasks.loading.queries import query
@@ -211,14 +212,23 @@ def _transaction(
             return receipt
         _check_fence(cursor, load)
         on_step("checked")
-        table = prepare_target(cursor, spec, columns)
+        name = spec.load.table
+        table = patiently(cursor, spec.name, name, lambda: prepare_target(cursor, spec, columns))
         on_step("evolved")
         load_id = ledger.next_load_id(cursor)
         inserted = updated = deleted = 0
         if deletes_up_to is not None:
-            deleted = delete_missing(cursor, spec, key, deletes_up_to, has_rows=has_rows)
+            up_to = deletes_up_to
+            deleted = patiently(
+                cursor,
+                spec.name,
+                name,
+                lambda: delete_missing(cursor, spec, key, up_to, has_rows=has_rows),
+            )
         elif has_rows:
-            inserted, updated = _merge(cursor, spec, table.columns, load_id)
+            inserted, updated = patiently(
+                cursor, spec.name, name, lambda: _merge(cursor, spec, table.columns, load_id)
+            )
             check_unique(cursor, spec, {column.name: column for column in columns})
         on_step("merged")
         counts = RowCounts(

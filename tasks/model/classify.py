@@ -151,6 +151,12 @@ def _classify_libpq(error: psycopg2.Error, where: str) -> PipelineError:
         )
     if _MISSING_DATABASE_TEXT.search(text):
         return _rejected(where, f"{where}: {text.rsplit('FATAL:', 1)[-1].strip()}", "create it")
+    if "unsupported startup parameter" in text:
+        return _rejected(
+            where,
+            f"{where}: a pooler refuses the settings of a session",
+            "indexes are built past it: set direct_host or direct_port in the block",
+        )
     if isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError):
         first = next((line for line in text.splitlines() if line), "connection lost")
         return _unavailable(
@@ -192,8 +198,11 @@ def _first_words(text: str) -> str:
     return re.sub(r"\?[^\s\"']*", "", line)[:200]
 
 
-def _pool_is_busy(_error: BaseException, where: str) -> PipelineError:
-    return _unavailable(where, f"{where}: no free connection in the pool within its time limit")
+def _pool_is_busy(error: BaseException, where: str) -> PipelineError:
+    said = str(error)
+    if not said.startswith("no free connection"):  # of a pool that is none of ours
+        said = "no free connection in the pool within its time limit"
+    return _unavailable(where, f"{where}: {said}")
 
 
 def _transport(error: BaseException, where: str) -> PipelineError:

@@ -9,9 +9,10 @@ SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = %(schema)s)
 -- name: wait_for_turn
 -- Publishing into a table is one at a time. The wait ends with the statement's time limit, not with
 -- that of locks: those before us may take their time, and one that hangs is ended by the server.
-SET LOCAL lock_timeout = 0;
+SELECT set_config('etl.lock_timeout', current_setting('lock_timeout'), true),
+       set_config('lock_timeout', '0', true);
 SELECT pg_advisory_xact_lock(hashtextextended(%(table)s, 0));
-SET LOCAL lock_timeout TO DEFAULT;
+SELECT set_config('lock_timeout', current_setting('etl.lock_timeout'), true);
 
 -- name: open_dataset
 -- Take over a dataset: of the runs of one purpose, the one that raised the fence last may publish.
@@ -267,3 +268,31 @@ FROM etl.gate_failures f
 WHERE NOT EXISTS (SELECT FROM etl.loads l
                   WHERE l.dataset = f.dataset AND l.fingerprint = f.fingerprint)
 ORDER BY f.dataset, f.failed_at DESC, f.gate;
+
+-- name: lock_timeout
+-- How long locks are waited for, in milliseconds; 0 is without end.
+SELECT setting::int FROM pg_settings WHERE name = 'lock_timeout';
+
+-- name: set_lock_timeout
+-- How long locks are waited for until the transaction ends.
+SELECT set_config('lock_timeout', %(value)s, true);
+
+-- name: lock_holders
+-- Who holds a lock on a table, or on an index of it: first those whose lock keeps writers out, then
+-- those who may have locked rows, then readers, who keep out only what alters the table.
+SELECT pid, coalesce(application_name, ''), coalesce(state, ''), coalesce(seconds, 0)::float8,
+       CASE WHEN query <> '<insufficient privilege>' THEN query END
+FROM (
+    SELECT l.pid, a.application_name, a.state,
+           extract(epoch FROM clock_timestamp() - a.xact_start) AS seconds, a.query,
+           min(CASE WHEN l.mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock',
+                                    'AccessExclusiveLock') THEN 1
+                    WHEN l.mode IN ('RowShareLock', 'RowExclusiveLock') THEN 2 ELSE 3 END) AS rank
+    FROM pg_locks l LEFT JOIN pg_stat_activity a USING (pid)
+    WHERE l.granted AND l.locktype = 'relation' AND l.pid IS DISTINCT FROM pg_backend_pid()
+      AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+      AND (l.relation = to_regclass(%(table)s) OR l.relation IN (
+          SELECT indexrelid FROM pg_index WHERE indrelid = to_regclass(%(table)s)))
+    GROUP BY 1, 2, 3, 4, 5
+) AS held
+ORDER BY rank, seconds DESC NULLS LAST, pid LIMIT %(most)s;
