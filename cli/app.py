@@ -266,6 +266,54 @@ def profile(
 
 
 @app.command()
+def search(
+    name: Annotated[str, typer.Argument(help="The dataset.")],
+    text: Annotated[
+        str,
+        typer.Argument(help="Words; 'OR' between them, '-' before one, quotes around a phrase."),
+    ],
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="Most rows to show.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """Find rows by what their texts say, the best first; misspelt words are found too.
+
+    dpp search flights "boeing 737"
+    """
+    with reporting_errors():
+        environment, catalog = open_project()
+        (picked,) = chosen(catalog, [name])
+        with connections(environment, catalog, [], sources=False) as opened:
+            from cli.search import show_found
+            from tasks.loading.search import search as find
+
+            found = find(opened.warehouse(), catalog[picked], text, limit)
+        if as_json:
+            typer.echo(json.dumps(found, indent=2, default=str))
+        else:
+            show_found(catalog[picked], text, found)
+
+
+@app.command()
+def index(
+    name: Annotated[str, typer.Argument(help="The dataset.")],
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="Build every index anew, also those that are current.")
+    ] = False,
+) -> None:
+    """Make the search index as it is declared, while everybody goes on reading and loading.
+
+    A run does so too, at its end; this is for a declaration that changed, and for a bloated index.
+    """
+    with reporting_errors():
+        environment, catalog = open_project()
+        (picked,) = chosen(catalog, [name])
+        with connections(environment, catalog, [], sources=False) as opened:
+            from cli.search import build_index
+
+            build_index(opened.warehouse(), catalog[picked], rebuild=rebuild)
+
+
+@app.command()
 def reconcile(names: Names = None, as_json: AsJson = False) -> None:
     """Prove that every row is accounted for: ledger, lake and warehouse in one snapshot."""
     with reporting_errors():

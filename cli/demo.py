@@ -76,9 +76,9 @@ class _Facts:
     """What warehouse and lake say after the run, read while the servers are up."""
 
     def __init__(self, connections: Connections, catalog: Catalog, retention_days: int) -> None:
-        from tasks.loading.index import search
         from tasks.loading.ledger import quarantine_manifests, status
         from tasks.loading.reconcile import reconcile
+        from tasks.loading.search import search
         from tasks.quarantine import read_refused
 
         engine, lake = connections.warehouse(), connections.lake()

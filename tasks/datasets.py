@@ -126,6 +126,8 @@ def _explain(document: Document, model: type[BaseModel], detail: dict[str, Any])
     location: Location = tuple(
         part for part in detail["loc"] if part not in BRANCHES and part not in GATE_BRANCHES
     )
+    if location[:1] == ("load",):  # what follows is the mode, which is no key
+        location = ("load", *location[2:])
     kind = detail["type"]
     if kind == "union_tag_not_found":
         location, kind = (*location, detail["ctx"]["discriminator"].strip("'")), "missing"

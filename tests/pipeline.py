@@ -135,6 +135,11 @@ class Pipeline:
             )
         return receipts
 
+    def load_of(self, spec: DatasetSpec, partition: Partition, run: str, fence: int) -> Load:
+        """Take a partition up to its load, and return that."""
+        key, clean = self.transform(spec, partition)
+        return self._load(spec, partition, key, clean, run, fence, "run")
+
     def _load(
         self,
         spec: DatasetSpec,

@@ -20,8 +20,8 @@ from tasks.ingestion.archives import ZIP_MAGIC
 from tasks.ingestion.connector import PlanLimits, RawBatch
 from tasks.ingestion.connectors.s3_keys import literal_prefix
 from tasks.ingestion.formats import read_object
-from tasks.ingestion.json_records import parse_json
 from tasks.ingestion.registry import connector_for
+from tasks.json_records import parse_json
 from tasks.model.classify import classify
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ConfigError, SourceRejected

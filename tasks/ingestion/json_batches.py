@@ -9,20 +9,20 @@ import numpy as np
 import pyarrow as pa
 
 from tasks.ingestion.connector import PlanLimits, RawBatch, Reject
-from tasks.ingestion.json_records import (
+from tasks.ingestion.provenance import RAW_SHOWN, check_names, with_origin
+from tasks.json_records import (
     MOST_COLUMNS,
     Flattener,
     RefusedRecordError,
     parse_json,
     record_texts,
 )
-from tasks.ingestion.json_tokens import (
+from tasks.json_tokens import (
     Group,
     split_record,
     split_together,
     token_columns,
 )
-from tasks.ingestion.provenance import RAW_SHOWN, check_names, with_origin
 from tasks.model.formats import Flatten
 
 BATCH_ROWS = 20_000

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from tasks.ingestion.json_records import parse_json
+from tasks.json_records import parse_json
 from tasks.model.errors import SourceRejected
 
 CHUNK_BYTES = 1 << 20

@@ -14,7 +14,6 @@ from tasks.loading.ledger import session
 from tasks.loading.queries import query
 from tasks.loading.schema import (
     LOAD_ID,
-    SEARCH,
     TargetColumn,
     column_definition,
     create_statements,
@@ -153,16 +152,13 @@ def _not_alterable(
     if LOAD_ID not in there:
         text = f"column {LOAD_ID} is missing: the table was not made by this product"
         yield Difference(LOAD_ID, "–", "bigint", text)
-    if spec.load.index and SEARCH not in there:
-        text = f"column {SEARCH} of the search index is missing"
-        yield Difference(SEARCH, "–", "tsvector", text)
     wanted = {column.name for column in columns}
     for name, column in there.items():
         if column.required and name not in wanted and name != LOAD_ID:
             text = f"column {name} is NOT NULL, and the dataset does not fill it"
             yield Difference(name, f"{column.type} NOT NULL", "–", text)
-    if spec.load.mode == "merge" and sorted(key) != sorted(spec.key):
-        has, says = f"({', '.join(key)})", f"({', '.join(spec.key)})"
+    if spec.table_key and sorted(key) != sorted(spec.table_key):
+        has, says = f"({', '.join(key)})", f"({', '.join(spec.table_key)})"
         text = f"primary key is {has}, the dataset's key is {says}"
         yield Difference("primary key", has, says, text)
 

@@ -9,47 +9,41 @@ import structlog
 from sqlalchemy import Engine
 
 from tasks.loading import ledger
+from tasks.loading.job import Load
 from tasks.loading.queries import query
-from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import GateFailed, PipelineError
 from tasks.model.gates import FailedGate
-from tasks.model.run import Manifest, Partition, Value
+from tasks.model.run import Value
 
 log = structlog.get_logger("dpp.loading")
 
 
-def record_gate_failure(
-    engine: Engine,
-    spec: DatasetSpec,
-    partition: Partition,
-    manifest: Manifest,
-    manifest_key: str,
-    run: str,
-    error: GateFailed,
-) -> None:
+def record_gate_failure(engine: Engine, load: Load, error: GateFailed) -> None:
     """Keep what gates found, some of the rows, and where all of them are.
 
     That it cannot be kept is logged, and hides nothing of the failure itself.
     """
-    files = [file.key for file in manifest.files]
+    common = {
+        "dataset": load.spec.name,
+        "fingerprint": load.partition.fingerprint,
+        "label": load.partition.label,
+        "run": load.run,
+        "target": load.spec.load.table,
+        "rows": load.manifest.rows,
+        "manifest_key": load.manifest_key,
+        "files": psycopg2.extras.Json([file.key for file in load.manifest.files]),
+        "config_hash": load.spec.config_hash,
+    }
     try:
         with ledger.session(engine) as connection, connection.cursor() as cursor:
             for failed in error.failed or (FailedGate("load", error.message),):
                 cursor.execute(
                     query("record_gate_failure"),
                     {
-                        "dataset": spec.name,
-                        "fingerprint": partition.fingerprint,
+                        **common,
                         "gate": failed.gate,
-                        "label": partition.label,
-                        "run": run,
-                        "target": spec.load.table,
                         "found": failed.found,
-                        "rows": manifest.rows,
                         "evidence": psycopg2.extras.Json(list(failed.evidence)),
-                        "manifest_key": manifest_key,
-                        "files": psycopg2.extras.Json(files),
-                        "config_hash": spec.config_hash,
                     },
                 )
     except PipelineError as why:

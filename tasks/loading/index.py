@@ -1,11 +1,17 @@
-"""The search index: PostgreSQL full text with a fallback that forgives typing errors (trigrams)."""
+"""The search index of a table: made, changed and made anew while everybody reads and loads.
+
+Whatever takes long (filling a column, building an index) locks nobody out; what must be changed at
+once is names, in one short transaction. Everything carries the signature of its definition as a
+comment, so an index that is not as declared any more is found, and a killed build is taken up again.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import time
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+import psycopg2.errors
 import structlog
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection  # noqa: N812 - a class in lower case
@@ -14,59 +20,188 @@ from sqlalchemy import Engine
 
 from tasks.loading.ledger import session
 from tasks.loading.queries import query
-from tasks.loading.schema import SEARCH, searched_text, target
+from tasks.loading.schema import target
+from tasks.loading.search_column import (
+    column_statements,
+    fill_next_column,
+    limit_lock_wait,
+)
+from tasks.loading.search_sql import (
+    EXTENSION_SCHEMA,
+    NEXT,
+    SEARCH,
+    SIGNED,
+    IndexDefinition,
+    function_definition,
+    function_name,
+    function_signature,
+    index_definitions,
+    languages,
+    named_within_limit,
+    words_index,
+)
 from tasks.model.classify import classify
-from tasks.model.columns import MAX_IDENTIFIER_BYTES
-from tasks.model.dataset import DatasetSpec, SearchIndex
+from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ConfigError, PipelineError, WarehouseUnavailable
+from tasks.model.search import SearchIndex
 
-EXTENSION_SCHEMA = "public"
 TURN_SECONDS = 3600
 ASK_AGAIN_SECONDS = 0.2
-SIMILAR_ENOUGH = "0.4"
-"""PostgreSQL's default of 0.6 does not find 'francisco' when 'fransisco' is typed (0.54)."""
+BUILD_MEMORY = "256MB"
 log = structlog.get_logger("dpp.loading")
 
 
-def build_search_index(engine: Engine, spec: DatasetSpec) -> list[str]:
-    """Build the search indexes of a dataset's table that are not there yet.
+def build_search_index(engine: Engine, spec: DatasetSpec, *, rebuild: bool = False) -> list[str]:
+    """Make the search index of a dataset's table as it is declared, unless it is.
 
-    They are built without locking the table; what a killed build left behind is dropped first.
+    Searches and loads go on meanwhile; a search sees the index as it was until the new one is whole.
+
+    Args:
+        engine: The warehouse.
+        spec: The dataset; its table is there.
+        rebuild: Build every index anew, also those that are as declared.
 
     Returns:
-        Names of the indexes that this call built.
+        Names of what this call built.
 
     Raises:
-        ConfigError: The extension pg_trgm cannot be had.
+        ConfigError: The extension pg_trgm or a language is missing, or a view needs the old column.
+        WarehouseUnavailable: Another build, or a lock on the table, took too long; try again.
     """
-    if spec.load.index is None:
+    index = spec.load.index
+    if index is None:
         return []
-    _ensure_trigrams(engine)
-    built = []
-    for name, definition in _definitions(spec, spec.load.index).items():
-        if _build(engine, spec, name, definition):
-            built.append(name)
-            log.info("index.built", index=name)
+    if index.fuzzy_columns:
+        _ensure_trigrams(engine)
+    with _building(engine) as connection, connection.cursor() as cursor:
+        _check_languages(cursor, spec, index)
+        _check_function(cursor, spec)
+        built = _build(connection, cursor, spec, index, rebuild=rebuild)
+    for name in built:
+        log.info("index.built", index=name)
     return built
 
 
-def index_name(spec: DatasetSpec, suffix: str) -> str:
-    """Return the name of an index of a dataset's table, within PostgreSQL's 63 bytes."""
-    name = f"{spec.table_name}_{suffix}"
-    if len(name) <= MAX_IDENTIFIER_BYTES:
-        return name
-    # Cut, two tables whose names begin alike would share an index, and the second have none.
-    suffix = f"{hashlib.sha256(spec.table_name.encode()).hexdigest()[:8]}_{suffix}"
-    return f"{spec.table_name[: MAX_IDENTIFIER_BYTES - len(suffix) - 1]}_{suffix}"
+def _build(
+    connection: Connection, cursor: Cursor, spec: DatasetSpec, index: SearchIndex, *, rebuild: bool
+) -> list[str]:
+    definitions = index_definitions(spec, index)
+    statements: list[sql.Composable] = []
+    there = _indexes(cursor, spec)
+    if fill_next_column(connection, cursor, spec, index):
+        statements += column_statements(connection, spec, index)
+        words = next(iter(definitions))
+        definitions[words] = words_index(index, NEXT)
+        there.pop(words, None)
+    built = []
+    for name, definition in definitions.items():
+        if there.get(name) != definition.signature:
+            statements += _build_beside(cursor, spec, name, definition)
+            built.append(name)
+        elif rebuild:
+            cursor.execute(_index_sql("REINDEX INDEX CONCURRENTLY {}", spec, name))
+            built.append(name)
+    if _function_comment(cursor, spec) != function_signature(spec, index):
+        statements += _function_statements(connection, spec, index)
+    if statements:
+        _swap(cursor, spec, statements)
+    for name, comment in _indexes(cursor, spec).items():
+        if comment.startswith(SIGNED) and name not in definitions:
+            cursor.execute(_index_sql("DROP INDEX CONCURRENTLY IF EXISTS {}", spec, name))
+    if built:
+        cursor.execute(sql.SQL("ANALYZE {}").format(target(spec)))
+    return built
 
 
-def _definitions(spec: DatasetSpec, index: SearchIndex) -> dict[str, sql.Composed]:
-    return {
-        index_name(spec, "search"): sql.SQL("gin ({})").format(sql.Identifier(SEARCH)),
-        index_name(spec, "trigram"): sql.SQL("gin (({}) {})").format(
-            searched_text(index.search), sql.Identifier(EXTENSION_SCHEMA, "gin_trgm_ops")
+def _build_beside(
+    cursor: Cursor, spec: DatasetSpec, name: str, definition: IndexDefinition
+) -> list[sql.Composable]:
+    """Build an index under another name; return the statements that put it in its place."""
+    beside = named_within_limit(name, "next")
+    cursor.execute(_index_sql("DROP INDEX CONCURRENTLY IF EXISTS {}", spec, beside))
+    cursor.execute(
+        sql.SQL("CREATE INDEX CONCURRENTLY {} ON {} USING {}").format(
+            sql.Identifier(beside), target(spec), definition.using
+        )
+    )
+    return [
+        _index_sql("DROP INDEX IF EXISTS {}", spec, name),
+        sql.SQL("ALTER INDEX {} RENAME TO {}").format(
+            sql.Identifier(spec.schema_name, beside), sql.Identifier(name)
         ),
-    }
+        sql.SQL("COMMENT ON INDEX {} IS {}").format(
+            sql.Identifier(spec.schema_name, name), sql.Literal(definition.signature)
+        ),
+    ]
+
+
+def _function_statements(
+    connection: Connection, spec: DatasetSpec, index: SearchIndex
+) -> list[sql.Composable]:
+    function = sql.Identifier("etl", function_name(spec))
+    return [
+        # Its result is of the table's row type: if that is another table now, it cannot be replaced.
+        sql.SQL("DROP FUNCTION IF EXISTS {}(text, integer)").format(function),
+        function_definition(spec, index, connection),
+        sql.SQL("COMMENT ON FUNCTION {}(text, integer) IS {}").format(
+            function, sql.Literal(function_signature(spec, index))
+        ),
+    ]
+
+
+def _swap(cursor: Cursor, spec: DatasetSpec, statements: list[sql.Composable]) -> None:
+    """Put what was built in its place, all of it or nothing."""
+    cursor.execute("BEGIN")
+    try:
+        limit_lock_wait(cursor)
+        for statement in statements:
+            cursor.execute(statement)
+        cursor.execute("COMMIT")
+    except psycopg2.errors.DependentObjectsStillExist:
+        cursor.execute("ROLLBACK")
+        raise ConfigError(
+            f"{spec.load.table}: a view or a function uses column {SEARCH}, "
+            f"or the function etl.{function_name(spec)}",
+            "drop it, run again, and create it anew; a view should name its columns",
+        ) from None
+
+
+def _indexes(cursor: Cursor, spec: DatasetSpec) -> dict[str, str]:
+    """Return the indexes of the table whose building ended, with their comments."""
+    cursor.execute(query("indexes"), {"table": spec.load.table})
+    return {str(name): comment or "" for name, is_valid, comment in cursor.fetchall() if is_valid}
+
+
+def _index_sql(text: str, spec: DatasetSpec, name: str) -> sql.Composed:
+    return sql.SQL(text).format(sql.Identifier(spec.schema_name, name))
+
+
+def _function_comment(cursor: Cursor, spec: DatasetSpec) -> str | None:
+    name = sql.Identifier("etl", function_name(spec)).as_string(cursor)
+    cursor.execute(query("function_comment"), {"function": f"{name}(text, integer)"})
+    row = cursor.fetchone()
+    return (row[0] or "") if row else None
+
+
+def _check_function(cursor: Cursor, spec: DatasetSpec) -> None:
+    comment = _function_comment(cursor, spec)
+    if comment is not None and not comment.endswith(f" {spec.load.table}"):
+        other = comment.rsplit(" ", 1)[-1] or "something else"
+        raise ConfigError(
+            f"{spec.name}: the search function etl.{function_name(spec)} is that of {other}",
+            "give one of the two tables another name, or leave load.index out of one",
+        )
+
+
+def _check_languages(cursor: Cursor, spec: DatasetSpec, index: SearchIndex) -> None:
+    cursor.execute(query("text_search_configurations"))
+    known = [str(row[0]) for row in cursor.fetchall()]
+    for language in languages(index):
+        if language not in known:
+            raise ConfigError(
+                f"{spec.name}: load.index: the warehouse has no language {language!r}",
+                f"it has {', '.join(known)}",
+            )
 
 
 def _ensure_trigrams(engine: Engine) -> None:
@@ -87,7 +222,9 @@ def _ensure_trigrams(engine: Engine) -> None:
         ) from None
 
 
-def _build(engine: Engine, spec: DatasetSpec, name: str, definition: sql.Composed) -> bool:
+@contextmanager
+def _building(engine: Engine) -> Iterator[Connection]:
+    """Give a connection outside of transactions, to the only build of the database."""
     try:
         pooled = engine.raw_connection()
     except Exception as error:
@@ -96,37 +233,17 @@ def _build(engine: Engine, spec: DatasetSpec, name: str, definition: sql.Compose
     try:
         connection.autocommit = True  # CONCURRENTLY works outside of transactions only
         with connection.cursor() as cursor:
-            return _build_alone(cursor, spec, name, definition)
+            # Building waits for every older transaction of the database, other datasets' loads
+            # included, and takes as long as the table is large.
+            cursor.execute("SET lock_timeout = 0; SET statement_timeout = 0")
+            cursor.execute("SELECT set_config('maintenance_work_mem', %s, false)", (BUILD_MEMORY,))
+            _wait_for_other_builds(cursor)
+        yield connection
     except Exception as error:
-        raise classify(error) from None
+        raise classify(error) from None  # one of ours stays what it is
     finally:
         pooled.invalidate()  # its settings and its lock go with it
         pooled.close()
-
-
-def _build_alone(cursor: Cursor, spec: DatasetSpec, name: str, definition: sql.Composed) -> bool:
-    """Build an index unless it is there."""
-    index = f"{spec.schema_name}.{name}"
-    # Building waits for every older transaction of the database, other datasets' loads included.
-    cursor.execute("SET lock_timeout = 0")
-    _wait_for_other_builds(cursor)
-    cursor.execute(query("index_is_valid"), {"index": index})
-    row = cursor.fetchone()
-    if row and row[0]:
-        return False
-    if row:
-        cursor.execute(
-            sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(
-                sql.Identifier(spec.schema_name, name)
-            )
-        )
-    cursor.execute(
-        sql.SQL("CREATE INDEX CONCURRENTLY IF NOT EXISTS {} ON {} USING {}").format(
-            sql.Identifier(name), target(spec), definition
-        )
-    )
-    cursor.execute(sql.SQL("ANALYZE {}").format(target(spec)))
-    return True
 
 
 def _wait_for_other_builds(cursor: Cursor) -> None:
@@ -141,39 +258,3 @@ def _wait_for_other_builds(cursor: Cursor) -> None:
             return
         time.sleep(ASK_AGAIN_SECONDS)
     raise WarehouseUnavailable(f"warehouse: no turn to build an index within {TURN_SECONDS} s")
-
-
-def search(engine: Engine, spec: DatasetSpec, text: str, limit: int = 20) -> list[dict[str, Any]]:
-    """Return the rows that match a text, the best first.
-
-    Words are found by full text search; where they are misspelt, by the similarity of trigrams.
-
-    Raises:
-        ConfigError: The dataset declares no search index.
-    """
-    if spec.load.index is None:
-        raise ConfigError(f"{spec.name}: no search index", "declare load.index.search")
-    searched = searched_text(spec.load.index.search)
-    statement = sql.SQL(
-        "SELECT *, ts_rank({search}, websearch_to_tsquery({language}::regconfig, %(text)s)) "
-        "+ {schema}.word_similarity(%(text)s, {searched}) AS _rank FROM {target} "
-        "WHERE {search} @@ websearch_to_tsquery({language}::regconfig, %(text)s) "
-        "OR %(text)s OPERATOR({schema}.<%%) ({searched}) "
-        "ORDER BY _rank DESC LIMIT %(limit)s"
-    ).format(
-        search=sql.Identifier(SEARCH),
-        language=sql.Literal(f"pg_catalog.{spec.load.index.language}"),
-        schema=sql.Identifier(EXTENSION_SCHEMA),
-        searched=searched,
-        target=target(spec),
-    )
-    with session(engine, read_only=True) as connection, connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT set_config('pg_trgm.word_similarity_threshold', %s, true)", (SIMILAR_ENOUGH,)
-        )
-        cursor.execute(statement, {"text": text, "limit": limit})
-        names = [column.name for column in cursor.description or ()]
-        return [
-            {name: value for name, value in zip(names, row, strict=True) if name != SEARCH}
-            for row in cursor.fetchall()
-        ]

@@ -14,6 +14,7 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class in lowe
 
 from tasks.loading.queries import query
 from tasks.loading.query_text import without_literals
+from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import WarehouseUnavailable
 
 FIRST_WAIT_SECONDS = 2.0
@@ -55,21 +56,21 @@ class LockHolder:
         )
 
 
-def patiently(cursor: Cursor, dataset: str, table: str, action: Callable[[], T]) -> T:
-    """Do something for which a lock on a table is needed, in turns within ``lock_timeout``.
+def patiently(cursor: Cursor, spec: DatasetSpec, action: Callable[[], T]) -> T:
+    """Do something for which a lock on a dataset's table is needed, in turns within ``lock_timeout``.
 
     A long wait in the lock queue would hold up everybody who comes later, readers too; so it is left
     and joined again. Nothing that was done before in the transaction is lost.
 
     Args:
         cursor: In the transaction of the load.
-        dataset: Its dataset, for the message.
-        table: The table, ``schema.table``.
+        spec: Its dataset.
         action: What to do; it is undone and done again when a lock cannot be had.
 
     Raises:
         WarehouseUnavailable: The lock was not to be had; it names who holds it.
     """
+    table = spec.load.table
     cursor.execute(query("lock_timeout"))
     row = cursor.fetchone()
     patience = (row[0] if row else 0) / 1000
@@ -91,7 +92,7 @@ def patiently(cursor: Cursor, dataset: str, table: str, action: Callable[[], T])
         waited = time.monotonic() - started
         log.warning("loading.table_locked", table=table, seconds=waited, by=list(map(str, holders)))
         if patience and waited >= patience:
-            raise _locked(dataset, table, waited, holders)
+            raise _locked(spec.name, table, waited, holders)
         time.sleep(min(turn * PAUSE * random.uniform(0.5, 1.5), max(0.0, patience - waited)))  # noqa: S311
         turn = min(turn * 2, LONGEST_WAIT_SECONDS)
 

@@ -9,6 +9,7 @@ import psycopg2.extras
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class in lower case
 from sqlalchemy import Engine
 
+from tasks.loading.job import Load
 from tasks.loading.ledger import session
 from tasks.loading.queries import query
 from tasks.model.anomaly import Finding
@@ -16,14 +17,15 @@ from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import GateFailed
 from tasks.model.gates import FailedGate
 from tasks.model.profile import Profile
-from tasks.model.run import Manifest, Partition, Value
+from tasks.model.run import Manifest, Value
 from tasks.quality.detect import Observation, judge, observe
 
 
-def check_history(
-    cursor: Cursor, spec: DatasetSpec, partition: Partition, manifest: Manifest
-) -> tuple[Finding, ...]:
-    """Judge a partition by those before it, if the dataset file asks for it.
+def check_history(engine: Engine, load: Load) -> tuple[Finding, ...]:
+    """Judge a partition by what was loaded when its run began, if the dataset file asks for it.
+
+    Partitions of one run are no history of each other: they are loaded side by side, and what is
+    found must not depend on which of them is first. Nothing is locked meanwhile.
 
     Returns:
         What is unusual about it.
@@ -31,23 +33,11 @@ def check_history(
     Raises:
         GateFailed: It is, and the dataset file says ``action: fail``.
     """
-    anomaly = spec.quality.anomaly
-    if anomaly is None or manifest.profile is None:
+    spec, manifest, anomaly = load.spec, load.manifest, load.spec.quality.anomaly
+    if anomaly is None or manifest.profile is None or not load.is_described:
         return ()
     today = observe(anomaly, manifest.profile, manifest.created_at)
-    cursor.execute(
-        query("profile_history"),
-        {
-            "dataset": spec.name,
-            "fingerprint": partition.fingerprint,
-            "before": datetime.fromtimestamp(today.at, UTC),
-            "most": anomaly.history,
-        },
-    )
-    history = [
-        Observation(row[0].timestamp(), row[1], Profile.model_validate(row[2])) for row in cursor
-    ]
-    findings = judge(anomaly, history, today)
+    findings = judge(anomaly, _history(engine, load, today, anomaly.history), today)
     failed = [finding for finding in findings if finding.severity == "fail"]
     if failed:
         error = GateFailed(
@@ -62,6 +52,23 @@ def check_history(
         )
         raise error
     return findings
+
+
+def _history(engine: Engine, load: Load, today: Observation, most: int) -> list[Observation]:
+    asked = {
+        "dataset": load.spec.name,
+        "fingerprint": load.partition.fingerprint,
+        "purpose": load.purpose,
+        "before": datetime.fromtimestamp(today.at, UTC),
+        "most": most,
+    }
+    with session(engine, read_only=True) as connection, connection.cursor() as cursor:
+        cursor.execute(query("profile_history"), asked)
+        rows = cursor.fetchall()
+    return [
+        Observation(at.timestamp(), lag, Profile.model_validate(profile))
+        for at, lag, profile in rows
+    ]
 
 
 def insert_profile(

@@ -85,8 +85,8 @@ def _target_checks(cursor: Cursor, spec: DatasetSpec, rows: list[LedgerRow]) -> 
         shown(_overfull(cursor, spec, rows)),
     )
     # An index can be broken where the rows are not: count by the rows themselves.
-    if spec.load.mode == "merge":
-        keys = sql.SQL(", ").join(map(sql.Identifier, spec.key))
+    if spec.table_key:
+        keys = sql.SQL(", ").join(map(sql.Identifier, spec.table_key))
         distinct = _number(
             cursor,
             sql.SQL(

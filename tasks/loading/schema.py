@@ -12,12 +12,12 @@ from sqlalchemy import Engine
 
 from tasks.loading.ledger import session
 from tasks.loading.queries import query
+from tasks.loading.search_sql import SEARCH, column_signature, search_column
 from tasks.model.column_types import decimal_digits, list_element
 from tasks.model.columns import ColumnSpec
 from tasks.model.dataset import DatasetSpec, LookedUp
 
 LOAD_ID = "_load_id"
-SEARCH = "_search"
 TEXT = ColumnSpec(type="string")
 _TYPES = {
     "boolean": "boolean",
@@ -132,9 +132,9 @@ def create_statements(spec: DatasetSpec, columns: Sequence[TargetColumn]) -> lis
     definitions: list[sql.Composable] = [column_definition(column) for column in columns]
     definitions.append(sql.SQL("{} bigint NOT NULL").format(sql.Identifier(LOAD_ID)))
     if spec.load.index:
-        definitions.append(_search_definition(spec.load.index.language, spec.load.index.search))
-    if spec.load.mode == "merge":
-        keys = sql.SQL(", ").join(map(sql.Identifier, spec.key))
+        definitions.append(search_column(spec.load.index))
+    if spec.table_key:
+        keys = sql.SQL(", ").join(map(sql.Identifier, spec.table_key))
         definitions.append(sql.SQL("PRIMARY KEY ({})").format(keys))
     statements = [
         sql.SQL("CREATE TABLE {} ({})").format(target(spec), sql.SQL(", ").join(definitions)),
@@ -148,6 +148,13 @@ def create_statements(spec: DatasetSpec, columns: Sequence[TargetColumn]) -> lis
         for column in columns
         if column.description
     ]
+    if spec.load.index:
+        statements.append(
+            sql.SQL("COMMENT ON COLUMN {} IS {}").format(
+                sql.Identifier(spec.schema_name, spec.table_name, SEARCH),
+                sql.Literal(column_signature(spec.load.index)),
+            )
+        )
     return statements
 
 
@@ -155,19 +162,6 @@ def column_definition(column: TargetColumn) -> sql.Composed:
     """Return a column as CREATE TABLE and ADD COLUMN have it."""
     required = sql.SQL(" NOT NULL") if column.required else sql.SQL("")
     return sql.SQL("{} {}{}").format(sql.Identifier(column.name), sql.SQL(column.type), required)
-
-
-def _search_definition(language: str, names: Sequence[str]) -> sql.Composed:
-    return sql.SQL(
-        "{} tsvector GENERATED ALWAYS AS (to_tsvector({}::regconfig, {})) STORED"
-    ).format(sql.Identifier(SEARCH), sql.Literal(f"pg_catalog.{language}"), searched_text(names))
-
-
-def searched_text(names: Sequence[str]) -> sql.Composed:
-    """Return SQL for the text that is searched: the columns, separated by spaces."""
-    return sql.SQL(" || ' ' || ").join(
-        sql.SQL("coalesce({}, '')").format(sql.Identifier(name)) for name in names
-    )
 
 
 def existing_columns(cursor: Cursor, spec: DatasetSpec) -> dict[str, TargetColumn]:

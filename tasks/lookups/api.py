@@ -11,8 +11,8 @@ from urllib.parse import quote
 from tasks.ingestion.connector import PlanLimits, RawBatch
 from tasks.ingestion.http.reader import ApiReader
 from tasks.ingestion.json_batches import RecordBatcher
-from tasks.ingestion.json_records import Flattener, RefusedRecordError, record_texts
 from tasks.ingestion.json_select import records_at
+from tasks.json_records import Flattener, RefusedRecordError, record_texts
 from tasks.lookups.answers import Answers
 from tasks.model.dataset import canonical_json
 from tasks.model.errors import ContractBroken, SourceUnavailable

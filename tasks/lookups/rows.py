@@ -13,8 +13,9 @@ from tasks.ingestion.read import ingest_partition
 from tasks.lookups.sorted_file import store_sorted
 from tasks.model.columns import MAX_IDENTIFIER_BYTES
 from tasks.model.contract import Contract
-from tasks.model.dataset import DatasetSpec, LoadSpec
+from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ContractBroken
+from tasks.model.load import MergeLoad
 from tasks.model.lookup import Lookup
 from tasks.model.rest_source import RestSource
 from tasks.model.run import LakeFile, Manifest, Partition
@@ -37,7 +38,7 @@ def rows_of(owner: str, lookup: Lookup) -> DatasetSpec:
         key=lookup.key,
         columns=lookup.columns,
         contract=Contract(unknown="ignore"),
-        load=LoadSpec(table=f"lookups.{name}", mode="merge"),
+        load=MergeLoad(table=f"lookups.{name}", mode="merge"),
     )
 
 

@@ -6,9 +6,9 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from tasks.model.anomaly import Anomaly
 from tasks.model.columns import ColumnSpec, Identifier, Strict, _identifier
@@ -16,12 +16,21 @@ from tasks.model.contract import Contract
 from tasks.model.database_source import DatabaseSource
 from tasks.model.derive import DerivedColumn
 from tasks.model.gates import Gate, QuarantineLimits, References, check_column, gate_columns
+from tasks.model.load import LoadSpec
 from tasks.model.lookup import Lookup
 from tasks.model.rest_source import RestSource
 from tasks.model.rules import Custom, Order, Reference, RowRule, UserSchema, ordered_column
+from tasks.model.search import SearchIndex
 from tasks.model.source import Source
 
 RESERVED_PREFIX = "_"
+TEXTS = frozenset(("string", "enum"))
+"""Types of columns whose words can be found."""
+TYPED_WHOLE = TEXTS | {
+    "uuid",
+    *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
+}
+"""Types of columns that can be found by a whole value: as PostgreSQL writes them, so people do."""
 
 
 class Quality(Strict):
@@ -35,34 +44,6 @@ class Quality(Strict):
         None, description="Learn from the partitions before what is usual, and say what is not."
     )
     quarantine: QuarantineLimits = Field(default_factory=QuarantineLimits)
-
-
-class SearchIndex(Strict):
-    """Full text and fuzzy search over some text columns."""
-
-    search: tuple[Identifier, ...] = Field(min_length=1)
-    language: str = Field("simple", pattern=r"^[a-z_]+$", description="Text search configuration.")
-
-
-def _table_name(name: str) -> str:
-    parts = name.split(".")
-    if len(parts) != 2:  # noqa: PLR2004 - schema and table
-        raise ValueError(f"{name!r}: write schema.table, e.g. analytics.flights")
-    for part in parts:
-        _identifier(part)
-    if parts[0] == "etl":
-        raise ValueError("schema 'etl' belongs to the ledger; choose another")
-    return name
-
-
-class LoadSpec(Strict):
-    """Where the rows go, and how they meet the rows that are there."""
-
-    table: Annotated[str, AfterValidator(_table_name)] = Field(description="schema.table")
-    mode: Literal["append", "merge"] = Field(
-        description="append: each partition once. merge: one row per key, the newest wins."
-    )
-    index: SearchIndex | None = None
 
 
 class DatasetSpec(Strict):
@@ -202,13 +183,18 @@ class DatasetSpec(Strict):
         return list(made)
 
     def _check_search(self, index: SearchIndex, taken: list[str]) -> None:
-        self._require_columns("load.index.search", index.search, also=taken)
-        for name in index.search:
+        texts = {*index.search, *index.fuzzy_columns}
+        for name in index.columns:
+            where = f"load.index.{'search' if name in texts else 'exact'}"
+            self._require_columns(where, (name,), also=taken)
             column = self.columns.get(name) or self.made_columns.get(name)
-            if column and column.type != "string":
+            if column is None:
+                continue
+            allowed = TEXTS if name in texts else TYPED_WHOLE
+            if column.type not in allowed:
                 raise ValueError(
-                    f"load.index.search: column {name!r} is {column.type}; "
-                    "only strings can be searched"
+                    f"{where}: column {name!r} is {column.type}; "
+                    f"allowed: {', '.join(sorted(allowed))}"
                 )
 
     def _require_columns(
@@ -228,6 +214,11 @@ class DatasetSpec(Strict):
     def table_name(self) -> str:
         """Name of the target table, without its schema."""
         return self.load.table.split(".")[1]
+
+    @property
+    def table_key(self) -> tuple[str, ...]:
+        """Columns of the target table's primary key; none if the mode lets keys repeat."""
+        return self.key if self.load.mode == "merge" else ()
 
     @property
     def required_columns(self) -> tuple[str, ...]:
@@ -300,11 +291,12 @@ class DatasetSpec(Strict):
     def config_hash(self) -> str:
         """SHA-256 of everything that decides how a row is transformed and loaded.
 
-        Texts for people, the schedule and the learned checks are left out: changing them loads
-        nothing again.
+        Texts for people, the schedule, the learned checks and the search index are left out:
+        changing them loads nothing again.
         """
         for_people = {"description": True, "owner": True, "schedule": True}
-        content = self.model_dump(mode="json", exclude={**for_people, "quality": {"anomaly"}})
+        apart = {"quality": {"anomaly"}, "load": {"index"}}
+        content = self.model_dump(mode="json", exclude={**for_people, **apart})
         return hashlib.sha256(canonical_json(content)).hexdigest()
 
 

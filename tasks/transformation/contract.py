@@ -153,7 +153,7 @@ def key_rules(spec: DatasetSpec) -> Iterator[Rule]:
         for name in spec.key
         if spec.columns[name].type in ("string", "bytes")
     ]
-    if lengths and spec.load.mode == "merge":
+    if lengths and spec.table_key:
         yield Rule(
             "key_length",
             None,

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from tasks.ingestion.http.answers import Answer
 from tasks.ingestion.http.reader import ApiReader
-from tasks.ingestion.json_records import parse_json
+from tasks.json_records import parse_json
 from tasks.model.errors import SourceUnavailable
 from tasks.model.rest_source import (
     Cursor,

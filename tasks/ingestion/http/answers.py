@@ -14,7 +14,7 @@ import msgspec
 
 from tasks.ingestion.http.waiting import retry_after_seconds
 from tasks.ingestion.json_array import taken_apart
-from tasks.ingestion.json_records import parse_json
+from tasks.json_records import parse_json
 from tasks.model.classify import classify_status
 from tasks.model.errors import PipelineError, SourceRejected, SourceUnavailable
 

@@ -195,9 +195,33 @@ FROM pg_attribute a
 WHERE a.attrelid = to_regclass(%(table)s) AND a.attnum > 0 AND NOT a.attisdropped
 ORDER BY a.attnum;
 
--- name: index_is_valid
--- Is an index there, and did its building end?
-SELECT i.indisvalid FROM pg_index i WHERE i.indexrelid = to_regclass(%(index)s);
+-- name: search_columns
+-- The columns of a table that hold words, with what their comments say of them.
+SELECT attname, col_description(attrelid, attnum)
+FROM pg_attribute
+WHERE attrelid = to_regclass(%(table)s) AND attname IN ('_search', '_search_next')
+  AND NOT attisdropped;
+
+-- name: indexes
+-- The indexes of a table: name, whether its building ended, comment.
+SELECT c.relname, i.indisvalid, obj_description(c.oid, 'pg_class')
+FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+WHERE i.indrelid = to_regclass(%(table)s);
+
+-- name: function_comment
+-- What the comment of a function says, and of which table it is; no row if there is none.
+SELECT obj_description(p.oid, 'pg_proc')
+FROM pg_proc p WHERE p.oid = to_regprocedure(%(function)s);
+
+-- name: table_blocks
+-- Blocks of the largest heap of a table, its partitions included.
+SELECT coalesce(max(pg_relation_size(t.relid)) / current_setting('block_size')::int, 0)::bigint
+FROM (SELECT to_regclass(%(table)s) AS relid UNION
+      SELECT relid FROM pg_partition_tree(to_regclass(%(table)s))) t;
+
+-- name: text_search_configurations
+-- Languages that a search can be in.
+SELECT cfgname FROM pg_catalog.pg_ts_config WHERE cfgnamespace = 'pg_catalog'::regnamespace ORDER BY 1;
 
 -- name: primary_key
 -- The columns of a table's primary key, in their order.
@@ -209,11 +233,13 @@ WHERE i.indrelid = to_regclass(%(table)s) AND i.indisprimary
 ORDER BY k.position;
 
 -- name: profile_history
--- The profiles of the partitions before one, the latest first; a partition that was loaded again
--- is no history of itself, and without a column of time it comes after all that were loaded.
+-- The profiles of the partitions before one, the latest first, as they were when its run began; a
+-- partition that was loaded again is no history of itself.
 SELECT p.at, p.lag_seconds, p.profile
 FROM etl.profiles p JOIN etl.loads l USING (load_id)
 WHERE p.dataset = %(dataset)s AND p.at < %(before)s AND l.fingerprint <> %(fingerprint)s
+  AND l.loaded_at < (SELECT opened_at FROM etl.datasets
+                     WHERE dataset = %(dataset)s AND purpose = %(purpose)s)
 ORDER BY p.at DESC, p.load_id DESC LIMIT %(most)s;
 
 -- name: insert_profile

@@ -28,6 +28,7 @@ from tasks.model.errors import (
     SourceRejected,
     SourceUnavailable,
 )
+from tasks.model.load import MergeLoad
 from tasks.model.run import RunRequest, SourceState, Window
 from tasks.model.source import S3Source
 from tests.pipeline import Pipeline
@@ -327,7 +328,7 @@ def test_run_that_died_goes_on_with_the_parts_that_are_missing(objects: Objects)
 
 
 def test_overwritten_object_is_read_again_whole(objects: Objects) -> None:
-    spec = SPEC.model_copy(update={"load": SPEC.load.model_copy(update={"mode": "merge"})})
+    spec = SPEC.model_copy(update={"load": MergeLoad(table=SPEC.load.table, mode="merge")})
     objects.store.put("in/a.csv", large("a"))
     objects.run(spec)
     objects.store.put("in/a.csv", large("b"))

@@ -10,7 +10,9 @@ import pytest
 from sqlalchemy import Engine
 
 from blocks.lake import Lake
-from tasks.loading.ledger import session
+from tasks.ingestion.connector import PlanLimits
+from tasks.loading.ledger import open_dataset, session
+from tasks.loading.publish import load_partition
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import GateFailed
 from tasks.model.replay import ReplayRequest
@@ -49,7 +51,7 @@ def write_day(folder: Path, day: int, rows: int) -> None:
 @pytest.fixture
 def pipeline(engine: Engine, lake: Lake, scratch: Path, tmp_path: Path) -> Pipeline:
     (tmp_path / "in").mkdir()
-    return Pipeline(engine, lake, scratch, tmp_path / "in")
+    return Pipeline(engine, lake, scratch, tmp_path / "in", limits=PlanLimits(partition_items=1))
 
 
 def stored(engine: Engine) -> list[tuple[int, dict, list, datetime, float | None]]:
@@ -100,6 +102,37 @@ def test_unusual_partition_is_not_published(pipeline: Pipeline) -> None:
     )
     assert at == FIRST + timedelta(days=6) and lag is not None
     assert json.dumps(findings)
+
+
+def test_partitions_of_one_run_do_not_judge_each_other(pipeline: Pipeline) -> None:
+    """Ten days in one run, in whatever order they commit: each is judged by what was there before."""
+    spec = spec_of(anomaly={**ANOMALY, "action": "warn"})
+    for day in range(10):
+        write_day(pipeline.base, day, 5 if day == 9 else 90 + day)
+    first = pipeline.run(spec)
+    assert [receipt.findings[0].message[:25] for receipt in first] == [
+        "not judged: 0 partitions "
+    ] * 10
+    for day in (10, 11):
+        write_day(pipeline.base, day, 30)
+    second = [receipt.findings for receipt in pipeline.run(spec)]
+    assert [[point.value for point in found[0].history][-2:] for found in second] == [[98, 5]] * 2
+
+
+def test_judgement_precedes_the_transaction(pipeline: Pipeline) -> None:
+    """What is refused by it never began to load: no lock, no COPY."""
+    spec = spec_of(anomaly=ANOMALY)
+    for day in range(6):
+        write_day(pipeline.base, day, 90 + day)
+    pipeline.run(spec)
+    write_day(pipeline.base, 6, 30)
+    fence = open_dataset(pipeline.engine, spec.name, "next")
+    (partition,) = pipeline.plan(spec)
+    load = pipeline.load_of(spec, partition, "next", fence)
+    steps: list[str] = []
+    with pytest.raises(GateFailed):
+        load_partition(pipeline.engine, pipeline.lake, pipeline.scratch, load, on_step=steps.append)
+    assert steps == []
 
 
 def test_empty_partition_has_a_profile(pipeline: Pipeline) -> None:

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from tasks.ingestion.connector import PlanLimits, Reject
 from tasks.ingestion.json_lines import read_json_lines
-from tasks.ingestion.json_records import parse_json, record_texts
 from tasks.ingestion.json_select import records_at
+from tasks.json_records import parse_json, record_texts
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(st.characters(codec="utf-8"), max_size=5),

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from tasks.ingestion import json_cursor
 from tasks.ingestion.connector import PlanLimits, Reject
 from tasks.ingestion.json_array import read_json_document
-from tasks.ingestion.json_records import parse_json
 from tasks.ingestion.json_select import records_at
+from tasks.json_records import parse_json
 from tasks.model.errors import SourceRejected
 from tasks.model.formats import JsonArrayFormat
 from tasks.model.json_path import parse_records_path

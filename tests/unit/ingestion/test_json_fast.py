@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from tasks.ingestion.connector import PlanLimits, RawBatch
 from tasks.ingestion.json_batches import MOST_SHAPES, RecordBatcher
-from tasks.ingestion.json_records import Flattener, parse_json, record_texts
-from tasks.ingestion.json_tokens import split_record, split_together, token_columns
+from tasks.json_records import Flattener, parse_json, record_texts
+from tasks.json_tokens import split_record, split_together, token_columns
 from tasks.model.formats import Flatten
 
 SPACES = st.sampled_from(["", "", "", " ", "\t", "\r", "  \n "])

@@ -13,7 +13,7 @@ from psycopg2 import sql
 
 from tasks.loading.encoding import check_columns, encodable, staged_schema, staging_types
 from tasks.loading.gates import counted_failures, null_rate_columns, refuse
-from tasks.loading.merge import publish_statement
+from tasks.loading.modes.publication import statements_of
 from tasks.loading.queries import ledger_schema, query
 from tasks.loading.schema import TargetColumn, create_statements, target_columns
 from tasks.model.column_types import SIMPLE_TYPES
@@ -40,10 +40,17 @@ def columns_of(spec: DatasetSpec) -> list[TargetColumn]:
     return target_columns(spec, {}, ())
 
 
+def published(spec: DatasetSpec) -> str:
+    """Return the statements that publish a load of the dataset."""
+    return ";\n".join(
+        render(statement.sql) for statement in statements_of(spec, columns_of(spec), 7)
+    )
+
+
 def test_append_has_no_conflict() -> None:
     """Append inserts every row, in no particular order."""
     spec = make_spec(mode="append", key=(), cursor=None)
-    text = render(publish_statement(spec, columns_of(spec), 7))
+    text = published(spec)
     assert "ON CONFLICT" not in text and "ORDER BY" not in text
     assert 'INSERT INTO "analytics"."things" AS t ("id", "name", "seen", "_load_id")' in text
 
@@ -51,7 +58,7 @@ def test_append_has_no_conflict() -> None:
 def test_merge_sorts_compares_and_casts() -> None:
     """Merge works in key order, compares all but key and load, and takes the newer."""
     spec = make_spec()
-    text = render(publish_statement(spec, columns_of(spec), 7))
+    text = published(spec)
     assert 'ORDER BY "id" ON CONFLICT ("id") DO UPDATE SET' in text
     assert '"id"::bigint, "name"::text, "seen"::bigint, 7 FROM "pg_temp"."etl_staging"' in text
     assert (
@@ -68,7 +75,7 @@ def test_any_name_is_quoted(names: list[str], data: st.DataObject) -> None:
     kinds = st.sampled_from([kind for kind in SIMPLE_TYPES if kind != "enum"])
     columns = {name: {"type": data.draw(kinds)} for name in names}
     spec = make_spec(columns, key=key, cursor=None)
-    text = render(publish_statement(spec, columns_of(spec), 1))
+    text = published(spec)
     ddl = "".join(map(render, create_statements(spec, columns_of(spec))))
     for name in names:
         assert f'"{name}"' in text

@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks.ingestion.json_records import (
+from tasks.json_records import (
     MOST_LEVELS,
     Flattener,
     json_text,

@@ -1,0 +1,100 @@
+"""What a load writes about itself, in the transaction of its rows: the receipt in five tables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class in lower case
+
+from tasks.loading import ledger
+from tasks.loading.evolution import record_changes
+from tasks.loading.job import Load, OnStep
+from tasks.loading.profiles import insert_profile
+from tasks.loading.resolutions import mark_replayed
+from tasks.model.anomaly import Finding
+from tasks.model.run import LoadReceipt, LoadStatus, RowCounts, SchemaChange
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What a load did to its table, in rows.
+
+    Attributes:
+        inserted: Staged rows that are new in the table.
+        updated: Staged rows that replaced the values of one that was there.
+        deleted: Rows of the table that are gone.
+    """
+
+    inserted: int = 0
+    updated: int = 0
+    deleted: int = 0
+
+
+def receipt_of(
+    load: Load,
+    load_id: int,
+    changes: Changes,
+    *,
+    findings: tuple[Finding, ...],
+    schema_changes: tuple[SchemaChange, ...],
+    seconds: float,
+) -> LoadReceipt:
+    """Return the receipt of a load; clean rows that changed nothing are counted as unchanged."""
+    manifest = load.manifest
+    return LoadReceipt(
+        dataset=load.spec.name,
+        fingerprint=load.partition.fingerprint,
+        load_id=load_id,
+        status=LoadStatus.LOADED,
+        counts=RowCounts(
+            read=manifest.rows_read,
+            inserted=changes.inserted,
+            updated=changes.updated,
+            unchanged=manifest.rows - changes.inserted - changes.updated,
+            deduplicated=manifest.rows_deduplicated,
+            quarantined=manifest.rows_quarantined,
+            deleted=changes.deleted,
+        ),
+        reasons=manifest.reasons,
+        findings=findings,
+        schema_changes=schema_changes,
+        warnings=manifest.warnings,
+        seconds=seconds,
+    )
+
+
+def write_account(cursor: Cursor, load: Load, receipt: LoadReceipt, on_step: OnStep) -> None:
+    """Write the ledger row and what belongs to it.
+
+    Raises:
+        LoadConflict: Something of it was loaded, or resolved, by somebody else meanwhile.
+    """
+    manifest, load_id = load.manifest, receipt.load_id
+    state = load.partition.state | manifest.state
+    partition = load.partition.model_copy(update={"state": state})
+    ledger.insert_load(cursor, _ledger_row(load, receipt), partition)
+    record_changes(cursor, load.spec, load_id, receipt.schema_changes)
+    on_step("ledger_written")
+    ledger.insert_quarantine(cursor, load_id, manifest)
+    if load.is_described:
+        insert_profile(cursor, load_id, load.spec, manifest, receipt.findings)
+    mark_replayed(cursor, load.partition, load_id, load.run)
+    on_step("quarantine_written")
+
+
+def _ledger_row(load: Load, receipt: LoadReceipt) -> dict[str, object]:
+    return {
+        "load_id": receipt.load_id,
+        "dataset": load.spec.name,
+        "fingerprint": receipt.fingerprint,
+        "label": load.partition.label,
+        "run": load.run,
+        "target": load.spec.load.table,
+        "manifest_key": load.manifest_key,
+        "manifest_digest": load.manifest.digest,
+        "config_hash": load.spec.config_hash,
+        "code_version": load.code_version,
+        "source_bytes": load.partition.bytes or None,
+        "seconds": receipt.seconds,
+        **receipt.counts.model_dump(),
+    }

@@ -1,0 +1,32 @@
+"""Chooses the statements of a dataset's load mode."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import assert_never
+
+from tasks.loading.modes.append import append_statements
+from tasks.loading.modes.merge import merge_statements
+from tasks.loading.modes.statements import Statement
+from tasks.loading.schema import TargetColumn
+from tasks.model.dataset import DatasetSpec
+from tasks.model.load import AppendLoad, MergeLoad
+
+
+def statements_of(
+    spec: DatasetSpec, columns: Sequence[TargetColumn], load_id: int
+) -> list[Statement]:
+    """Return the statements that publish the staged rows, in their order, with what they count.
+
+    Args:
+        spec: The dataset; its load mode decides.
+        columns: Columns of the table that are filled, in the types that they have there.
+        load_id: Id of the load, for the rows that it writes.
+    """
+    match spec.load:
+        case AppendLoad():
+            return append_statements(spec, columns, load_id)
+        case MergeLoad():
+            return merge_statements(spec, columns, load_id)
+        case _:
+            assert_never(spec.load)

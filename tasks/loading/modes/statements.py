@@ -1,0 +1,81 @@
+"""What the modes have in common: parts of their statements, and how these are counted. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from psycopg2 import sql
+
+from tasks.loading.schema import LOAD_ID, TargetColumn, staged_value, target
+from tasks.loading.staging import STAGING
+from tasks.model.dataset import DatasetSpec
+
+Count = Literal["inserted", "updated", "deleted"]
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One statement of a mode.
+
+    Attributes:
+        sql: It gives one row, of as many numbers as ``counts`` has names.
+        counts: What the numbers are of. A staged row that no statement counts as inserted or updated
+            is unchanged: the table has it already, or has a newer one.
+    """
+
+    sql: sql.Composed
+    counts: tuple[Count, ...] = ()
+
+
+INSERTED: tuple[Count, ...] = ("inserted",)
+INSERTED_UPDATED: tuple[Count, ...] = ("inserted", "updated")
+
+
+def insert_staged(
+    spec: DatasetSpec, columns: Sequence[TargetColumn], load_id: int, order: Sequence[str] = ()
+) -> sql.Composed:
+    """Return the statement that inserts the staged rows in the types of the table, still without end.
+
+    Args:
+        spec: The dataset.
+        columns: Columns of the table that are filled.
+        load_id: Id of the load, for the rows that it writes.
+        order: Columns by which the rows are taken in order.
+    """
+    by = sql.SQL(" ORDER BY {}").format(listed(order)) if order else sql.SQL("")
+    return sql.SQL(
+        "INSERT INTO {target} AS t ({names}, {load_id}) SELECT {staged}, {id} FROM {staging}{order}"
+    ).format(
+        target=target(spec),
+        names=listed([column.name for column in columns]),
+        load_id=sql.Identifier(LOAD_ID),
+        staged=sql.SQL(", ").join(map(staged_value, columns)),
+        id=sql.Literal(load_id),
+        staging=sql.Identifier("pg_temp", STAGING),
+        order=by,
+    )
+
+
+def counted(statement: sql.Composable) -> sql.Composed:
+    """Return a statement that gives the number of rows that another one returns."""
+    return sql.SQL("WITH changed AS ({}) SELECT count(*) FROM changed").format(statement)
+
+
+def counted_new(statement: sql.Composable) -> sql.Composed:
+    """Return a statement that gives (inserted, updated) of one that returns ``is_new``."""
+    return sql.SQL(
+        "WITH published AS ({}) SELECT count(*) FILTER (WHERE is_new), "
+        "count(*) FILTER (WHERE NOT is_new) FROM published"
+    ).format(statement)
+
+
+def listed(names: Sequence[str]) -> sql.Composed:
+    """Return quoted names, separated by commas."""
+    return sql.SQL(", ").join(map(sql.Identifier, names))
+
+
+def listed_of(alias: str, names: Sequence[str]) -> sql.Composed:
+    """Return quoted names of a table's alias, separated by commas."""
+    return sql.SQL(", ").join(sql.Identifier(alias, name) for name in names)

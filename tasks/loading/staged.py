@@ -1,0 +1,101 @@
+"""The rows of a load on their way from the lake into the staging table, and the gates there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import structlog
+from psycopg2 import sql
+from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class in lower case
+
+from blocks.lake import Lake
+from tasks.lake import file_sha256
+from tasks.loading.encoding import check_columns, staged_schema
+from tasks.loading.gates import check_gates
+from tasks.loading.job import Load, OnStep
+from tasks.loading.schema import TargetColumn
+from tasks.loading.staging import STAGING, clean_batches, copy_into_staging, create_staging
+from tasks.model.errors import ContractBroken
+from tasks.model.run import Manifest
+
+log = structlog.get_logger("dpp.loading")
+
+
+def clean_files(lake: Lake, scratch: Path, manifest: Manifest) -> list[Path]:
+    """Return the clean files on this machine, each with the content that its manifest names.
+
+    Raises:
+        ContractBroken: One is missing, or was changed.
+    """
+    paths = []
+    for file in manifest.files:
+        try:
+            path = lake.local_path(file.key, scratch)
+        except FileNotFoundError:
+            raise ContractBroken(
+                f"lake file {file.key} is missing", "run again; the partition is transformed anew"
+            ) from None
+        if path.stat().st_size != file.bytes or file_sha256(path) != file.sha256:
+            raise ContractBroken(
+                f"lake file {file.key} was changed after it was written",
+                "run again; the partition is transformed anew",
+            )
+        paths.append(path)
+    return paths
+
+
+def stage_rows(
+    cursor: Cursor,
+    paths: Sequence[Path],
+    load: Load,
+    columns: Sequence[TargetColumn],
+    on_step: OnStep,
+) -> bool:
+    """Copy the clean rows into the staging table; tell whether there is one.
+
+    Raises:
+        ContractBroken: The files do not have these columns, or not as many rows as they should.
+    """
+    if not paths:
+        on_step("staged")
+        on_step("copied")
+        return False
+    began = time.monotonic()
+    schema = staged_schema(pq.read_schema(paths[0]))
+    check_columns(schema.names, [column.name for column in columns])
+    create_staging(cursor, schema)
+    on_step("staged")
+    batches = clean_batches(paths, schema)
+    rows = copy_into_staging(cursor, schema, batches, lambda: on_step("copying"))
+    if rows != load.manifest.rows:
+        raise ContractBroken(
+            f"{load.spec.name}: COPY took {rows} rows, the manifest has {load.manifest.rows}",
+            "this must never happen; keep the lake files and report it",
+        )
+    cursor.execute(sql.SQL("ANALYZE {}").format(sql.Identifier("pg_temp", STAGING)))
+    log.info("loading.copied", rows=rows, seconds=time.monotonic() - began)
+    on_step("copied")
+    return True
+
+
+def check_staged(cursor: Cursor, load: Load, *, has_rows: bool) -> None:
+    """Check the gates of the dataset on the staged rows.
+
+    Raises:
+        GateFailed: One does not hold.
+        ConfigError: The query of one is none that can be asked.
+    """
+    if load.is_replay:
+        return  # gates are about a slice of the source; these rows were picked because they broke
+    check_gates(
+        cursor,
+        load.spec,
+        load.lookups,
+        load.columns,
+        load.manifest,
+        has_rows=has_rows,
+        live=load.purpose == "run" and load.partition.refresh is None,
+    )
