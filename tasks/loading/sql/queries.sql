@@ -306,11 +306,11 @@ SELECT set_config('lock_timeout', %(value)s, true);
 -- name: lock_holders
 -- Who holds a lock on a table, or on an index of it: first those whose lock keeps writers out, then
 -- those who may have locked rows, then readers, who keep out only what alters the table.
-SELECT pid, coalesce(application_name, ''), coalesce(state, ''), coalesce(seconds, 0)::float8,
+SELECT pid, coalesce(application_name, ''), coalesce(state, ''),
+       coalesce(extract(epoch FROM clock_timestamp() - xact_start), 0)::float8,
        CASE WHEN query <> '<insufficient privilege>' THEN query END
 FROM (
-    SELECT l.pid, a.application_name, a.state,
-           extract(epoch FROM clock_timestamp() - a.xact_start) AS seconds, a.query,
+    SELECT l.pid, a.application_name, a.state, a.xact_start, a.query,
            min(CASE WHEN l.mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock',
                                     'AccessExclusiveLock') THEN 1
                     WHEN l.mode IN ('RowShareLock', 'RowExclusiveLock') THEN 2 ELSE 3 END) AS rank
@@ -321,4 +321,4 @@ FROM (
           SELECT indexrelid FROM pg_index WHERE indrelid = to_regclass(%(table)s)))
     GROUP BY 1, 2, 3, 4, 5
 ) AS held
-ORDER BY rank, seconds DESC NULLS LAST, pid LIMIT %(most)s;
+ORDER BY rank, xact_start, pid LIMIT %(most)s;
