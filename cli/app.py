@@ -221,6 +221,7 @@ def explain(
         from tasks.transformation.check import explain_query
 
         query = explain_query(catalog[name], catalog.lookups_of(catalog[name]))
+        typer.echo(f"{query.preparation};\n" if query.preparation else "", nl=False)
         typer.echo(query.sql)
         stderr.print(f"\n[bold]{len(query.rules)} rules[/], by the number in _failures")
         for position, rule in enumerate(query.rules):

@@ -157,7 +157,7 @@ def refused_row(spec: DatasetSpec, kept: KeptRow, raw: str | None) -> Table:
         table.add_row("text", f"{escape(str(raw))}   [bold red]◄ {escape(kept.message)}[/]")
         return table
     declared = spec.columns.get(kept.column or "")
-    at_fault = (declared.source or kept.column) if declared else kept.column
+    at_fault = declared.source_column(kept.column or "") if declared else kept.column
     for name, value in values.items():
         text = "[dim]NULL[/]" if value is None else escape(value)
         if name == at_fault:

@@ -102,6 +102,51 @@ def split_record(content: bytes, flattener: Flattener | None = None) -> Texts | 
         return None
 
 
+def members(token: bytes) -> dict[str, bytes]:
+    """Return the values of an object by their keys, each as it is written.
+
+    Raises:
+        ValueError: It is no object, or one that is refused, be it for a key that is there twice.
+    """
+    try:
+        fields = _OBJECT(token)
+        _check_members([token], fields, fields.values(), len(fields))
+    except (msgspec.DecodeError, RecursionError, _UnsureError):
+        parsed = parse_json(token.decode())
+        record_texts(parsed)  # refuses what is to be refused
+        return {name: json_text(value).encode() for name, value in parsed.items()}
+    return {name: bytes(value) for name, value in fields.items()}
+
+
+def items(token: bytes) -> list[bytes]:
+    """Return the items of a list, each as it is written.
+
+    Raises:
+        ValueError: It is no list, or not JSON.
+    """
+    try:
+        return [bytes(item) for item in _ITEMS(token)]
+    except (msgspec.DecodeError, RecursionError):
+        raise ValueError("no list") from None
+
+
+def token_text(token: bytes) -> str | None:
+    """Return a value as text: a string as it is, a number by its digits, null as None.
+
+    Raises:
+        ValueError: It is refused, be it for a key that is there twice.
+    """
+    try:
+        return _text(token)
+    except (msgspec.DecodeError, RecursionError, _UnsureError):
+        return _written_again(token).decode()
+
+
+def is_nested(token: bytes) -> bool:
+    """Tell whether a value is an object or a list."""
+    return token[0] in _NESTED
+
+
 def _groups(
     records: list[dict[str, msgspec.Raw]],
     contents: Sequence[bytes],

@@ -20,7 +20,7 @@ def pii_columns(spec: DatasetSpec) -> dict[str, str]:
         known: column.pii
         for name, column in spec.columns.items()
         if column.pii != "none"
-        for known in (name, column.source or name)
+        for known in (name, column.source_column(name))
     }
 
 

@@ -66,6 +66,8 @@ def _refused(spec: DatasetSpec, raw: Path, scratch: Path) -> Counter[str]:
         types = column_types(session, files)
         known = {name: kind for name, kind in types.items() if not name.startswith("_source_")}
         query = compile_query(spec, known, files, {})
+        if query.preparation:
+            session.execute(query.preparation)
         judged = f"SELECT {FAILURES}, count(*) FROM ({query.sql}) GROUP BY 1"  # noqa: S608 - ours
         for failures, rows in session.execute(judged).fetchall():
             for position in (failures or "").split(","):

@@ -21,6 +21,8 @@ REMEDIES = {
     "the dataset's ledger rows and run again",
     "I7": "rows were written by somebody else: delete those whose _load_id is not in etl.loads",
     "I8": "the primary key was dropped or its index is damaged: REINDEX, then check again",
+    "I10": "rows were written by somebody else, or the companion table in schema etl was changed by "
+    "hand: restore both, or drop the table and the dataset's ledger rows and run again",
     "I9": "resolutions were changed by hand: restore etl.quarantine_resolutions from a backup",
 }
 

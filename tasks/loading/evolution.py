@@ -11,6 +11,7 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class in lowe
 from sqlalchemy import Engine
 
 from tasks.loading.ledger import session
+from tasks.loading.own_columns import own_columns
 from tasks.loading.queries import query
 from tasks.loading.schema import (
     LOAD_ID,
@@ -55,10 +56,12 @@ class Prepared:
     Attributes:
         columns: What is to be filled, in the types that the table has now.
         changes: What was altered.
+        is_new: Was the table made just now?
     """
 
     columns: list[TargetColumn]
     changes: tuple[SchemaChange, ...] = ()
+    is_new: bool = False
 
 
 def prepare_target(cursor: Cursor, spec: DatasetSpec, columns: Sequence[TargetColumn]) -> Prepared:
@@ -68,11 +71,12 @@ def prepare_target(cursor: Cursor, spec: DatasetSpec, columns: Sequence[TargetCo
         ContractBroken: The table is another than the dataset file says; every difference is named.
     """
     there = existing_columns(cursor, spec)
+    wanted = [*columns, *own_columns(spec, columns)]
     if not there:
-        for statement in create_statements(spec, columns):
+        for statement in create_statements(spec, wanted):
             cursor.execute(statement)
-        return Prepared(list(columns))
-    differences = compare(spec, columns, there, _primary_key(cursor, spec))
+        return Prepared(list(columns), is_new=True)
+    differences = compare(spec, wanted, there, _primary_key(cursor, spec))
     refusals = [difference.refusal for difference in differences if difference.refusal]
     if refusals:
         raise ContractBroken(
@@ -86,7 +90,7 @@ def prepare_target(cursor: Cursor, spec: DatasetSpec, columns: Sequence[TargetCo
         cursor.execute(alteration(spec, change))
     now = existing_columns(cursor, spec) if changes else there
     filled = [replace(column, type=now[column.name].type) for column in columns]
-    return Prepared([*filled, *_left_out(cursor, spec, columns, now)], changes)
+    return Prepared([*filled, *_left_out(cursor, spec, wanted, now)], changes)
 
 
 def compare(
@@ -230,6 +234,7 @@ def table_differences(
         if not there:
             return []
         columns = target_columns(spec, lookups, ())
+        columns += own_columns(spec, columns)
         differences = compare(spec, columns, there, _primary_key(cursor, spec))
         return [
             (found, alteration(spec, found.change).as_string(connection) if found.change else "")

@@ -21,10 +21,11 @@ from tasks.loading import ledger
 from tasks.loading.account import Changes, receipt_of, write_account
 from tasks.loading.commit import ask_ledger, commit, wait_for_turn
 from tasks.loading.deletes import check_keys, delete_missing
-from tasks.loading.evolution import prepare_target
+from tasks.loading.evolution import Prepared, prepare_target
 from tasks.loading.gate_failures import record_gate_failure
 from tasks.loading.job import Load, OnStep
 from tasks.loading.locks import patiently
+from tasks.loading.modes.prepare import prepare_companions
 from tasks.loading.modes.publication import statements_of
 from tasks.loading.modes.statements import Statement
 from tasks.loading.profiles import check_history
@@ -154,9 +155,7 @@ def _transaction(
             return receipt
         check_fence(cursor, load)
         on_step("checked")
-        table = patiently(
-            cursor, load.spec, lambda: prepare_target(cursor, load.spec, load.columns)
-        )
+        table = patiently(cursor, load.spec, lambda: _prepare(cursor, load))
         on_step("evolved")
         load_id = ledger.next_load_id(cursor)
         changes = Changes()
@@ -219,6 +218,13 @@ def check_fence(cursor: Cursor, load: Load) -> None:
             f"{load.spec.name}: run {owner} took the dataset over from run {load.run}",
             "nothing was published by this run; the newer one goes on",
         )
+
+
+def _prepare(cursor: Cursor, load: Load) -> Prepared:
+    """Create or alter what the rows go into: the table, and what its mode keeps beside it."""
+    table = prepare_target(cursor, load.spec, load.columns)
+    prepare_companions(cursor, load.spec, table.columns, is_new=table.is_new)
+    return table
 
 
 def _delete_missing(

@@ -14,8 +14,10 @@ from sqlalchemy import Engine
 
 from blocks.lake import Lake
 from tasks.loading.checks import Check, LedgerRow, check, shown
+from tasks.loading.companion import companion_exists
 from tasks.loading.lake_checks import lake_checks
 from tasks.loading.ledger import session
+from tasks.loading.modes.merge import TOMBSTONES, remembers_deletions, revived_statement
 from tasks.loading.queries import query
 from tasks.loading.resolutions import resolution_checks
 from tasks.loading.schema import LOAD_ID, existing_columns, target
@@ -94,6 +96,9 @@ def _target_checks(cursor: Cursor, spec: DatasetSpec, rows: list[LedgerRow]) -> 
             ).format(keys, table, keys),
         )
         yield check(spec, "I8", "every key is there once, and whole", count, distinct)
+    if remembers_deletions(spec) and companion_exists(cursor, TOMBSTONES, spec):
+        revived = _number(cursor, revived_statement(spec))
+        yield check(spec, "I10", "no row is older than the deletion of its key", 0, revived)
 
 
 def _overfull(cursor: Cursor, spec: DatasetSpec, rows: list[LedgerRow]) -> list[str]:

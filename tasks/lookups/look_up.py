@@ -126,7 +126,7 @@ def ask_api(
     connector = LookupApiConnector(
         lookup.lookup,
         api,
-        lookup.columns[theirs].source or theirs,
+        lookup.columns[theirs].source_column(theirs),
         keys,
         reader,
         answers,

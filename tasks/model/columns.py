@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from tasks.model.column_types import ColumnType, decimal_digits, is_integer, is_numeric
+from tasks.model.json_path import ValuePath, parse_value_path
 from tasks.model.units import Unit
 
 MAX_IDENTIFIER_BYTES = 63
@@ -117,6 +118,14 @@ class Clip(Strict):
         return self
 
 
+def _value_path(text: str) -> str:
+    parse_value_path(text)
+    return text
+
+
+PathToValue = Annotated[str, AfterValidator(_value_path)]
+"""``customer.address.city``, or JSONPath without wildcards."""
+
 _TWO_DIGIT_YEAR = re.compile(r"(?<!%)(?:%%)*%-?y")
 
 
@@ -126,6 +135,11 @@ class ColumnSpec(Strict):
     type: ColumnType = Field(description="Type of the column in the warehouse.")
     source: str | None = Field(
         None, description="Name in the source, when it is another than the column's."
+    )
+    path: PathToValue | None = Field(
+        None,
+        description="Where the value is inside of a nested field: customer.address.city, or JSONPath "
+        "as in $.customer['first.name'] and $.tags[0]. A name that has a dot itself is a 'source'.",
     )
     nullable: bool = Field(True, description="May the value be missing? A key column never may.")
     description: str | None = Field(None, description="Becomes the comment of the column.")
@@ -209,6 +223,12 @@ class ColumnSpec(Strict):
         return timezone
 
     @model_validator(mode="after")
+    def _is_in_one_place(self) -> ColumnSpec:
+        if self.path is not None and self.source is not None:
+            raise ValueError("give 'path', which begins with the name in the source, or 'source'")
+        return self
+
+    @model_validator(mode="after")
     def _options_fit_the_type(self) -> ColumnSpec:
         temporal = self.type in ("date", "time", "timestamp")
         textual = self.type == "string"
@@ -269,6 +289,16 @@ class ColumnSpec(Strict):
                 raise ValueError(
                     f"'format' {text!r} reads an offset, which makes an instant; declare 'timezone'"
                 )
+
+    @property
+    def value_path(self) -> ValuePath | None:
+        """The way to a value inside of a column of the source; None if it is all of one."""
+        path = parse_value_path(self.path) if self.path is not None else None
+        return path if path is not None and path.is_nested else None
+
+    def source_column(self, name: str) -> str:
+        """Return the column of the source that has the value; ``name`` is the column's own name."""
+        return parse_value_path(self.path).column if self.path is not None else self.source or name
 
     @property
     def formats(self) -> tuple[str, ...]:

@@ -16,7 +16,8 @@ from tasks.model.contract import Contract
 from tasks.model.database_source import DatabaseSource
 from tasks.model.derive import DerivedColumn
 from tasks.model.gates import Gate, QuarantineLimits, References, check_column, gate_columns
-from tasks.model.load import LoadSpec
+from tasks.model.json_path import ITEM, parse_value_path
+from tasks.model.load import LoadSpec, MergeLoad
 from tasks.model.lookup import Lookup
 from tasks.model.rest_source import RestSource
 from tasks.model.rules import Custom, Order, Reference, RowRule, UserSchema, ordered_column
@@ -99,14 +100,11 @@ class DatasetSpec(Strict):
 
     @model_validator(mode="after")
     def _parts_fit_together(self) -> Self:
-        for name in self.columns:
-            if name.startswith(RESERVED_PREFIX):
-                raise ValueError(f"column {name!r}: names with a leading '_' belong to the product")
+        self._check_columns()
         self._require_columns("key", self.key)
         if self.cursor:
             self._require_columns("cursor", (self.cursor,))
-        if self.load.mode == "merge" and not self.key:
-            raise ValueError("load mode 'merge' needs a 'key'")
+        self._check_load()
         if isinstance(self.source, RestSource):
             self._check_repeats(self.source)
         if isinstance(self.source, DatabaseSource) and self.source.deletes:
@@ -122,12 +120,28 @@ class DatasetSpec(Strict):
             self._check_search(self.load.index, taken)
         return self
 
+    def _check_columns(self) -> None:
+        for name, column in self.columns.items():
+            if name.startswith(RESERVED_PREFIX):
+                raise ValueError(f"column {name!r}: names with a leading '_' belong to the product")
+            if column.path is not None and parse_value_path(column.path).column == ITEM:
+                raise ValueError(f"columns.{name}.path: begins with no name of the source")
+
     def _check_repeats(self, source: RestSource) -> None:
         why = source.repeats_records
-        if why and not (self.key and self.load.mode == "merge"):
+        if why and not (self.key and self.load.takes_repeats):
             raise ValueError(
                 f"source.{why}: records come more than once; it needs a 'key' and load mode 'merge'"
             )
+
+    def _check_load(self) -> None:
+        load = self.load
+        if load.needs_key and not self.key:
+            raise ValueError(f"load mode '{load.mode}' needs a 'key'")
+        if isinstance(load, MergeLoad) and load.delete:
+            load.delete.check_column(self.columns.get(load.delete.column))
+            if load.delete.column in self.key:
+                raise ValueError(f"load.delete: column {load.delete.column!r} is part of the key")
 
     def _check_deletes(self) -> None:
         if not (self.key and self.load.mode == "merge"):
@@ -218,7 +232,7 @@ class DatasetSpec(Strict):
     @property
     def table_key(self) -> tuple[str, ...]:
         """Columns of the target table's primary key; none if the mode lets keys repeat."""
-        return self.key if self.load.mode == "merge" else ()
+        return self.key if self.load.one_row_per_key else ()
 
     @property
     def required_columns(self) -> tuple[str, ...]:
@@ -264,9 +278,15 @@ class DatasetSpec(Strict):
         return {**self.derive, **self.custom_columns}
 
     @property
+    def source_columns(self) -> tuple[str, ...]:
+        """Names of the declared columns in the source, each once."""
+        names = (column.source_column(name) for name, column in self.columns.items())
+        return tuple(dict.fromkeys(names))
+
+    @property
     def source_key(self) -> tuple[str, ...]:
         """Names of the key's columns in the source."""
-        return tuple(self.columns[name].source or name for name in self.key)
+        return tuple(dict.fromkeys(self.columns[name].source_column(name) for name in self.key))
 
     def keys_only(self) -> DatasetSpec:
         """Return what is left of the dataset when only its keys are read: they are made alike."""

@@ -1,4 +1,4 @@
-"""Paths to the records of a JSON document: ``data.items``, or a part of JSONPath (RFC 9535)."""
+"""Paths into JSON, to the records of a document or to one value: a part of JSONPath (RFC 9535)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import dataclass
 from enum import Enum, auto
+from functools import cache
 
 _NAME = r"[^\W\d][\w-]*"
 _STEP = re.compile(
@@ -99,3 +100,52 @@ def _unquoted(quoted: str) -> str:
         return str(json.loads(f'"{inner}"'))
     except ValueError:
         raise ValueError(f"{quoted} is no quoted key") from None
+
+
+ITEM = "_item"
+"""Name of the raw column with a whole item of a list, for paths that begin at the item itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class ValuePath:
+    """Where one value of a row is.
+
+    Attributes:
+        text: As the user wrote it.
+        steps: The way to it: keys of objects and positions in lists; none for the item itself.
+    """
+
+    text: str
+    steps: tuple[str | int, ...]
+
+    @property
+    def column(self) -> str:
+        """Column of the source in which the way begins."""
+        first = self.steps[0] if self.steps else 0
+        return first if isinstance(first, str) else ITEM
+
+    @property
+    def inner(self) -> tuple[str | int, ...]:
+        """What is left of the way inside of that column."""
+        return self.steps if self.column == ITEM else self.steps[1:]
+
+    @property
+    def is_nested(self) -> bool:
+        """Is the value inside of a column, rather than all of it?"""
+        return bool(self.inner) or self.column == ITEM
+
+
+@cache
+def parse_value_path(text: str) -> ValuePath:
+    """Read a path to one value: ``customer.address.city``, or JSONPath without wildcards.
+
+    Raises:
+        ValueError: It is neither, or leads to several values.
+    """
+    steps = parse_records_path(text).steps
+    if steps[-1] is Every.ITEM:
+        steps = steps[:-1]
+    way = tuple(step for step in steps if not isinstance(step, Every))
+    if len(way) != len(steps):
+        raise ValueError(f"{text!r}: leads to several values; the items of a list are 'children'")
+    return ValuePath(text, way)

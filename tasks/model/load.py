@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
-from tasks.model.columns import Strict, _identifier
+from tasks.model.column_types import is_integer
+from tasks.model.columns import ColumnSpec, Identifier, Strict, _identifier
 from tasks.model.search import SearchIndex
+
+DELETED_AT = "_deleted_at"
+"""Own column of a table with soft deletes: when the deletion of the row was loaded."""
 
 
 def _table_name(name: str) -> str:
@@ -24,6 +28,13 @@ def _table_name(name: str) -> str:
 class LoadTarget(Strict):
     """What every mode has: the table, and what it is created with."""
 
+    needs_key: ClassVar[bool] = False
+    """Does the mode need a key?"""
+    one_row_per_key: ClassVar[bool] = False
+    """Is the key that of the table?"""
+    takes_repeats: ClassVar[bool] = False
+    """Is a row that is read twice, in whichever partitions, there once?"""
+
     table: Annotated[str, AfterValidator(_table_name)] = Field(description="schema.table")
     index: SearchIndex | None = None
 
@@ -34,13 +45,65 @@ class AppendLoad(LoadTarget):
     mode: Literal["append"] = Field(description="Each partition once; every row is added.")
 
 
+class InsertOnlyLoad(LoadTarget):
+    """One row per key, the first."""
+
+    needs_key = one_row_per_key = takes_repeats = True
+
+    mode: Literal["insert_only"] = Field(
+        description="Rows with a new key are added; a row whose key is there stays as it is."
+    )
+
+
+class DeleteFlag(Strict):
+    """Rows that say of themselves that theirs is deleted."""
+
+    column: Identifier = Field(description="The column that says what a row is about.")
+    values: tuple[str | int | bool, ...] = Field(
+        min_length=1, description="Its values that mark a deletion, e.g. [D]."
+    )
+    kind: Literal["hard", "soft"] = Field(
+        "hard", description="hard: the row is removed. soft: it stays, and has a _deleted_at."
+    )
+
+    def check_column(self, column: ColumnSpec | None) -> None:
+        """Refuse a column that cannot have these values.
+
+        Raises:
+            ValueError: It says what does not fit.
+        """
+        where = "load.delete"
+        if column is None:
+            raise ValueError(f"{where}: no column {self.column!r} is declared")
+        expected: type = str
+        if column.type == "boolean":
+            expected = bool
+        elif is_integer(column.type):
+            expected = int
+        elif column.type not in ("string", "enum"):
+            raise ValueError(
+                f"{where}: column {self.column!r} is {column.type}; a flag is a string, an enum, an "
+                "integer or a boolean"
+            )
+        for value in self.values:
+            if type(value) is not expected:
+                raise ValueError(
+                    f"{where}: column {self.column!r} is {column.type}, and never {value!r}"
+                )
+
+
 class MergeLoad(LoadTarget):
     """One row per key, the newest."""
+
+    needs_key = one_row_per_key = takes_repeats = True
 
     mode: Literal["merge"] = Field(
         description="One row per key; the newest by cursor wins, also against the table."
     )
+    delete: DeleteFlag | None = Field(
+        None, description="Which rows delete the one of their key instead of updating it."
+    )
 
 
-LoadSpec = Annotated[AppendLoad | MergeLoad, Field(discriminator="mode")]
+LoadSpec = Annotated[AppendLoad | InsertOnlyLoad | MergeLoad, Field(discriminator="mode")]
 """How the rows meet those that are there; each mode has options of its own."""

@@ -32,7 +32,7 @@ class Correction:
 
 def source_columns(spec: DatasetSpec) -> list[str]:
     """Return the declared columns by the names of the source."""
-    return [column.source or name for name, column in spec.columns.items()]
+    return list(spec.source_columns)
 
 
 def write_export(

@@ -55,6 +55,8 @@ def check_query(spec: DatasetSpec, lookups: Mapping[str, LookedUp], scratch: Pat
         if spec.custom:
             load_object(spec, "custom", spec.custom.function)
         try:
+            if query.preparation:
+                connection.execute(query.preparation)
             connection.execute(query.sql).fetchall()
         except duckdb.Error as error:
             reason = str(error).splitlines()[0]

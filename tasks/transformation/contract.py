@@ -37,7 +37,7 @@ _ADDED_TYPES = {
 
 def source_name(name: str, column: ColumnSpec) -> str:
     """Return the name that a column has in the source."""
-    return column.source or name
+    return column.source_column(name)
 
 
 def unknown_columns(spec: DatasetSpec, raw_types: Mapping[str, str]) -> list[str]:
@@ -70,9 +70,10 @@ def check_missing(spec: DatasetSpec, raw_types: Mapping[str, str]) -> None:
     ]
     if not missing:
         return
+    sources = {name: source_name(name, spec.columns[name]) for name in missing}
     names = [
-        f"{name} ({source!r} in the source)" if (source := spec.columns[name].source) else name
-        for name in missing
+        name if name == source else f"{name} ({source!r} in the source)"
+        for name, source in sources.items()
     ]
     remedy = "correct the column's 'source', or declare it nullable"
     if reaction == "freeze":

@@ -27,6 +27,7 @@ from tasks.model.run import LakeFile, Manifest
 from tasks.protection import Protection
 from tasks.quarantine import Origin, QuarantineWriter, RefusedRow
 from tasks.transformation.custom import run_custom
+from tasks.transformation.deduplicate import Contenders
 from tasks.transformation.enrich import LookupTable
 from tasks.transformation.functions import register
 from tasks.transformation.originals import with_originals
@@ -38,6 +39,7 @@ from tasks.transformation.query import (
     RAW,
     RowOutcome,
     TransformQuery,
+    broken_rules,
     compile_query,
 )
 from tasks.transformation.session import column_types, duckdb_session, stream
@@ -177,8 +179,13 @@ def _run(
             for name, path in lookup_files.items()
         }
         query = compile_query(spec, raw_types, raw_files, lookups)
+        if query.preparation:
+            connection.execute(query.preparation)
         for batch in stream(connection, query.sql, BATCH_ROWS):
             output.write(query, batch)
+        for clean, duplicates in output.contenders.resolve(connection):
+            output.write_clean(query, clean)
+            output.duplicates += duplicates
         for rows in with_originals(connection, raw_files, list(raw_types), output.unexplained):
             output.quarantine.append(rows)
     return query.columns_added, {**query.column_types, **wide}
@@ -198,7 +205,7 @@ def _check_names(spec: DatasetSpec, raw_files: list[str]) -> None:
 
 
 class _Output:
-    """Takes the query's rows apart: clean ones, duplicates, refused ones."""
+    """Takes the query's rows apart: clean ones, those that may be duplicates, refused ones."""
 
     def __init__(self, spec: DatasetSpec, scratch: Path, origin: Origin) -> None:
         self.spec = spec
@@ -213,6 +220,9 @@ class _Output:
         self.duplicates = 0
         self.unexplained: list[RefusedRow] = []
         """Rows that pandera refused: what they said originally is still to be found."""
+        self.contenders = self._open.enter_context(
+            Contenders(spec, scratch / "contenders.arrow", BATCH_ROWS)
+        )
         self.quarantine = QuarantineWriter(scratch / "refused.parquet", STAGE, origin)
 
     def __enter__(self) -> _Output:
@@ -228,13 +238,14 @@ class _Output:
         if refused.num_rows:
             _check_severity(self.spec, query, refused)
             self.quarantine.append(_refused_rows(query, refused))
-        self.duplicates += pc.sum(pc.equal(outcome, RowOutcome.DUPLICATE.value)).as_py() or 0
-        clean = batch.filter(pc.equal(outcome, RowOutcome.CLEAN.value))
-        if clean.num_rows:
-            self.warnings.count(query.rules, clean)
-            self._write_clean(query, clean)
+        self.contenders.add(batch.filter(pc.equal(outcome, RowOutcome.CONTENDER.value)))
+        self.write_clean(query, batch.filter(pc.equal(outcome, RowOutcome.CLEAN.value)))
 
-    def _write_clean(self, query: TransformQuery, clean: pa.RecordBatch) -> None:
+    def write_clean(self, query: TransformQuery, clean: pa.RecordBatch) -> None:
+        """Validate clean rows and write them; what is refused now goes to quarantine."""
+        if not clean.num_rows:
+            return
+        self.warnings.count(query.rules, clean)
         if self._custom is not None:
             clean = run_custom(self.spec, self._custom, query.columns, clean)
         if self._schema is not None:
@@ -295,11 +306,11 @@ class _Output:
 
 def _check_severity(spec: DatasetSpec, query: TransformQuery, refused: pa.RecordBatch) -> None:
     """Stop at the first row that breaks a rule of severity ``fail``."""
-    hard = {str(n) for n, rule in enumerate(query.rules) if rule.severity == "fail"}
+    hard = {n for n, rule in enumerate(query.rules) if rule.severity == "fail"}
     if not hard:
         return
     for position, broken in enumerate(refused.column(FAILURES).to_pylist()):
-        if hard.intersection(broken.split(",")):
+        if hard.intersection(broken_rules(broken)):
             raise first_failure(spec, _refused_rows(query, refused.slice(position, 1))[0])
 
 
@@ -307,7 +318,7 @@ def _refused_rows(query: TransformQuery, batch: pa.RecordBatch) -> list[RefusedR
     refused = []
     rows = batch.select([*PROVENANCE, FAILURES, RAW]).to_pylist()
     for row in rows:
-        broken = [query.rules[int(position)] for position in row[FAILURES].split(",")]
+        broken = [query.rules[position] for position in broken_rules(row[FAILURES])]
         refused.append(
             RefusedRow(
                 source_uri=row["_source_uri"],

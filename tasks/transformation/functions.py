@@ -15,6 +15,7 @@ from tasks.model.column_types import decimal_digits
 from tasks.model.columns import ColumnSpec
 from tasks.model.dataset import DatasetSpec
 from tasks.model.units import Unit, conversion
+from tasks.transformation.nested import register_nested
 from tasks.transformation.sql import TEXT, identifier
 
 Text = Callable[[str], str | None]
@@ -24,6 +25,7 @@ DIGITS = 100
 
 def register(connection: duckdb.DuckDBPyConnection, spec: DatasetSpec) -> None:
     """Add the functions that a dataset's query calls to a session."""
+    register_nested(connection, spec)
     needed = {name: made for column in spec.columns.values() for name, made in _needed(column)}
     for name, made in needed.items():
         connection.create_function(

@@ -1,10 +1,12 @@
 """Compiles a dataset file into the one DuckDB query that transforms a partition.
 
-    raw ─► cleaned ─► typed ─► derived ─► joined ─► completed ─► judged
-        ─► (repeated, ranked) ─► every row, with its outcome
+    raw ─► cleaned ─► typed ─► derived ─► judged ─► joined ─► completed ─► judged by what was joined
+        ─► every row, with its outcome
 
-The query returns each raw row exactly once, marked clean, duplicate or refused; nothing is
-filtered away inside it, so that the rows can be counted on the way out.
+The query returns each raw row exactly once, marked clean, contender or refused; nothing is
+filtered away inside it, so that the rows can be counted on the way out. Nothing in it waits for the
+last row but lookups that do not fit into memory, so rows leave while others are read. Rows are
+judged before they look something up, because what they said originally need not come along then.
 """
 
 from __future__ import annotations
@@ -16,7 +18,6 @@ from enum import IntEnum
 from tasks.model.columns import ColumnSpec
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ContractBroken
-from tasks.model.rules import ordered_column
 from tasks.transformation.clean import clean_expression, is_cleaned
 from tasks.transformation.contract import (
     added_columns,
@@ -25,6 +26,7 @@ from tasks.transformation.contract import (
     source_name,
     unknown_columns,
 )
+from tasks.transformation.deduplicate import find_repeated, may_repeat
 from tasks.transformation.derive import derived_columns, derived_rules, order_of_derived
 from tasks.transformation.enrich import (
     BASE,
@@ -35,6 +37,7 @@ from tasks.transformation.enrich import (
     taken_columns,
 )
 from tasks.transformation.expression import check_expression
+from tasks.transformation.nested import nested_flaws, nested_rules, nested_value
 from tasks.transformation.normalize import cast_expression
 from tasks.transformation.sql import TEXT, duckdb_type, identifier, literal, literals
 from tasks.transformation.validate import Rule, column_rules, row_rules, unique_rules
@@ -49,7 +52,8 @@ class RowOutcome(IntEnum):
     """What became of a raw row; the value of the query's column ``_outcome``."""
 
     CLEAN = 0
-    DUPLICATE = 1
+    CONTENDER = 1
+    """Clean, but the key may be there again."""
     REFUSED = 2
 
 
@@ -58,6 +62,7 @@ class TransformQuery:
     """The compiled query.
 
     Attributes:
+        preparation: The statement that must run before the query, if there is one.
         sql: The query.
         rules: Its rules; the column ``_failures`` lists the positions of those a row breaks.
         columns: Columns of the clean rows, in the order of the dataset file.
@@ -65,6 +70,7 @@ class TransformQuery:
         column_types: The types of these.
     """
 
+    preparation: str | None
     sql: str
     rules: tuple[Rule, ...]
     columns: tuple[str, ...]
@@ -93,7 +99,12 @@ def compile_query(
     check_missing(spec, raw_types)
     unknown = unknown_columns(spec, raw_types)
     added = added_columns(spec, unknown, raw_types)
-    rules = [*contract_rules(spec, raw_types, unknown, added), *_rules(spec)]
+    before, after = order_of_derived(spec)
+    rules = [
+        *contract_rules(spec, raw_types, unknown, added),
+        *nested_rules(spec, raw_types),
+        *_rules(spec, after),
+    ]
     declared = (*spec.columns, *(name for name, _ in added.values()))
     columns = (*declared, *spec.derive, *spec.taken_columns)
     if len(columns) > MAX_COLUMNS:
@@ -102,21 +113,23 @@ def compile_query(
             f"of which {1600 - MAX_COLUMNS} are the product's own",
             "leave columns out: declare those that are needed, and set contract: ignore",
         )
-    judged = ",\n    ".join(
-        f"{_judged(rules, warn=warn)} AS {name}"
-        for warn, name in ((False, FAILURES), (True, WARNINGS))
-    )
-    before, after = order_of_derived(spec)
     parts, base = _parts(spec, raw_types, raw_files, added, before)
-    parts.append(f"joined AS (\n  SELECT\n    {_joined(spec, lookups, base)}\n)")
-    complete = "joined"
-    if after:
-        complete = "completed"
-        parts.append(_computed(complete, spec, after, "joined"))
-    parts.append(f"judged AS (\n  SELECT\n    *,\n    {judged}\n  FROM {complete}\n)")
-    final = _select_outcomes(spec, raw_types, columns, parts)
+    preparation = find_repeated(spec, parts, base) if spec.key else None
+    parts.append(f"judged AS (\n  SELECT\n    *,\n    {_judged(rules)}\n  FROM {base}\n)")
+    original = _original(raw_types)
+    complete = "judged"
+    if spec.lookups or after:
+        carried = [f"{original} AS {RAW}"]
+        if any(rule.late and rule.severity != "warn" for rule in rules):
+            carried = [_raw_name(name) for name in raw_types]
+        else:
+            original = RAW
+        kept = [*PROVENANCE, FAILURES, WARNINGS, *map(identifier, (*declared, *before)), *carried]
+        parts.append(f"narrowed AS (\n  SELECT {', '.join(kept)}\n  FROM judged\n)")
+        complete = _completed(spec, lookups, after, rules, parts)
     return TransformQuery(
-        sql=f"WITH {', '.join(parts)}\n{final}",
+        preparation=preparation,
+        sql=f"WITH {', '.join(parts)}\n{_select_outcomes(spec, columns, original, complete)}",
         rules=tuple(rules),
         columns=columns,
         columns_added=tuple(name for name, _ in added.values()),
@@ -165,25 +178,34 @@ def _text(name: str) -> str:
     return identifier(f"{name} text")
 
 
-def _rules(spec: DatasetSpec) -> list[Rule]:
+def _rules(spec: DatasetSpec, after: Sequence[str]) -> list[Rule]:
+    """Return the rules that the dataset file makes.
+
+    Args:
+        spec: The dataset.
+        after: Columns that are derived from what lookups take.
+    """
     rules: list[Rule] = []
     for name, column in spec.columns.items():
         rules += column_rules(
             name, column, required=name in spec.required_columns, text=_text(name)
         )
     for name, derived in spec.derive.items():
-        rules += derived_rules(name, derived)
+        rules += [replace(rule, late=name in after) for rule in derived_rules(name, derived)]
     known = {*spec.columns, *spec.derive, *spec.taken_columns}
-    for rule in spec.rules:
-        check_expression(f"{spec.name}: rules: {rule.name}", rule.sql, known)
-    rules += row_rules(spec)
-    rules += unique_rules(spec)
+    late = {name.casefold() for name in (*spec.taken_columns, *after)}
+    for declared, rule in zip(spec.rules, row_rules(spec), strict=True):
+        where = f"{spec.name}: rules: {declared.name}"
+        uses = check_expression(where, declared.sql, known).columns
+        rules.append(replace(rule, late=not late.isdisjoint(map(str.casefold, uses))))
+    for names, rule in zip(spec.unique, unique_rules(spec), strict=True):
+        rules.append(replace(rule, late=not late.isdisjoint(names)))
     for number, lookup in enumerate(spec.enrich):
         rule_of_lookup = lookup_rule(number, lookup)
         if rule_of_lookup:
-            rules.append(rule_of_lookup)
+            rules.append(replace(rule_of_lookup, late=True))
     for number, reference in enumerate(spec.references, len(spec.enrich)):
-        rules.append(reference_rule(number, reference))
+        rules.append(replace(reference_rule(number, reference), late=True))
     if spec.contract.changed == "freeze":
         rules = [replace(rule, severity="fail") if rule.name == "type" else rule for rule in rules]
     return rules
@@ -198,6 +220,7 @@ def _cleaned(
 ) -> str:
     selected = list(PROVENANCE)
     selected += [f"{identifier(name)} AS {_raw_name(name)}" for name in raw_types]
+    selected += nested_flaws(spec, raw_types)
     for name, column in spec.columns.items():
         selected.append(f"{cleaned_value(name, column, raw_types)} AS {_text(name)}")
     selected += [
@@ -211,6 +234,8 @@ def cleaned_value(name: str, column: ColumnSpec, raw_types: Mapping[str, str]) -
     """Return SQL for a column's value as it is before the cast."""
     source = source_name(name, column)
     value = identifier(source) if source in raw_types else "NULL"
+    if column.value_path and source in raw_types:
+        value = nested_value(name, source)
     if is_cleaned(column) or source not in raw_types:
         return clean_expression(f"CAST({value} AS {TEXT})", column)
     return value
@@ -218,7 +243,8 @@ def cleaned_value(name: str, column: ColumnSpec, raw_types: Mapping[str, str]) -
 
 def cleaned_type(name: str, column: ColumnSpec, raw_types: Mapping[str, str]) -> str:
     """Return the DuckDB type of a column's value before the cast."""
-    return TEXT if is_cleaned(column) else raw_types.get(source_name(name, column), TEXT)
+    is_text = is_cleaned(column) or column.value_path
+    return TEXT if is_text else raw_types.get(source_name(name, column), TEXT)
 
 
 def _typed(spec: DatasetSpec, raw_types: Mapping[str, str]) -> str:
@@ -227,6 +253,29 @@ def _typed(spec: DatasetSpec, raw_types: Mapping[str, str]) -> str:
         value = cast_expression(_text(name), cleaned_type(name, column, raw_types), column)
         selected.append(f"{value} AS {identifier(name)}")
     return ",\n    ".join(selected)
+
+
+def _completed(
+    spec: DatasetSpec,
+    lookups: Mapping[str, LookupTable],
+    after: Sequence[str],
+    rules: Sequence[Rule],
+    parts: list[str],
+) -> str:
+    """Add the parts that look something up and use what was found; return the name of the last."""
+    parts.append(f"joined AS (\n  SELECT\n    {_joined(spec, lookups, 'narrowed')}\n)")
+    complete = "joined"
+    if after:
+        parts.append(_computed("completed", spec, after, complete))
+        complete = "completed"
+    if any(rule.late for rule in rules):
+        both = ",\n    ".join(
+            f"nullif(concat_ws(',', {name}, {_broken(rules, warn=warn, late=True)}), '') AS {name}"
+            for warn, name in ((False, FAILURES), (True, WARNINGS))
+        )
+        parts.append(f"settled AS (\n  SELECT * REPLACE (\n    {both})\n  FROM {complete}\n)")
+        complete = "settled"
+    return complete
 
 
 def _joined(spec: DatasetSpec, lookups: Mapping[str, LookupTable], base: str) -> str:
@@ -238,15 +287,26 @@ def _joined(spec: DatasetSpec, lookups: Mapping[str, LookupTable], base: str) ->
     return ",\n    ".join(selected) + "\n  " + "\n  ".join(joins)
 
 
-def _judged(rules: Sequence[Rule], *, warn: bool) -> str:
+def _judged(rules: Sequence[Rule]) -> str:
+    """Return the select list of the rules that a row breaks by what it says itself."""
+    return ",\n    ".join(
+        f"{_broken(rules, warn=warn, late=False)} AS {name}"
+        for warn, name in ((False, FAILURES), (True, WARNINGS))
+    )
+
+
+def _broken(rules: Sequence[Rule], *, warn: bool, late: bool) -> str:
     """Return SQL for the positions of the broken rules, NULL for a row that breaks none.
 
     Args:
         rules: All rules.
         warn: List those that only warn, or those that refuse the row?
+        late: List those that need what lookups give, or the others?
     """
     listed_rules = {
-        position: rule for position, rule in enumerate(rules) if (rule.severity == "warn") == warn
+        position: rule
+        for position, rule in enumerate(rules)
+        if (rule.severity == "warn") == warn and rule.late == late
     }
     if not listed_rules:
         return f"CAST(NULL AS {TEXT})"
@@ -258,45 +318,33 @@ def _judged(rules: Sequence[Rule], *, warn: bool) -> str:
     return f"CASE WHEN {broken}\n    THEN concat_ws(',',\n      {listed}) END"
 
 
-def _select_outcomes(
-    spec: DatasetSpec, raw_types: Mapping[str, str], columns: Sequence[str], parts: list[str]
-) -> str:
+def broken_rules(listed: str) -> list[int]:
+    """Return the positions of rules that the columns ``_failures`` and ``_warnings`` list, in order."""
+    return sorted(map(int, listed.split(",")))
+
+
+def _original(raw_types: Mapping[str, str]) -> str:
+    """Return SQL for what a refused row said in the source, as JSON."""
     fields = ", ".join(f"{literal(name)}: {_raw_name(name)}" for name in raw_types)
-    original = f"CASE WHEN {FAILURES} IS NOT NULL THEN CAST(to_json({{{fields}}}) AS {TEXT}) END"
-    wanted = ", ".join([*PROVENANCE, FAILURES, WARNINGS, *map(identifier, columns)])
-    refused = f"CASE WHEN {FAILURES} IS NULL THEN {RowOutcome.CLEAN} ELSE {RowOutcome.REFUSED} END"
-    if not spec.key:
-        return f"SELECT {refused} AS {OUTCOME}, {wanted}, {original} AS {RAW} FROM judged"
-    # Keys that occur once are told by their hash alone; only the few others are sorted.
-    keys = ", ".join(map(identifier, spec.key))
-    newest = f"{identifier(spec.cursor)} DESC NULLS LAST, " if spec.cursor else ""
-    hashed = f"{wanted}, {original} AS {RAW}, hash({keys}) AS _key_hash"
-    ties = "".join(f"{_ordered(order)}, " for order in spec.tie_break)
-    ranking = f"PARTITION BY {keys}\n    ORDER BY {newest}{ties}_source_uri DESC, _source_row DESC"
-    twice = f"{FAILURES} IS NULL AND _key_hash IN (SELECT _key_hash FROM repeated)"
-    parts.append(f"settled AS MATERIALIZED (\n  SELECT {hashed} FROM judged\n)")
-    counted = f"SELECT _key_hash FROM settled WHERE {FAILURES} IS NULL"
-    parts.append(f"repeated AS (\n  {counted} GROUP BY _key_hash HAVING count(*) > 1\n)")
-    rank = f"row_number() OVER (\n    {ranking}) AS _rank"
-    parts.append(f"ranked AS (\n  SELECT *, {rank}\n  FROM settled WHERE {twice}\n)")
-    return (
-        f"SELECT {refused} AS {OUTCOME}, {wanted}, {RAW} FROM settled\n"
-        f"WHERE {FAILURES} IS NOT NULL OR _key_hash NOT IN (SELECT _key_hash FROM repeated)\n"
-        "UNION ALL\n"
-        f"SELECT CASE WHEN _rank = 1 THEN {RowOutcome.CLEAN} ELSE {RowOutcome.DUPLICATE} END, "
-        f"{wanted}, {RAW} FROM ranked"
+    return f"CASE WHEN {FAILURES} IS NOT NULL THEN CAST(to_json({{{fields}}}) AS {TEXT}) END"
+
+
+def _select_outcomes(
+    spec: DatasetSpec, columns: Sequence[str], original: str, complete: str
+) -> str:
+    again = f"WHEN {may_repeat(spec)} THEN {RowOutcome.CONTENDER} " if spec.key else ""
+    outcome = (
+        f"CASE WHEN {FAILURES} IS NOT NULL THEN {RowOutcome.REFUSED} {again}"
+        f"ELSE {RowOutcome.CLEAN} END"
     )
-
-
-def _ordered(order: str) -> str:
-    name, descending = ordered_column(order)
-    return f"{identifier(name)}{' DESC' if descending else ''} NULLS LAST"
+    wanted = ", ".join([*PROVENANCE, FAILURES, WARNINGS, *map(identifier, columns)])
+    return f"SELECT {outcome} AS {OUTCOME}, {wanted}, {original} AS {RAW} FROM {complete}"
 
 
 def declared_types(spec: DatasetSpec) -> dict[str, str]:
     """Return the source columns as a text source would have them, to show a query without data."""
     typed = spec.source.kind == "database"
     return {
-        source_name(name, column): duckdb_type(column) if typed else TEXT
+        source_name(name, column): duckdb_type(column) if typed and not column.path else TEXT
         for name, column in spec.columns.items()
     }

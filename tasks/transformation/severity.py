@@ -11,7 +11,7 @@ from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ContractBroken, GateFailed, PipelineError
 from tasks.model.run import QuarantineReason
 from tasks.quarantine import RefusedRow
-from tasks.transformation.query import WARNINGS
+from tasks.transformation.query import WARNINGS, broken_rules
 from tasks.transformation.validate import Rule
 
 
@@ -33,8 +33,8 @@ class WarningCounts:
             return
         for position in pc.indices_nonzero(pc.is_valid(column)).to_pylist():
             uri, number = (batch.column(name)[position].as_py() for name in _ORIGIN)
-            for listed in column[position].as_py().split(","):
-                rule = rules[int(listed)]
+            for broken in broken_rules(column[position].as_py()):
+                rule = rules[broken]
                 self._add(rule.name, rule.column, rule.message, uri, number)
 
     def add(self, rows: Sequence[RefusedRow]) -> None:

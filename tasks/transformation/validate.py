@@ -40,6 +40,7 @@ class Rule:
         message: What is wrong, for people; names no value.
         violated: SQL that is true for the rows that break the rule.
         severity: What becomes of a row that breaks it.
+        late: Does it need what lookups give?
     """
 
     name: str
@@ -47,6 +48,7 @@ class Rule:
     message: str
     violated: str
     severity: Severity = "quarantine"
+    late: bool = False
 
 
 def column_rules(name: str, column: ColumnSpec, *, required: bool, text: str) -> Iterator[Rule]:

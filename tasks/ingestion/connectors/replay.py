@@ -39,7 +39,7 @@ class ReplayConnector:
         self._lake = lake
         self._scratch = scratch
         self._protection = protection
-        self._declared = [column.source or name for name, column in spec.columns.items()]
+        self._declared = spec.source_columns
 
     def plan(self, state: SourceState) -> list[Partition]:  # noqa: ARG002
         """Return nothing: replays are planned from the ledger."""

@@ -16,5 +16,5 @@ def append_statements(
 ) -> list[Statement]:
     """Return the statements that publish the staged rows; the arguments are ``statements_of``'s."""
     # In key order rows of one key lie beside each other.
-    inserted = insert_staged(spec, columns, load_id, spec.key) + sql.SQL(" RETURNING 1")
+    inserted = insert_staged(spec, columns, load_id, order=spec.key) + sql.SQL(" RETURNING 1")
     return [Statement(counted(inserted), INSERTED)]

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from typing import assert_never
 
 from tasks.loading.modes.append import append_statements
+from tasks.loading.modes.insert_only import insert_only_statements
 from tasks.loading.modes.merge import merge_statements
 from tasks.loading.modes.statements import Statement
 from tasks.loading.schema import TargetColumn
 from tasks.model.dataset import DatasetSpec
-from tasks.model.load import AppendLoad, MergeLoad
+from tasks.model.load import AppendLoad, InsertOnlyLoad, MergeLoad
 
 
 def statements_of(
@@ -26,7 +27,9 @@ def statements_of(
     match spec.load:
         case AppendLoad():
             return append_statements(spec, columns, load_id)
-        case MergeLoad():
-            return merge_statements(spec, columns, load_id)
+        case InsertOnlyLoad():
+            return insert_only_statements(spec, columns, load_id)
+        case MergeLoad() as load:
+            return merge_statements(spec, load, columns, load_id)
         case _:
             assert_never(spec.load)

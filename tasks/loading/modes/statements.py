@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
 from psycopg2 import sql
@@ -30,31 +31,49 @@ class Statement:
 
 
 INSERTED: tuple[Count, ...] = ("inserted",)
+DELETED: tuple[Count, ...] = ("deleted",)
 INSERTED_UPDATED: tuple[Count, ...] = ("inserted", "updated")
 
 
 def insert_staged(
-    spec: DatasetSpec, columns: Sequence[TargetColumn], load_id: int, order: Sequence[str] = ()
+    spec: DatasetSpec,
+    columns: Sequence[TargetColumn],
+    load_id: int,
+    *,
+    order: Sequence[str] = (),
+    where: sql.Composable | None = None,
+    own: Mapping[str, sql.Composable] = MappingProxyType({}),
 ) -> sql.Composed:
     """Return the statement that inserts the staged rows in the types of the table, still without end.
 
     Args:
         spec: The dataset.
-        columns: Columns of the table that are filled.
+        columns: Columns of the table that are filled from the rows.
         load_id: Id of the load, for the rows that it writes.
         order: Columns by which the rows are taken in order.
+        where: Which of the rows, as a condition on ``s``.
+        own: Values of columns that are the product's own.
     """
+    values = [*map(staged_value, columns), *own.values(), sql.Literal(load_id)]
     by = sql.SQL(" ORDER BY {}").format(listed(order)) if order else sql.SQL("")
+    only = sql.SQL(" WHERE {}").format(where) if where else sql.SQL("")
     return sql.SQL(
-        "INSERT INTO {target} AS t ({names}, {load_id}) SELECT {staged}, {id} FROM {staging}{order}"
+        "INSERT INTO {target} AS t ({names}) SELECT {values} FROM {staging} AS s{only}{by}"
     ).format(
         target=target(spec),
-        names=listed([column.name for column in columns]),
-        load_id=sql.Identifier(LOAD_ID),
-        staged=sql.SQL(", ").join(map(staged_value, columns)),
-        id=sql.Literal(load_id),
+        names=listed([*(column.name for column in columns), *own, LOAD_ID]),
+        values=sql.SQL(", ").join(values),
         staging=sql.Identifier("pg_temp", STAGING),
-        order=by,
+        only=only,
+        by=by,
+    )
+
+
+def same_key(key: Sequence[TargetColumn], alias: str) -> sql.Composed:
+    """Return the condition that a staged row ``s`` and a row of a table are of one key."""
+    return sql.SQL(" AND ").join(
+        sql.SQL("{} = {}").format(staged_value(column, "s"), sql.Identifier(alias, column.name))
+        for column in key
     )
 
 

@@ -48,10 +48,11 @@ def make_spec(
     key: Iterable[str] = ("id",),
     cursor: str | None = "seen",
     search: Iterable[str] = (),
+    options: Mapping[str, Any] | None = None,
     **more: Any,
 ) -> DatasetSpec:
     """Return a dataset; by default one of (id, name, seen) merged by id, the newest by seen."""
-    load: dict[str, Any] = {"table": f"analytics.{name}", "mode": mode}
+    load: dict[str, Any] = {"table": f"analytics.{name}", "mode": mode, **(options or {})}
     if search:
         load["index"] = {"search": list(search)}
     return DatasetSpec.model_validate(

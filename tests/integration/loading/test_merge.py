@@ -147,3 +147,17 @@ def test_table_equals_the_model(
         assert [counts.inserted, counts.updated, counts.unchanged] == expected
     assert world.rows(spec) == [(key, *value) for key, value in sorted(model.items())]
     assert world.broken(spec) == set()
+
+
+def test_insert_only_leaves_what_is_there(world: World) -> None:
+    """A newer row of a key that is there changes nothing, not even the row's load."""
+    spec = make_spec(mode="insert_only")
+    first = world.load(spec, "a", [(1, "one", 1), (2, "two", 2)])
+    receipt = world.load(spec, "b", [(2, "zwei", 3), (3, "drei", 3)])
+    assert (receipt.counts.inserted, receipt.counts.updated, receipt.counts.unchanged) == (1, 0, 1)
+    assert world.rows(spec, "id, name, _load_id") == [
+        (1, "one", first.load_id),
+        (2, "two", first.load_id),
+        (3, "drei", receipt.load_id),
+    ]
+    assert world.broken(spec) == set()

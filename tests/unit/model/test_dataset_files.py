@@ -54,7 +54,7 @@ def _mistake(folder: Path, text: str) -> str:
         ("max_length: 10", "max_length: ten", 11, "found 'ten'"),
         ("max_length: 10", "between: [1, 2]", 11, "check 'between' is for numbers"),
         ("max_length: 10", 'pattern: "("', 11, "is not a regular expression"),
-        ("mode: merge", "mode: upsert", 12, "'append', 'merge'"),
+        ("mode: merge", "mode: upsert", 12, "'append', 'insert_only', 'merge'"),
         ("analytics.things", "things", 12, "write schema.table"),
         ("analytics.things", "etl.things", 12, "belongs to the ledger"),
         ("key: [id]", "key: [nr]", 8, "key: no column 'nr'; declared are id, text"),
