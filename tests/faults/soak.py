@@ -25,6 +25,10 @@ from tests.integration.loading.support import (
 
 PARTITIONS = 6
 KEYS = 60
+MODES = ("merge", "append", "insert_only", "hard", "soft")
+"""Load modes; the last two are ``merge`` with deletions that the source marks."""
+DELETING = ("hard", "soft")
+DELETED = "deleted"
 Row = tuple[int, str, int]
 
 
@@ -37,33 +41,50 @@ class History:
 
     @property
     def spec(self) -> DatasetSpec:
-        cursor = "seen" if self.mode == "merge" else None
-        return make_spec(name=f"{self.mode}_{self.seed}", mode=self.mode, cursor=cursor)
+        name = f"{self.mode}_{self.seed}"
+        load: dict[str, Any] = {"table": f"analytics.{name}", "mode": self.mode}
+        if self.mode in DELETING:
+            load |= {
+                "mode": "merge",
+                "delete": {"column": "name", "values": [DELETED], "kind": self.mode},
+            }
+        cursor = "seen" if load["mode"] == "merge" else None
+        return make_spec(name=name, mode=load["mode"], cursor=cursor, load=load)
 
     def partitions(self) -> list[list[Row]]:
         chance = random.Random(self.seed)
         made: list[list[Row]] = []
         for number in range(PARTITIONS):
             count = chance.randint(0, KEYS // 2)
+            keys = chance.sample(range(KEYS), count)
             if self.mode == "append":
-                keys = [number * KEYS + key for key in range(count)]
-            else:
-                keys = chance.sample(range(KEYS), count)
-            made.append([(key, f"{number}/{key}", chance.randrange(8)) for key in keys])
+                keys = [number * KEYS + key for key in keys]
+            deleted = 0.3 if self.mode in DELETING else 0
+            made.append(
+                [
+                    (
+                        key,
+                        DELETED if chance.random() < deleted else f"{number}/{key}",
+                        chance.randrange(8),
+                    )
+                    for key in keys
+                ]
+            )
         return made
 
     def truth(self) -> list[Row]:
-        """Return the rows of the table once every partition was loaded, in order, once.
+        """Return the rows that are there once every partition was loaded, in order, once.
 
-        Of two rows with a key the one with the larger cursor is there; of equal ones the later.
+        Of two rows with a key the one with the larger cursor is there, of equal ones the later; with
+        ``insert_only`` it is the first. A deletion is a version like others, and shows no row.
         """
         table: dict[int, Row] = {}
         for rows in self.partitions():
             for row in rows:
                 there = table.get(row[0])
-                if there is None or row[2] >= there[2]:
+                if there is None or (self.mode != "insert_only" and row[2] >= there[2]):
                     table[row[0]] = row
-        return sorted(table.values())
+        return sorted(row for row in table.values() if row[1] != DELETED)
 
     def load(self, world: World, run: str) -> None:
         """Do a whole run of it."""
@@ -79,7 +100,8 @@ class History:
     def check(self, world: World) -> None:
         """Compare table and ledger with the truth."""
         spec = self.spec
-        assert world.rows(spec) == self.truth(), self
+        alive = [row for row in world.rows(spec) if row[1] != DELETED or self.mode != "soft"]
+        assert alive == self.truth(), self
         read = [len(rows) + number % 2 for number, rows in enumerate(self.partitions())]
         assert world.sql(
             "SELECT rows_read FROM etl.loads WHERE dataset = %s ORDER BY load_id", spec.name

@@ -8,12 +8,11 @@ import time
 from pathlib import Path
 
 from blocks.warehouse import WarehouseCredentials
-from tests.faults.soak import History, start
+from tests.faults.soak import MODES, History, start
 from tests.integration.loading.support import World
 
 KILLS = int(os.environ.get("DPP_SOAK_KILLS", "200"))
 """How often; nightly runs set more."""
-MODES = ("merge", "append")
 SECONDS = 60
 
 
