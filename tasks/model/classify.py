@@ -157,7 +157,10 @@ def _classify_libpq(error: psycopg2.Error, where: str) -> PipelineError:
             f"{where}: a pooler refuses the settings of a session",
             "indexes are built past it: set direct_host or direct_port in the block",
         )
-    if isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError):
+    # The server gives every error of its own a SQLSTATE: a plain DatabaseError without one is what
+    # the driver makes of a connection that was lost while the server was to say something.
+    lost = (psycopg2.OperationalError, psycopg2.InterfaceError)
+    if isinstance(error, lost) or type(error) is psycopg2.DatabaseError:
         first = next((line for line in text.splitlines() if line), "connection lost")
         return _unavailable(
             where,

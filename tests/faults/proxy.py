@@ -57,7 +57,8 @@ class LossyProxy:
         keep_server = deaf = False
         try:
             while True:
-                for ready in select.select([client, server], [], [])[0]:
+                heard = [client] if deaf else [client, server]
+                for ready in select.select(heard, [], [])[0]:
                     data = ready.recv(PIECE)
                     if not data:
                         return
