@@ -80,6 +80,10 @@ def ensure_ledger(engine: Engine) -> None:
         if str(_one(cursor)[0]).endswith(version):
             return
         cursor.execute("SELECT pg_advisory_xact_lock(%s)", (LEDGER_LOCK,))
+        # Whoever was before us has made it; to alter it again would wait for every load under way.
+        cursor.execute(query("ledger_version"))
+        if str(_one(cursor)[0]).endswith(version):
+            return
         # Reading the catalog makes the session take notice of what was committed while it waited;
         # from its cache alone, CREATE … IF NOT EXISTS would create again, and fail.
         cursor.execute(query("schema_exists"), {"schema": "etl"})
