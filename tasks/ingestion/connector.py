@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -90,6 +90,10 @@ class PlanLimits:
     decoded_bytes: int = 64 << 30
     decoded_ratio: int = 1000
     ratio_from_bytes: int = 64 << 20
+
+    def whole_objects(self) -> PlanLimits:
+        """Return limits under which each object is a partition of its own."""
+        return replace(self, partition_bytes=1 << 62, partition_items=1)
 
 
 @dataclass(frozen=True, slots=True)

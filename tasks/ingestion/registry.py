@@ -37,6 +37,8 @@ def connector_for(
         tell: Is told when the circuit breaker of a host changes.
     """
     source, columns = spec.source, len(spec.columns)
+    if spec.load.whole_objects:
+        limits = limits.whole_objects()
     if isinstance(source, FilesSource):
         return FilesConnector(spec.name, source, project_root(), limits, columns)
     if isinstance(source, RestSource):

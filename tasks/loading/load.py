@@ -13,6 +13,7 @@ from tasks.loading.index import build_search_index
 from tasks.loading.ledger import ensure_ledger, open_dataset, session, source_state
 from tasks.loading.publish import Load, load_partition
 from tasks.loading.schema import existing_columns, target
+from tasks.loading.whole import load_whole
 from tasks.model.dataset import DatasetSpec, LookedUp
 from tasks.model.environment import Environment
 from tasks.model.errors import GateFailed
@@ -54,7 +55,57 @@ def load(
 ) -> LoadReceipt:
     """Publish one partition in one transaction, together with its ledger row."""
     connections = Connections(environment)
-    asked = Load(
+    asked = _job(work, spec, lookups, partition, manifest, fence, purpose)
+    with stage_context(STAGE, work, environment) as scratch:
+        try:
+            receipt = load_partition(connections.warehouse(), connections.lake(), scratch, asked)
+        except GateFailed as error:
+            emit_gate_event(asked, error)
+            raise
+    emit_schema_event(receipt)
+    return receipt
+
+
+@task(name="load_all", task_run_name="load {spec.name}", cache_policy=NO_CACHE, **RETRY)
+def load_all(
+    works: list[Work],
+    environment: Environment,
+    spec: DatasetSpec,
+    lookups: dict[str, LookedUp],
+    partitions: list[Partition],
+    manifests: list[Manifest],
+    fence: int,
+    purpose: Purpose,
+) -> list[LoadReceipt]:
+    """Publish all partitions of a run in one transaction, together with their ledger rows."""
+    connections = Connections(environment)
+    jobs = [
+        _job(work, spec, lookups, partition, manifest, fence, purpose)
+        for work, partition, manifest in zip(works, partitions, manifests, strict=True)
+    ]
+    with stage_context(STAGE, works[0], environment) as scratch:
+        receipts = load_whole(
+            connections.warehouse(),
+            connections.lake(),
+            scratch,
+            jobs,
+            on_refusal=emit_gate_event,
+        )
+    for receipt in receipts:
+        emit_schema_event(receipt)
+    return receipts
+
+
+def _job(
+    work: Work,
+    spec: DatasetSpec,
+    lookups: dict[str, LookedUp],
+    partition: Partition,
+    manifest: Manifest,
+    fence: int,
+    purpose: Purpose,
+) -> Load:
+    return Load(
         spec=spec,
         lookups=lookups,
         partition=partition,
@@ -65,14 +116,6 @@ def load(
         code_version=code_version(),
         purpose=purpose,
     )
-    with stage_context(STAGE, work, environment) as scratch:
-        try:
-            receipt = load_partition(connections.warehouse(), connections.lake(), scratch, asked)
-        except GateFailed as error:
-            emit_gate_event(asked, error)
-            raise
-    emit_schema_event(receipt)
-    return receipt
 
 
 def emit_schema_event(receipt: LoadReceipt) -> None:

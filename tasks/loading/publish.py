@@ -25,7 +25,8 @@ from tasks.loading.evolution import Prepared, prepare_target
 from tasks.loading.gate_failures import record_gate_failure
 from tasks.loading.job import Load, OnStep
 from tasks.loading.locks import patiently
-from tasks.loading.modes.prepare import prepare_companions
+from tasks.loading.modes.conflicts import check_conflicts
+from tasks.loading.modes.prepare import prepare_mode
 from tasks.loading.modes.publication import statements_of
 from tasks.loading.modes.statements import Statement
 from tasks.loading.profiles import check_history
@@ -223,7 +224,7 @@ def check_fence(cursor: Cursor, load: Load) -> None:
 def _prepare(cursor: Cursor, load: Load) -> Prepared:
     """Create or alter what the rows go into: the table, and what its mode keeps beside it."""
     table = prepare_target(cursor, load.spec, load.columns)
-    prepare_companions(cursor, load.spec, table.columns, is_new=table.is_new)
+    prepare_mode(cursor, load.spec, table.columns, is_new=table.is_new)
     return table
 
 
@@ -239,7 +240,9 @@ def _change_table(
     cursor: Cursor, load: Load, columns: Sequence[TargetColumn], load_id: int
 ) -> Changes:
     """Publish the staged rows as the load mode says, and check what must hold in the whole table."""
-    changes = run_statements(cursor, statements_of(load.spec, columns, load_id))
+    check_conflicts(cursor, load, columns)
+    statements = statements_of(load.spec, columns, load_id, is_replay=load.is_replay)
+    changes = run_statements(cursor, statements)
     check_unique(cursor, load.spec, {column.name: column for column in load.columns})
     return changes
 

@@ -97,5 +97,5 @@ def check_staged(cursor: Cursor, load: Load, *, has_rows: bool) -> None:
         load.columns,
         load.manifest,
         has_rows=has_rows,
-        live=load.purpose == "run" and load.partition.refresh is None,
+        live=load.is_live,
     )

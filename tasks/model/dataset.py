@@ -17,7 +17,7 @@ from tasks.model.database_source import DatabaseSource
 from tasks.model.derive import DerivedColumn
 from tasks.model.gates import Gate, QuarantineLimits, References, check_column, gate_columns
 from tasks.model.json_path import ITEM, parse_value_path
-from tasks.model.load import LoadSpec, MergeLoad
+from tasks.model.load import LoadSpec, MergeLoad, ReplacePartitionLoad
 from tasks.model.lookup import Lookup
 from tasks.model.rest_source import RestSource
 from tasks.model.rules import Custom, Order, Reference, RowRule, UserSchema, ordered_column
@@ -142,6 +142,9 @@ class DatasetSpec(Strict):
             load.delete.check_column(self.columns.get(load.delete.column))
             if load.delete.column in self.key:
                 raise ValueError(f"load.delete: column {load.delete.column!r} is part of the key")
+        if isinstance(load, ReplacePartitionLoad):
+            column = self.columns.get(load.by) or self.made_columns.get(load.by)
+            load.check_column(column, declared=load.by in self.columns)
 
     def _check_deletes(self) -> None:
         if not (self.key and self.load.mode == "merge"):
@@ -232,13 +235,18 @@ class DatasetSpec(Strict):
     @property
     def table_key(self) -> tuple[str, ...]:
         """Columns of the target table's primary key; none if the mode lets keys repeat."""
-        return self.key if self.load.one_row_per_key else ()
+        load = self.load
+        in_key = isinstance(load, ReplacePartitionLoad) and load.by in self.key
+        return self.key if load.one_row_per_key or in_key else ()
 
     @property
     def required_columns(self) -> tuple[str, ...]:
-        """Columns in which NULL is refused: those of the key, and those declared so."""
+        """Columns in which NULL is refused: of the key, those declared so, and what the mode needs."""
+        needed = {*self.key}
+        if isinstance(self.load, ReplacePartitionLoad):
+            needed.add(self.load.by)
         return tuple(
-            name for name, column in self.columns.items() if name in self.key or not column.nullable
+            name for name, column in self.columns.items() if name in needed or not column.nullable
         )
 
     @property

@@ -34,6 +34,8 @@ class LoadTarget(Strict):
     """Is the key that of the table?"""
     takes_repeats: ClassVar[bool] = False
     """Is a row that is read twice, in whichever partitions, there once?"""
+    whole_objects: ClassVar[bool] = False
+    """Is each object of the source a partition of its own, however large or small?"""
 
     table: Annotated[str, AfterValidator(_table_name)] = Field(description="schema.table")
     index: SearchIndex | None = None
@@ -105,5 +107,55 @@ class MergeLoad(LoadTarget):
     )
 
 
-LoadSpec = Annotated[AppendLoad | InsertOnlyLoad | MergeLoad, Field(discriminator="mode")]
+_VALUES_TO_REPLACE_BY = ("date", "timestamp", "string", "enum", "boolean", "uuid")
+
+
+class ReplacePartitionLoad(LoadTarget):
+    """The rows of an object take the place of those with the same value in a column."""
+
+    whole_objects = True
+
+    mode: Literal["replace_partition"] = Field(
+        description="The rows of each object replace those with the same value in a column, e.g. a day."
+    )
+    by: Identifier = Field(description="The column whose values are replaced as a whole.")
+
+    def check_column(self, column: ColumnSpec | None, *, declared: bool) -> None:
+        """Refuse a column by whose values rows cannot be told apart exactly.
+
+        Args:
+            column: The column; None if there is none of the name.
+            declared: Is it one of the source's?
+
+        Raises:
+            ValueError: It says what does not fit.
+        """
+        if column is None:
+            raise ValueError(f"load.by: no column {self.by!r} is declared")
+        if column.type not in _VALUES_TO_REPLACE_BY and not is_integer(column.type):
+            raise ValueError(
+                f"load.by: column {self.by!r} is {column.type}; rows are replaced by a "
+                f"{', '.join(_VALUES_TO_REPLACE_BY)} or an integer"
+            )
+        if not declared and column.nullable:
+            raise ValueError(f"load.by: declare the column {self.by!r} nullable: false")
+
+
+class ReplaceLoad(LoadTarget):
+    """The rows of the whole source take the place of those that are there."""
+
+    one_row_per_key = takes_repeats = True
+
+    mode: Literal["replace"] = Field(
+        description="The rows of all partitions of a run replace those of the table, or none do."
+    )
+    allow_empty: bool = Field(
+        False, description="May a source without a single row empty the table?"
+    )
+
+
+LoadSpec = Annotated[
+    AppendLoad | InsertOnlyLoad | MergeLoad | ReplaceLoad | ReplacePartitionLoad,
+    Field(discriminator="mode"),
+]
 """How the rows meet those that are there; each mode has options of its own."""

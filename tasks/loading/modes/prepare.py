@@ -1,4 +1,4 @@
-"""Prepares what a load mode remembers beside the target table."""
+"""Prepares what a load mode needs beside the target table: an index, or what it remembers."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class in lowe
 
 from tasks.loading.companion import drop_companion, ensure_companion
 from tasks.loading.modes.merge import TOMBSTONES, remembers_deletions, tombstone_columns
+from tasks.loading.modes.replace_partition import index_statement
 from tasks.loading.schema import TargetColumn
 from tasks.model.dataset import DatasetSpec
 
 
-def prepare_companions(
+def prepare_mode(
     cursor: Cursor, spec: DatasetSpec, columns: Sequence[TargetColumn], *, is_new: bool
 ) -> None:
-    """Create the companion tables of a dataset's mode, or bring them up to its table.
+    """Create what a dataset's mode needs, or bring it up to the dataset's table.
 
     Args:
         cursor: In the transaction of the load, when it is our turn.
@@ -34,3 +35,6 @@ def prepare_companions(
             spec.key,
             f"Keys deleted from {spec.load.table}, so that no older version of them comes back.",
         )
+    index = index_statement(spec) if is_new else None
+    if index:
+        cursor.execute(index)

@@ -265,6 +265,26 @@ INSERT INTO etl.schema_changes (load_id, dataset, column_name, from_type, to_typ
 -- How many columns a table ever had; a dropped one keeps its number.
 SELECT coalesce(max(attnum), 0) FROM pg_attribute WHERE attrelid = to_regclass(%(table)s);
 
+-- name: load_origins
+-- The loads that some loads come from, themselves or through replays, and the objects of these.
+WITH RECURSIVE origin AS (
+    SELECT id, id AS root FROM unnest(%(load_ids)s::bigint[]) AS asked (id)
+    UNION ALL
+    SELECT o.id, r.origin_load_id FROM origin o JOIN etl.replays r ON r.load_id = o.root
+)
+SELECT o.id, o.root, l.label, i.uri, i.part
+FROM origin o JOIN etl.loads l ON l.load_id = o.root
+LEFT JOIN etl.source_items i ON i.load_id = o.root
+WHERE NOT EXISTS (SELECT FROM etl.replays r WHERE r.load_id = o.root);
+
+-- name: is_of_current_content
+-- Is a load of the content that replaced all others last?
+SELECT l.source_state ->> 'generation' IS NOT DISTINCT FROM (
+    SELECT c.source_state ->> 'generation' FROM etl.loads c
+    WHERE c.dataset = l.dataset AND c.source_state ->> 'generation' IS NOT NULL
+    ORDER BY c.load_id DESC LIMIT 1)
+FROM etl.loads l WHERE l.load_id = %(load_id)s;
+
 -- name: describe_gate
 -- The columns of the open query of a gate, and no row.
 FETCH 0 FROM gate;
