@@ -134,7 +134,7 @@ def run_dataset(
             work = _run_together if together else _run_each
             results = work(run, partitions, most)
         table_rows = count_rows(environment, spec)
-        if spec.load.index and table_rows is not None:
+        if (spec.load.index or spec.load.indexes) and table_rows is not None:
             build_index(environment, spec)
     except Exception as error:  # becomes the dataset's failure, for the report and the exit code
         results.append(_dataset_failure(spec, error))

@@ -9,8 +9,8 @@ from psycopg2 import sql
 
 from tasks.connections import Connections
 from tasks.environments import code_version
-from tasks.loading.index import build_search_index
 from tasks.loading.ledger import ensure_ledger, open_dataset, session, source_state
+from tasks.loading.maintenance import Maintained, build_missing, maintain
 from tasks.loading.publish import Load, load_partition
 from tasks.loading.schema import existing_columns, target
 from tasks.loading.whole import load_whole
@@ -156,8 +156,16 @@ def emit_gate_event(load: Load, error: GateFailed) -> None:
 
 @task(name="index", task_run_name="index {spec.name}", cache_policy=NO_CACHE, **RETRY)
 def build_index(environment: Environment, spec: DatasetSpec) -> list[str]:
-    """Build the search index of the dataset's table, unless it is there."""
-    return build_search_index(Connections(environment).warehouse_itself(), spec)
+    """Build the indexes of the dataset's table that are not there."""
+    return build_missing(Connections(environment).warehouse_itself(), spec)
+
+
+@task(name="maintain", task_run_name="maintain {spec.name}", cache_policy=NO_CACHE, **RETRY)
+def maintain_table(environment: Environment, spec: DatasetSpec, run: str) -> Maintained:
+    """Make partitions ahead, drop those past their retention, build indexes that are missing."""
+    engine = Connections(environment).warehouse_itself()
+    ensure_ledger(engine)
+    return maintain(engine, spec, run)
 
 
 def count_rows(environment: Environment, spec: DatasetSpec) -> int | None:

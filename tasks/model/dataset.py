@@ -11,18 +11,19 @@ from typing import Literal, Self
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from tasks.model.anomaly import Anomaly
-from tasks.model.columns import ColumnSpec, Identifier, Strict, _identifier
+from tasks.model.columns import SYSTEM_COLUMNS, ColumnSpec, Identifier, Strict, _identifier
 from tasks.model.contract import Contract
 from tasks.model.database_source import DatabaseSource
 from tasks.model.derive import DerivedColumn
 from tasks.model.gates import Gate, QuarantineLimits, References, check_column, gate_columns
 from tasks.model.json_path import ITEM, parse_value_path
-from tasks.model.load import LoadSpec, MergeLoad, ReplacePartitionLoad
+from tasks.model.load import LoadSpec, MergeLoad, ReplacePartitionLoad, Scd2Load
 from tasks.model.lookup import Lookup
 from tasks.model.rest_source import RestSource
 from tasks.model.rules import Custom, Order, Reference, RowRule, UserSchema, ordered_column
 from tasks.model.search import SearchIndex
 from tasks.model.source import Source
+from tasks.model.table import check_indexes, check_partitions
 
 RESERVED_PREFIX = "_"
 TEXTS = frozenset(("string", "enum"))
@@ -100,6 +101,7 @@ class DatasetSpec(Strict):
 
     @model_validator(mode="after")
     def _parts_fit_together(self) -> Self:
+        self._check_names()
         self._check_columns()
         self._require_columns("key", self.key)
         if self.cursor:
@@ -116,14 +118,27 @@ class DatasetSpec(Strict):
             self._require_columns(f"quality.gates: {gate.label}", gate_columns(gate), also=taken)
             check_column(gate, {**self.columns, **self.made_columns})
         self._check_anomaly(self.quality.anomaly)
+        self._check_table(taken)
+        return self
+
+    def _check_names(self) -> None:
+        for name in self.all_columns:
+            if name.startswith(RESERVED_PREFIX):
+                raise ValueError(f"column {name!r}: names with a leading '_' belong to the product")
+            if name in SYSTEM_COLUMNS:
+                raise ValueError(f"column {name!r}: every table of PostgreSQL has a hidden {name}")
+
+    def _check_table(self, taken: list[str]) -> None:
         if self.load.index:
             self._check_search(self.load.index, taken)
-        return self
+        check_indexes(self.load.indexes, self.all_columns)
+        if by := self.load.partition_by:
+            check_partitions(
+                by, self.load.mode, self.key, self.table_key, self.columns, self.load.indexes
+            )
 
     def _check_columns(self) -> None:
         for name, column in self.columns.items():
-            if name.startswith(RESERVED_PREFIX):
-                raise ValueError(f"column {name!r}: names with a leading '_' belong to the product")
             if column.path is not None and parse_value_path(column.path).column == ITEM:
                 raise ValueError(f"columns.{name}.path: begins with no name of the source")
 
@@ -138,13 +153,29 @@ class DatasetSpec(Strict):
         load = self.load
         if load.needs_key and not self.key:
             raise ValueError(f"load mode '{load.mode}' needs a 'key'")
-        if isinstance(load, MergeLoad) and load.delete:
+        if isinstance(load, Scd2Load):
+            self._check_versions(load)
+        if isinstance(load, MergeLoad | Scd2Load) and load.delete:
             load.delete.check_column(self.columns.get(load.delete.column))
             if load.delete.column in self.key:
                 raise ValueError(f"load.delete: column {load.delete.column!r} is part of the key")
         if isinstance(load, ReplacePartitionLoad):
             column = self.columns.get(load.by) or self.made_columns.get(load.by)
             load.check_column(column, declared=load.by in self.columns)
+
+    def _check_versions(self, load: Scd2Load) -> None:
+        if self.cursor is None or self.cursor in self.key:
+            raise ValueError(
+                "load mode 'scd2' needs a 'cursor' beside the key: it says from when a version holds"
+            )
+        if self.unique:
+            raise ValueError(
+                "unique: versions of a key have values alike; not with load mode 'scd2'"
+            )
+        there = [*self.columns, *self.made_columns, *self.taken_columns, *load.own_columns]
+        for name in load.own_columns:
+            if there.count(name) > 1:
+                raise ValueError(f"load: column {name!r} is there twice; choose another name")
 
     def _check_deletes(self) -> None:
         if not (self.key and self.load.mode == "merge"):
@@ -236,8 +267,16 @@ class DatasetSpec(Strict):
     def table_key(self) -> tuple[str, ...]:
         """Columns of the target table's primary key; none if the mode lets keys repeat."""
         load = self.load
+        if isinstance(load, Scd2Load):
+            return (*self.key, load.valid_from)
         in_key = isinstance(load, ReplacePartitionLoad) and load.by in self.key
         return self.key if load.one_row_per_key or in_key else ()
+
+    @property
+    def row_key(self) -> tuple[str, ...]:
+        """Columns by whose values rows of a partition are one, and all but one are left out."""
+        versions = isinstance(self.load, Scd2Load) and self.cursor is not None
+        return (*self.key, str(self.cursor)) if versions else self.key
 
     @property
     def required_columns(self) -> tuple[str, ...]:
@@ -245,6 +284,8 @@ class DatasetSpec(Strict):
         needed = {*self.key}
         if isinstance(self.load, ReplacePartitionLoad):
             needed.add(self.load.by)
+        if isinstance(self.load, Scd2Load) and self.cursor:
+            needed.add(self.cursor)
         return tuple(
             name for name, column in self.columns.items() if name in needed or not column.nullable
         )
@@ -286,6 +327,11 @@ class DatasetSpec(Strict):
         return {**self.derive, **self.custom_columns}
 
     @property
+    def all_columns(self) -> tuple[str, ...]:
+        """Names of all columns that the dataset file gives the table."""
+        return (*self.columns, *self.made_columns, *self.taken_columns)
+
+    @property
     def source_columns(self) -> tuple[str, ...]:
         """Names of the declared columns in the source, each once."""
         names = (column.source_column(name) for name, column in self.columns.items())
@@ -319,11 +365,12 @@ class DatasetSpec(Strict):
     def config_hash(self) -> str:
         """SHA-256 of everything that decides how a row is transformed and loaded.
 
-        Texts for people, the schedule, the learned checks and the search index are left out:
+        Texts for people, the schedule, the learned checks, and what only the table has are left out:
         changing them loads nothing again.
         """
         for_people = {"description": True, "owner": True, "schedule": True}
-        apart = {"quality": {"anomaly"}, "load": {"index"}}
+        of_the_table = {"index", "indexes", "grants", "partition_by"}
+        apart = {"quality": {"anomaly"}, "load": of_the_table}
         content = self.model_dump(mode="json", exclude={**for_people, **apart})
         return hashlib.sha256(canonical_json(content)).hexdigest()
 

@@ -21,12 +21,13 @@ from tasks.loading.modes.statements import (
     insert_staged,
     listed,
     listed_of,
+    returning_new,
     same_key,
 )
 from tasks.loading.schema import LOAD_ID, TargetColumn, staged_value, target
 from tasks.loading.staging import STAGING
 from tasks.model.dataset import DatasetSpec
-from tasks.model.load import DELETED_AT, DeleteFlag, MergeLoad
+from tasks.model.load import DELETED_AT, DeleteFlag, Flag, MergeLoad
 
 TOMBSTONES = "tombstones"
 """Companion table with the deleted keys, and the cursor of the deletion."""
@@ -98,9 +99,9 @@ def _upsert(
     merged = (
         insert_staged(spec, columns, load_id, order=spec.key, where=where)
         + on_conflict(spec, [column.name for column in columns])
-        + sql.SQL(" RETURNING t.xmax = 0 AS is_new")
+        + returning_new(spec)
     )
-    return Statement(counted_new(merged), INSERTED_UPDATED)
+    return Statement(counted_new(spec, merged), INSERTED_UPDATED)
 
 
 def on_conflict(
@@ -148,7 +149,7 @@ def _update(
     )
 
 
-def flagged(delete: DeleteFlag, columns: Sequence[TargetColumn]) -> sql.Composed:
+def flagged(delete: Flag, columns: Sequence[TargetColumn]) -> sql.Composed:
     """Return the condition that a staged row ``s`` marks a deletion; never NULL."""
     flag = next(column for column in columns if column.name == delete.column)
     return sql.SQL("coalesce({} IN ({}), false)").format(
@@ -190,9 +191,9 @@ def _soft(
     merged = (
         insert_staged(spec, columns, load_id, order=spec.key, own={DELETED_AT: gone})
         + _update(spec, assignments, differs)
-        + sql.SQL(" RETURNING t.xmax = 0 AS is_new")
+        + returning_new(spec)
     )
-    return Statement(counted_new(merged), INSERTED_UPDATED)
+    return Statement(counted_new(spec, merged), INSERTED_UPDATED)
 
 
 def _hard(

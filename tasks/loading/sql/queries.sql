@@ -29,7 +29,7 @@ WHERE dataset = %(dataset)s AND purpose = %(purpose)s FOR SHARE;
 -- name: find_load
 -- The ledger row of a partition, if it was loaded.
 SELECT load_id, rows_read, rows_inserted, rows_updated, rows_unchanged, rows_deduplicated,
-       rows_quarantined, rows_deleted, seconds
+       rows_quarantined, rows_deleted, rows_restored, seconds
 FROM etl.loads WHERE dataset = %(dataset)s AND fingerprint = %(fingerprint)s;
 
 -- name: next_load_id
@@ -40,11 +40,12 @@ SELECT nextval(pg_get_serial_sequence('etl.loads', 'load_id'));
 -- The ledger row; it commits with the rows it stands for.
 INSERT INTO etl.loads (
     load_id, dataset, fingerprint, label, run, target, rows_read, rows_inserted, rows_updated,
-    rows_unchanged, rows_deduplicated, rows_quarantined, rows_deleted, manifest_key, manifest_digest,
-    config_hash, code_version, source_state, source_bytes, seconds)
+    rows_unchanged, rows_deduplicated, rows_quarantined, rows_deleted, rows_restored, manifest_key,
+    manifest_digest, config_hash, code_version, source_state, source_bytes, seconds)
 OVERRIDING SYSTEM VALUE VALUES (
     %(load_id)s, %(dataset)s, %(fingerprint)s, %(label)s, %(run)s, %(target)s, %(read)s,
     %(inserted)s, %(updated)s, %(unchanged)s, %(deduplicated)s, %(quarantined)s, %(deleted)s,
+    %(restored)s,
     %(manifest_key)s, %(manifest_digest)s, %(config_hash)s, %(code_version)s, %(source_state)s, %(source_bytes)s,
     %(seconds)s);
 
@@ -179,7 +180,7 @@ WHERE dataset = %(dataset)s AND rows_quarantined > 0 ORDER BY load_id;
 -- name: ledger_rows
 -- The ledger of one dataset.
 SELECT load_id, fingerprint, label, target, rows_read, rows_inserted, rows_updated, rows_unchanged,
-       rows_deduplicated, rows_quarantined, rows_deleted, manifest_key, manifest_digest, config_hash,
+       rows_deduplicated, rows_quarantined, rows_deleted, rows_restored, manifest_key, manifest_digest, config_hash,
        loaded_at
 FROM etl.loads WHERE dataset = %(dataset)s ORDER BY load_id;
 
@@ -189,8 +190,9 @@ SELECT q.load_id, sum(q.rows)::bigint FROM etl.quarantine q JOIN etl.loads l USI
 WHERE l.dataset = %(dataset)s GROUP BY q.load_id;
 
 -- name: existing_columns
--- The columns of a table, with their types as PostgreSQL writes them.
-SELECT a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull
+-- The columns of a table, with their types as PostgreSQL writes them, and their comments.
+SELECT a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull,
+       col_description(a.attrelid, a.attnum)
 FROM pg_attribute a
 WHERE a.attrelid = to_regclass(%(table)s) AND a.attnum > 0 AND NOT a.attisdropped
 ORDER BY a.attnum;
@@ -223,14 +225,82 @@ FROM (SELECT to_regclass(%(table)s) AS relid UNION
 -- Languages that a search can be in.
 SELECT cfgname FROM pg_catalog.pg_ts_config WHERE cfgnamespace = 'pg_catalog'::regnamespace ORDER BY 1;
 
--- name: primary_key
--- The columns of a table's primary key, in their order.
-SELECT a.attname
-FROM pg_index i
-CROSS JOIN LATERAL unnest(i.indkey) WITH ORDINALITY AS k (attnum, position)
-JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
-WHERE i.indrelid = to_regclass(%(table)s) AND i.indisprimary
-ORDER BY k.position;
+-- name: lock_schema
+-- Alter a schema one at a time; until the transaction ends.
+SELECT pg_advisory_xact_lock(hashtextextended(%(schema)s, 0));
+
+-- name: is_partitioned
+-- Is a table cut into partitions?
+SELECT relkind = 'p' FROM pg_class WHERE oid = to_regclass(%(table)s);
+
+-- name: partitions_without_index
+-- The partitions of a table to which an index of the whole table does not reach yet.
+SELECT n.nspname, c.relname
+FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE i.inhparent = to_regclass(%(table)s) AND NOT EXISTS (
+    SELECT FROM pg_inherits ii JOIN pg_index x ON x.indexrelid = ii.inhrelid
+    WHERE ii.inhparent = to_regclass(%(index)s) AND x.indrelid = c.oid)
+ORDER BY c.relname;
+
+-- name: table_state
+-- What a table is beside its columns; grants are lists of role and privilege, the owner's left out.
+SELECT obj_description(c.oid, 'pg_class'), pg_get_userbyid(c.relowner), current_user::text,
+       pg_has_role(c.relowner, 'USAGE'), pg_has_role(n.nspowner, 'USAGE'),
+       CASE WHEN c.relkind = 'p' THEN pg_get_partkeydef(c.oid) END,
+       ARRAY(SELECT a.attname::text FROM pg_index i
+             CROSS JOIN LATERAL unnest(i.indkey) WITH ORDINALITY AS k (attnum, position)
+             JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+             WHERE i.indrelid = c.oid AND i.indisprimary ORDER BY k.position),
+       (SELECT coalesce(json_object_agg(x.relname, i.indisvalid), '{}')
+        FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid WHERE i.indrelid = c.oid),
+       (SELECT coalesce(json_agg(json_build_array(
+            CASE WHEN g.grantee = 0 THEN 'public' ELSE pg_get_userbyid(g.grantee) END,
+            lower(g.privilege_type))), '[]')
+        FROM aclexplode(c.relacl) g WHERE g.grantee <> c.relowner),
+       ARRAY(SELECT p FROM unnest(ARRAY['select', 'insert', 'update', 'delete']) p
+             WHERE has_table_privilege(c.oid, p)
+                OR (p <> 'delete' AND has_any_column_privilege(c.oid, p)))
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.oid = to_regclass(%(table)s);
+
+-- name: unknown_roles
+-- Those of some roles that are not there.
+SELECT r FROM unnest(%(roles)s::text[]) r
+WHERE r <> 'public' AND NOT EXISTS (SELECT FROM pg_roles WHERE rolname = r);
+
+-- name: roles_without_schema
+-- Those of some roles that cannot reach what is in a schema.
+SELECT r FROM unnest(%(roles)s::text[]) r
+WHERE NOT has_schema_privilege(r, %(schema)s, 'USAGE');
+
+-- name: partitions
+-- The partitions of a table, with the bounds as PostgreSQL writes them.
+SELECT n.nspname, c.relname, pg_get_expr(c.relpartbound, c.oid)
+FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE i.inhparent = to_regclass(%(table)s) AND NOT i.inhdetachpending ORDER BY c.relname;
+
+-- name: relation_exists
+-- Is there a table, an index or anything else of a name?
+SELECT to_regclass(%(name)s) IS NOT NULL;
+
+-- name: plain_columns
+-- The columns of a table that are not computed from others.
+SELECT attname FROM pg_attribute
+WHERE attrelid = to_regclass(%(table)s) AND attnum > 0 AND NOT attisdropped AND attgenerated = ''
+ORDER BY attnum;
+
+-- name: insert_retention
+-- What was dropped because it was too old; it commits with that.
+INSERT INTO etl.retention (
+    dataset, target, partition_name, range_from, range_to, rows, rows_by_load, run)
+VALUES (%(dataset)s, %(target)s, %(partition)s, %(range_from)s, %(range_to)s, %(rows)s,
+        %(rows_by_load)s, %(run)s);
+
+-- name: rows_retired
+-- Rows of each load that retention took away.
+SELECT r.load_id::bigint, sum(r.rows::bigint)::bigint
+FROM etl.retention, jsonb_each_text(rows_by_load) AS r (load_id, rows)
+WHERE dataset = %(dataset)s GROUP BY r.load_id;
 
 -- name: profile_history
 -- The profiles of the partitions before one, the latest first, as they were when its run began; a
@@ -264,6 +334,24 @@ INSERT INTO etl.schema_changes (load_id, dataset, column_name, from_type, to_typ
 -- name: column_slots
 -- How many columns a table ever had; a dropped one keeps its number.
 SELECT coalesce(max(attnum), 0) FROM pg_attribute WHERE attrelid = to_regclass(%(table)s);
+
+-- name: hold_staging
+-- While this transaction lasts, a staging table of this name is needed.
+SELECT pg_advisory_xact_lock(hashtextextended('etl.' || %(name)s, 0));
+
+-- name: take_staging
+-- Is nobody in need of a staging table of this name?
+SELECT pg_try_advisory_xact_lock(hashtextextended('etl.' || %(name)s, 0));
+
+-- name: staging_tables
+-- Staging tables of loads that copy, or copied, over several connections.
+SELECT relname FROM pg_class
+WHERE relnamespace = to_regnamespace('etl') AND relkind = 'r' AND relpersistence = 'u'
+  AND relname ~ '^staging_[0-9a-f]{16}$' AND pg_has_role(relowner, 'USAGE');
+
+-- name: staging_kind
+-- Whether the staged rows of this session are in a table of its own (r), or seen through a view (v).
+SELECT relkind::text FROM pg_class WHERE oid = to_regclass('pg_temp.etl_staging');
 
 -- name: load_origins
 -- The loads that some loads come from, themselves or through replays, and the objects of these.
