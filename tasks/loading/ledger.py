@@ -82,8 +82,7 @@ def ensure_ledger(engine: Engine) -> None:
         # from its cache alone, CREATE … IF NOT EXISTS would create again, and fail.
         cursor.execute(query("schema_exists"), {"schema": "etl"})
         # Whoever was before us has made it; to alter it again would wait for every load under way.
-        cursor.execute(query("ledger_version"))
-        if str(_one(cursor)[0]).endswith(version):
+        if _is_current(cursor):
             return
         cursor.execute(ledger_schema())
         cursor.execute(ledger_comment())
