@@ -127,7 +127,10 @@ WHERE %(dataset)s::text IS NULL OR l.dataset = %(dataset)s ORDER BY l.dataset, l
 -- name: rows_read
 -- Rows that each dataset's source gave; what was replayed came from it before.
 SELECT l.dataset, sum(l.rows_read)::bigint FROM etl.loads l
-WHERE NOT EXISTS (SELECT 1 FROM etl.replays r WHERE r.load_id = l.load_id) GROUP BY l.dataset;
+WHERE NOT EXISTS (SELECT 1 FROM etl.replays r WHERE r.load_id = l.load_id) GROUP BY l.dataset
+UNION ALL
+SELECT l.dataset || '.' || c.child, sum(c.rows_read)::bigint
+FROM etl.child_loads c JOIN etl.loads l USING (load_id) GROUP BY l.dataset, c.child;
 
 -- name: resolutions_of_load
 -- What became of the refused rows of a load.
@@ -334,6 +337,36 @@ INSERT INTO etl.schema_changes (load_id, dataset, column_name, from_type, to_typ
 -- name: column_slots
 -- How many columns a table ever had; a dropped one keeps its number.
 SELECT coalesce(max(attnum), 0) FROM pg_attribute WHERE attrelid = to_regclass(%(table)s);
+
+-- name: insert_child_load
+-- The account of a child table in one load; it commits with the rows it stands for.
+INSERT INTO etl.child_loads (
+    load_id, child, target, rows_read, rows_inserted, rows_updated, rows_unchanged,
+    rows_deduplicated, rows_quarantined, rows_deleted)
+VALUES (%(load_id)s, %(child)s, %(target)s, %(read)s, %(inserted)s, %(updated)s, %(unchanged)s,
+        %(deduplicated)s, %(quarantined)s, %(deleted)s);
+
+-- name: insert_child_quarantine
+-- The refused items of a child table, by reason.
+INSERT INTO etl.child_quarantine (
+    load_id, child, rule, column_name, rows, message, source_uri, source_row) VALUES %s;
+
+-- name: child_loads
+-- The accounts of a child of a dataset, with the refused items that their reasons count.
+SELECT c.load_id, c.rows_read, c.rows_inserted, c.rows_updated, c.rows_unchanged,
+       c.rows_deduplicated, c.rows_quarantined, c.rows_deleted,
+       coalesce((SELECT sum(q.rows) FROM etl.child_quarantine q
+                 WHERE q.load_id = c.load_id AND q.child = c.child), 0)::bigint
+FROM etl.child_loads c JOIN etl.loads l USING (load_id)
+WHERE l.dataset = %(dataset)s AND c.child = %(child)s ORDER BY c.load_id;
+
+-- name: child_quarantine
+-- Refused items of child tables by load and reason, as quarantine_reasons has those of rows.
+SELECT l.dataset || '.' || q.child, q.load_id, 'transformation', q.rule, q.column_name, q.message,
+       q.source_uri, q.source_row, l.loaded_at, q.rows, 0, 0
+FROM etl.child_quarantine q JOIN etl.loads l USING (load_id)
+WHERE %(dataset)s::text IS NULL OR l.dataset = %(dataset)s
+ORDER BY l.dataset, q.child, q.load_id;
 
 -- name: hold_staging
 -- While this transaction lasts, a staging table of this name is needed.
