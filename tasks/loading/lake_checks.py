@@ -51,7 +51,7 @@ def examine_lake(
     named = {
         file.key: file
         for manifest in [*(manifest for _, manifest in loaded), *raw]
-        for file in (*manifest.files, *manifest.quarantine)
+        for file in manifest.all_files
     }
     with tempfile.TemporaryDirectory(prefix="dpp-reconcile-") as scratch:
         damages = {

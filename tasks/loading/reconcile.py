@@ -14,6 +14,7 @@ from sqlalchemy import Engine
 from blocks.lake import Lake
 from tasks.loading.audit import audit_checks
 from tasks.loading.checks import Check, LedgerRow, check, shown
+from tasks.loading.child_checks import child_checks, child_manifest_checks
 from tasks.loading.content_checks import content_checks
 from tasks.loading.lake_checks import examine_lake
 from tasks.loading.ledger import session
@@ -51,8 +52,11 @@ def reconcile(engine: Engine, lake: Lake, spec: DatasetSpec, retention_days: int
             *table_checks(cursor, spec, rows),
             *resolution_checks(cursor, spec),
             *audit_checks(cursor, spec),
+            *child_checks(cursor, spec),
         ]
         retained = {row.load_id for row in rows if row.loaded_at >= oldest}
+        kept = [row for row in rows if row.load_id in retained]
+        checks += child_manifest_checks(cursor, lake, spec, kept)
         state = examine_lake(lake, spec, rows, retained)
         checks += [*state.checks, *_quarantine_checks(spec, rows, summary)]
         checks += content_checks(cursor, engine, lake, spec, rows, state.clean, retained)

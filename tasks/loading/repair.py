@@ -80,8 +80,11 @@ def repair(
     clean = intact_loads(lake, rows)
     with session(engine) as connection, connection.cursor() as cursor:
         history = history_of(cursor, spec, rows, clean)
-    if history.refusal:
-        raise ContractBroken(f"{spec.name}: {history.refusal}", "nothing was changed")
+    refusal = history.refusal
+    if spec.children:
+        refusal = "it has child tables, whose rows would lose their parents"
+    if refusal:
+        raise ContractBroken(f"{spec.name} cannot be repaired: {refusal}", "nothing was changed")
     lost = [row.load_id for row in rows if row.load_id not in clean and row.loaded_at >= oldest]
     if lost:
         raise ContractBroken(

@@ -186,6 +186,8 @@ def _check_history(
     refusal = history.refusal
     if not has_table:
         refusal = f"table {spec.load.table} is gone"
+    elif spec.children:
+        refusal = "it has child tables, whose rows would lose their parents"
     elif refusal is None and spec.table_key:
         if any(one.deletes_up_to is not None for one in rows):
             refusal = "rows of it were deleted because they were gone from the source"
