@@ -29,9 +29,10 @@ from tasks.loading.children import (
 )
 from tasks.loading.commit import ask_ledger, commit, wait_for_turn
 from tasks.loading.deletes import check_keys, delete_missing
-from tasks.loading.evolution import prepare_target
+from tasks.loading.evolution import Prepared, prepare_target
 from tasks.loading.gate_failures import record_gate_failure
 from tasks.loading.job import Load, OnStep
+from tasks.loading.locks import patiently
 from tasks.loading.modes.conflicts import check_conflicts
 from tasks.loading.modes.prepare import prepare_mode
 from tasks.loading.modes.publication import statements_of
@@ -178,17 +179,20 @@ def _transaction(
             return receipt
         check_fence(cursor, load)
         on_step("checked")
-        table = prepare_target(cursor, load.spec, load.columns)
-        prepare_mode(cursor, load.spec, table.columns, is_new=table.is_new)
-        if not load.compares_keys:
-            prepare_partitions(cursor, load.spec, table.columns, has_rows=has_rows)
+        table = patiently(cursor, load.spec, lambda: _prepare(cursor, load, has_rows=has_rows))
         on_step("evolved")
         load_id = ledger.next_load_id(cursor)
         changes = Changes()
         if load.compares_keys:
-            changes = _delete_missing(cursor, load, columns, has_rows=has_rows)
+            changes = patiently(
+                cursor,
+                load.spec,
+                lambda: _delete_missing(cursor, load, columns, has_rows=has_rows),
+            )
         elif has_rows:
-            changes = _change_table(cursor, load, table.columns, load_id)
+            changes = patiently(
+                cursor, load.spec, lambda: _change_table(cursor, load, table.columns, load_id)
+            )
         children = publish_children(cursor, load, staged, table.columns, load_id, has_rows=has_rows)
         on_step("merged")
         receipt = receipt_of(
@@ -241,6 +245,15 @@ def check_fence(cursor: Cursor, load: Load) -> None:
             f"{load.spec.name}: run {owner} took the dataset over from run {load.run}",
             "nothing was published by this run; the newer one goes on",
         )
+
+
+def _prepare(cursor: Cursor, load: Load, *, has_rows: bool) -> Prepared:
+    """Create or alter what the rows go into: the table, and what its mode keeps beside it."""
+    table = prepare_target(cursor, load.spec, load.columns)
+    prepare_mode(cursor, load.spec, table.columns, is_new=table.is_new)
+    if not load.compares_keys:
+        prepare_partitions(cursor, load.spec, table.columns, has_rows=has_rows)
+    return table
 
 
 def _delete_missing(
