@@ -57,6 +57,7 @@ class LedgerRow:
     deduplicated: int
     quarantined: int
     deleted: int
+    restored: int
     manifest_key: str
     manifest_digest: str
     config_hash: str
@@ -65,12 +66,12 @@ class LedgerRow:
     @property
     def written(self) -> int:
         """Rows of the table that this load wrote."""
-        return self.inserted + self.updated
+        return self.inserted + self.updated + self.restored
 
     @property
     def passed(self) -> int:
         """Clean rows of the load."""
-        return self.written + self.unchanged
+        return self.inserted + self.updated + self.unchanged
 
     @property
     def accounted(self) -> int:

@@ -165,8 +165,9 @@ def find_load(cursor: Cursor, partition: Partition) -> LoadReceipt | None:
             deduplicated=row[5],
             quarantined=row[6],
             deleted=row[7],
+            restored=row[8],
         ),
-        seconds=row[8],
+        seconds=row[9],
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import structlog
@@ -17,7 +18,7 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812
 from sqlalchemy import Engine
 
 from blocks.lake import Lake
-from tasks.loading import ledger
+from tasks.loading import ledger, parallel
 from tasks.loading.account import Changes, receipt_of, write_account
 from tasks.loading.commit import ask_ledger, commit, wait_for_turn
 from tasks.loading.deletes import check_keys, delete_missing
@@ -35,7 +36,7 @@ from tasks.loading.schema import TargetColumn, ensure_schema
 from tasks.loading.staged import check_staged, clean_files, stage_rows
 from tasks.loading.unique import check_unique
 from tasks.model.anomaly import Finding
-from tasks.model.errors import CommitUnknown, GateFailed, LoadConflict
+from tasks.model.errors import CommitUnknown, GateFailed, LoadConflict, PipelineError
 from tasks.model.run import LoadReceipt, LoadStatus
 
 __all__ = ["STEPS", "Load", "load_partition"]
@@ -100,6 +101,10 @@ def load_partition(
     except GateFailed as error:
         record_gate_failure(engine, load, error)
         raise
+    finally:
+        if load.manifest.rows >= parallel.PARALLEL_ROWS:
+            with suppress(PipelineError):  # the next such load does it
+                parallel.drop_left_tables(engine)
     if receipt.status is LoadStatus.LOADED:
         log.info(
             "loading.committed",
@@ -124,7 +129,9 @@ def _publish(
     receipt: LoadReceipt | None = None
     try:
         with ledger.session(engine) as connection:
-            receipt = _transaction(connection, paths, load, findings, started, on_step)
+            receipt = _transaction(engine, connection, paths, load, findings, started, on_step)
+            with connection.cursor() as cursor:
+                parallel.end_staging(cursor)
             on_step("committing")
             commit(connection)
     except CommitUnknown:
@@ -136,6 +143,7 @@ def _publish(
 
 
 def _transaction(
+    engine: Engine,
     connection: Connection,
     paths: list[Path],
     load: Load,
@@ -147,7 +155,7 @@ def _transaction(
         name_session(cursor, load)
         on_step("begun")
         columns = _staged_columns(load)
-        has_rows = stage_rows(cursor, paths, load, columns, on_step)
+        has_rows = stage_rows(cursor, paths, load, columns, on_step, beside=engine)
         _check(cursor, load, has_rows=has_rows)
         on_step("gated")
         wait_for_turn(cursor, load.spec.load.table)

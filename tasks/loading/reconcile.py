@@ -20,10 +20,12 @@ from tasks.loading.evolution import MAX_COLUMNS
 from tasks.loading.lake_checks import lake_checks
 from tasks.loading.ledger import session
 from tasks.loading.modes.merge import TOMBSTONES, remembers_deletions, revived_statement
+from tasks.loading.modes.scd2 import broken_versions_statement
 from tasks.loading.queries import query
 from tasks.loading.resolutions import resolution_checks
 from tasks.loading.schema import LOAD_ID, existing_columns, target
 from tasks.model.dataset import DatasetSpec
+from tasks.model.load import Scd2Load
 
 __all__ = ["Check", "reconcile"]
 
@@ -74,8 +76,9 @@ def _target_checks(cursor: Cursor, spec: DatasetSpec, rows: list[LedgerRow]) -> 
     table = target(spec)
     count = _number(cursor, sql.SQL("SELECT count(*) FROM {}").format(table))
     retired = _retired(cursor, spec)
-    there = sum(row.inserted - row.deleted for row in rows) - sum(retired.values())
-    yield check(spec, "I6", "rows inserted - rows deleted = rows in the table", there, count)
+    there = sum(row.inserted + row.restored - row.deleted for row in rows)
+    there -= sum(retired.values())
+    yield check(spec, "I6", "rows inserted + restored - deleted = rows in the table", there, count)
     strangers = _number(
         cursor,
         sql.SQL(
@@ -106,6 +109,9 @@ def _target_checks(cursor: Cursor, spec: DatasetSpec, rows: list[LedgerRow]) -> 
     if remembers_deletions(spec) and companion_exists(cursor, TOMBSTONES, spec):
         revived = _number(cursor, revived_statement(spec))
         yield check(spec, "I10", "no row is older than the deletion of its key", 0, revived)
+    if isinstance(spec.load, Scd2Load):
+        broken = _number(cursor, broken_versions_statement(spec, spec.load))
+        yield check(spec, "I10", "versions of a key follow each other", 0, broken)
 
 
 def _retired(cursor: Cursor, spec: DatasetSpec) -> dict[int, int]:

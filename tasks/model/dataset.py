@@ -17,7 +17,7 @@ from tasks.model.database_source import DatabaseSource
 from tasks.model.derive import DerivedColumn
 from tasks.model.gates import Gate, QuarantineLimits, References, check_column, gate_columns
 from tasks.model.json_path import ITEM, parse_value_path
-from tasks.model.load import LoadSpec, MergeLoad, ReplacePartitionLoad
+from tasks.model.load import LoadSpec, MergeLoad, ReplacePartitionLoad, Scd2Load
 from tasks.model.lookup import Lookup
 from tasks.model.rest_source import RestSource
 from tasks.model.rules import Custom, Order, Reference, RowRule, UserSchema, ordered_column
@@ -153,13 +153,29 @@ class DatasetSpec(Strict):
         load = self.load
         if load.needs_key and not self.key:
             raise ValueError(f"load mode '{load.mode}' needs a 'key'")
-        if isinstance(load, MergeLoad) and load.delete:
+        if isinstance(load, Scd2Load):
+            self._check_versions(load)
+        if isinstance(load, MergeLoad | Scd2Load) and load.delete:
             load.delete.check_column(self.columns.get(load.delete.column))
             if load.delete.column in self.key:
                 raise ValueError(f"load.delete: column {load.delete.column!r} is part of the key")
         if isinstance(load, ReplacePartitionLoad):
             column = self.columns.get(load.by) or self.made_columns.get(load.by)
             load.check_column(column, declared=load.by in self.columns)
+
+    def _check_versions(self, load: Scd2Load) -> None:
+        if self.cursor is None or self.cursor in self.key:
+            raise ValueError(
+                "load mode 'scd2' needs a 'cursor' beside the key: it says from when a version holds"
+            )
+        if self.unique:
+            raise ValueError(
+                "unique: versions of a key have values alike; not with load mode 'scd2'"
+            )
+        there = [*self.columns, *self.made_columns, *self.taken_columns, *load.own_columns]
+        for name in load.own_columns:
+            if there.count(name) > 1:
+                raise ValueError(f"load: column {name!r} is there twice; choose another name")
 
     def _check_deletes(self) -> None:
         if not (self.key and self.load.mode == "merge"):
@@ -251,8 +267,16 @@ class DatasetSpec(Strict):
     def table_key(self) -> tuple[str, ...]:
         """Columns of the target table's primary key; none if the mode lets keys repeat."""
         load = self.load
+        if isinstance(load, Scd2Load):
+            return (*self.key, load.valid_from)
         in_key = isinstance(load, ReplacePartitionLoad) and load.by in self.key
         return self.key if load.one_row_per_key or in_key else ()
+
+    @property
+    def row_key(self) -> tuple[str, ...]:
+        """Columns by whose values rows of a partition are one, and all but one are left out."""
+        versions = isinstance(self.load, Scd2Load) and self.cursor is not None
+        return (*self.key, str(self.cursor)) if versions else self.key
 
     @property
     def required_columns(self) -> tuple[str, ...]:
@@ -260,6 +284,8 @@ class DatasetSpec(Strict):
         needed = {*self.key}
         if isinstance(self.load, ReplacePartitionLoad):
             needed.add(self.load.by)
+        if isinstance(self.load, Scd2Load) and self.cursor:
+            needed.add(self.cursor)
         return tuple(
             name for name, column in self.columns.items() if name in needed or not column.nullable
         )

@@ -67,15 +67,12 @@ class InsertOnlyLoad(LoadTarget):
     )
 
 
-class DeleteFlag(Strict):
+class Flag(Strict):
     """Rows that say of themselves that theirs is deleted."""
 
     column: Identifier = Field(description="The column that says what a row is about.")
     values: tuple[str | int | bool, ...] = Field(
         min_length=1, description="Its values that mark a deletion, e.g. [D]."
-    )
-    kind: Literal["hard", "soft"] = Field(
-        "hard", description="hard: the row is removed. soft: it stays, and has a _deleted_at."
     )
 
     def check_column(self, column: ColumnSpec | None) -> None:
@@ -102,6 +99,14 @@ class DeleteFlag(Strict):
                 raise ValueError(
                     f"{where}: column {self.column!r} is {column.type}, and never {value!r}"
                 )
+
+
+class DeleteFlag(Flag):
+    """Rows that delete the one of their key, and how."""
+
+    kind: Literal["hard", "soft"] = Field(
+        "hard", description="hard: the row is removed. soft: it stays, and has a _deleted_at."
+    )
 
 
 class MergeLoad(LoadTarget):
@@ -164,8 +169,33 @@ class ReplaceLoad(LoadTarget):
     )
 
 
+class Scd2Load(LoadTarget):
+    """Every version of a key, with the span of time in which it held."""
+
+    needs_key = takes_repeats = True
+
+    mode: Literal["scd2"] = Field(
+        description="Every version of a key is a row, with the span of time in which it held."
+    )
+    valid_from: Identifier = Field(
+        "valid_from", description="Column of the time from which a version holds: its cursor."
+    )
+    valid_to: Identifier = Field(
+        "valid_to", description="Column of the time until which it holds, itself not included."
+    )
+    is_current: Identifier = Field(
+        "is_current", description="Column that says whether it is the version of now."
+    )
+    delete: Flag | None = Field(None, description="Which rows end the last version of their key.")
+
+    @property
+    def own_columns(self) -> tuple[str, str, str]:
+        """Names of the columns that the mode fills."""
+        return (self.valid_from, self.valid_to, self.is_current)
+
+
 LoadSpec = Annotated[
-    AppendLoad | InsertOnlyLoad | MergeLoad | ReplaceLoad | ReplacePartitionLoad,
+    AppendLoad | InsertOnlyLoad | MergeLoad | ReplaceLoad | ReplacePartitionLoad | Scd2Load,
     Field(discriminator="mode"),
 ]
 """How the rows meet those that are there; each mode has options of its own."""

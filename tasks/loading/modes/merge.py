@@ -27,7 +27,7 @@ from tasks.loading.modes.statements import (
 from tasks.loading.schema import LOAD_ID, TargetColumn, staged_value, target
 from tasks.loading.staging import STAGING
 from tasks.model.dataset import DatasetSpec
-from tasks.model.load import DELETED_AT, DeleteFlag, MergeLoad
+from tasks.model.load import DELETED_AT, DeleteFlag, Flag, MergeLoad
 
 TOMBSTONES = "tombstones"
 """Companion table with the deleted keys, and the cursor of the deletion."""
@@ -149,7 +149,7 @@ def _update(
     )
 
 
-def flagged(delete: DeleteFlag, columns: Sequence[TargetColumn]) -> sql.Composed:
+def flagged(delete: Flag, columns: Sequence[TargetColumn]) -> sql.Composed:
     """Return the condition that a staged row ``s`` marks a deletion; never NULL."""
     flag = next(column for column in columns if column.name == delete.column)
     return sql.SQL("coalesce({} IN ({}), false)").format(

@@ -9,6 +9,7 @@ from tasks.loading.modes.append import append_statements
 from tasks.loading.modes.insert_only import insert_only_statements
 from tasks.loading.modes.merge import merge_rows, merge_statements
 from tasks.loading.modes.replace_partition import replace_partition_statements
+from tasks.loading.modes.scd2 import scd2_statements
 from tasks.loading.modes.statements import Statement
 from tasks.loading.schema import TargetColumn
 from tasks.model.dataset import DatasetSpec
@@ -18,6 +19,7 @@ from tasks.model.load import (
     MergeLoad,
     ReplaceLoad,
     ReplacePartitionLoad,
+    Scd2Load,
 )
 
 
@@ -48,5 +50,7 @@ def statements_of(
             return (merge_rows if spec.key else append_statements)(spec, columns, load_id)
         case ReplacePartitionLoad() as load:
             return replace_partition_statements(spec, load, columns, load_id, is_replay=is_replay)
+        case Scd2Load() as load:
+            return scd2_statements(spec, load, columns, load_id)
         case _:
             assert_never(spec.load)

@@ -13,7 +13,7 @@ from tasks.loading.schema import LOAD_ID, TargetColumn, staged_value, target
 from tasks.loading.staging import STAGING
 from tasks.model.dataset import DatasetSpec
 
-Count = Literal["inserted", "updated", "deleted"]
+Count = Literal["inserted", "updated", "deleted", "restored"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,8 @@ class Statement:
 
 
 INSERTED: tuple[Count, ...] = ("inserted",)
+UPDATED: tuple[Count, ...] = ("updated",)
+INSERTED_RESTORED: tuple[Count, ...] = ("inserted", "restored")
 DELETED: tuple[Count, ...] = ("deleted",)
 INSERTED_UPDATED: tuple[Count, ...] = ("inserted", "updated")
 

@@ -28,7 +28,7 @@ WHERE dataset = %(dataset)s AND purpose = %(purpose)s FOR SHARE;
 -- name: find_load
 -- The ledger row of a partition, if it was loaded.
 SELECT load_id, rows_read, rows_inserted, rows_updated, rows_unchanged, rows_deduplicated,
-       rows_quarantined, rows_deleted, seconds
+       rows_quarantined, rows_deleted, rows_restored, seconds
 FROM etl.loads WHERE dataset = %(dataset)s AND fingerprint = %(fingerprint)s;
 
 -- name: next_load_id
@@ -39,11 +39,12 @@ SELECT nextval(pg_get_serial_sequence('etl.loads', 'load_id'));
 -- The ledger row; it commits with the rows it stands for.
 INSERT INTO etl.loads (
     load_id, dataset, fingerprint, label, run, target, rows_read, rows_inserted, rows_updated,
-    rows_unchanged, rows_deduplicated, rows_quarantined, rows_deleted, manifest_key, manifest_digest,
-    config_hash, code_version, source_state, source_bytes, seconds)
+    rows_unchanged, rows_deduplicated, rows_quarantined, rows_deleted, rows_restored, manifest_key,
+    manifest_digest, config_hash, code_version, source_state, source_bytes, seconds)
 OVERRIDING SYSTEM VALUE VALUES (
     %(load_id)s, %(dataset)s, %(fingerprint)s, %(label)s, %(run)s, %(target)s, %(read)s,
     %(inserted)s, %(updated)s, %(unchanged)s, %(deduplicated)s, %(quarantined)s, %(deleted)s,
+    %(restored)s,
     %(manifest_key)s, %(manifest_digest)s, %(config_hash)s, %(code_version)s, %(source_state)s, %(source_bytes)s,
     %(seconds)s);
 
@@ -178,7 +179,7 @@ WHERE dataset = %(dataset)s AND rows_quarantined > 0 ORDER BY load_id;
 -- name: ledger_rows
 -- The ledger of one dataset.
 SELECT load_id, fingerprint, label, target, rows_read, rows_inserted, rows_updated, rows_unchanged,
-       rows_deduplicated, rows_quarantined, rows_deleted, manifest_key, manifest_digest, config_hash,
+       rows_deduplicated, rows_quarantined, rows_deleted, rows_restored, manifest_key, manifest_digest, config_hash,
        loaded_at
 FROM etl.loads WHERE dataset = %(dataset)s ORDER BY load_id;
 
@@ -332,6 +333,24 @@ INSERT INTO etl.schema_changes (load_id, dataset, column_name, from_type, to_typ
 -- name: column_slots
 -- How many columns a table ever had; a dropped one keeps its number.
 SELECT coalesce(max(attnum), 0) FROM pg_attribute WHERE attrelid = to_regclass(%(table)s);
+
+-- name: hold_staging
+-- While this transaction lasts, a staging table of this name is needed.
+SELECT pg_advisory_xact_lock(hashtextextended('etl.' || %(name)s, 0));
+
+-- name: take_staging
+-- Is nobody in need of a staging table of this name?
+SELECT pg_try_advisory_xact_lock(hashtextextended('etl.' || %(name)s, 0));
+
+-- name: staging_tables
+-- Staging tables of loads that copy, or copied, over several connections.
+SELECT relname FROM pg_class
+WHERE relnamespace = to_regnamespace('etl') AND relkind = 'r' AND relpersistence = 'u'
+  AND relname ~ '^staging_[0-9a-f]{16}$' AND pg_has_role(relowner, 'USAGE');
+
+-- name: staging_kind
+-- Whether the staged rows of this session are in a table of its own (r), or seen through a view (v).
+SELECT relkind::text FROM pg_class WHERE oid = to_regclass('pg_temp.etl_staging');
 
 -- name: load_origins
 -- The loads that some loads come from, themselves or through replays, and the objects of these.

@@ -49,6 +49,7 @@ CREATE TABLE IF NOT EXISTS etl.loads (
 );
 ALTER TABLE etl.loads ADD COLUMN IF NOT EXISTS source_bytes bigint;
 ALTER TABLE etl.loads ADD COLUMN IF NOT EXISTS rows_deleted bigint NOT NULL DEFAULT 0;
+ALTER TABLE etl.loads ADD COLUMN IF NOT EXISTS rows_restored bigint NOT NULL DEFAULT 0;
 COMMENT ON TABLE etl.loads IS 'The ledger: one row per committed partition, written with its rows.';
 
 CREATE TABLE IF NOT EXISTS etl.source_items (
