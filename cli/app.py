@@ -325,7 +325,7 @@ def index(
         with connections(environment, catalog, [], sources=False) as opened:
             from cli.search import build_index
 
-            build_index(opened.warehouse(), catalog[picked], rebuild=rebuild)
+            build_index(opened.warehouse_itself(), catalog[picked], rebuild=rebuild)
 
 
 @app.command()

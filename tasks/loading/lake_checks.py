@@ -33,7 +33,7 @@ def lake_checks(lake: Lake, spec: DatasetSpec, rows: list[LedgerRow]) -> Iterato
     named = {
         file.key: file
         for manifest in [*(manifest for _, manifest in loaded), *raw]
-        for file in (*manifest.files, *manifest.quarantine)
+        for file in manifest.all_files
     }
     with tempfile.TemporaryDirectory(prefix="dpp-reconcile-") as scratch:
         damages = {key: damage_of(lake, file, Path(scratch)) for key, file in named.items()}

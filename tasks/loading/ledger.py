@@ -81,6 +81,9 @@ def ensure_ledger(engine: Engine) -> None:
         # Reading the catalog makes the session take notice of what was committed while it waited;
         # from its cache alone, CREATE … IF NOT EXISTS would create again, and fail.
         cursor.execute(query("schema_exists"), {"schema": "etl"})
+        # Whoever was before us has made it; to alter it again would wait for every load under way.
+        if _is_current(cursor):
+            return
         cursor.execute(ledger_schema())
         cursor.execute(ledger_comment())
 

@@ -15,6 +15,7 @@ from sqlalchemy import Engine
 
 from blocks.lake import Lake
 from tasks.loading.checks import Check, LedgerRow, check, shown
+from tasks.loading.child_checks import child_checks, child_manifest_checks
 from tasks.loading.companion import companion_exists
 from tasks.loading.evolution import MAX_COLUMNS
 from tasks.loading.lake_checks import lake_checks
@@ -42,6 +43,7 @@ def reconcile(engine: Engine, lake: Lake, spec: DatasetSpec, retention_days: int
         spec: The dataset.
         retention_days: Files of loads older than this may be gone.
     """
+    oldest = datetime.now(UTC) - timedelta(days=retention_days)
     with session(engine, read_only=True) as connection, connection.cursor() as cursor:
         cursor.execute(query("ledger_rows"), {"dataset": spec.name})
         rows = [LedgerRow(*row) for row in cursor.fetchall()]
@@ -49,8 +51,9 @@ def reconcile(engine: Engine, lake: Lake, spec: DatasetSpec, retention_days: int
         cursor.execute(query("quarantine_per_load"), {"dataset": spec.name})
         summary = dict(cursor.fetchall())
         checks += resolution_checks(cursor, spec)
-    oldest = datetime.now(UTC) - timedelta(days=retention_days)
-    retained = [row for row in rows if row.loaded_at >= oldest]
+        retained = [row for row in rows if row.loaded_at >= oldest]
+        checks += child_checks(cursor, spec)
+        checks += child_manifest_checks(cursor, lake, spec, retained)
     return [*checks, *lake_checks(lake, spec, retained), *_quarantine_checks(spec, rows, summary)]
 
 

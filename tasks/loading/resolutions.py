@@ -80,11 +80,12 @@ def quarantine_loads(engine: Engine, dataset: str | None = None) -> list[Quarant
 
 
 def quarantine_reasons(engine: Engine, dataset: str | None = None) -> list[QuarantineReasons]:
-    """Return the refused rows by load and reason."""
+    """Return the refused rows by load and reason, and the refused items of child tables."""
     names = list(QuarantineReasons.model_fields)
     return [
         QuarantineReasons(**dict(zip(names, row, strict=True)))
-        for row in _rows(engine, "quarantine_reasons", {"dataset": dataset})
+        for kind in ("quarantine_reasons", "child_quarantine")
+        for row in _rows(engine, kind, {"dataset": dataset})
     ]
 
 

@@ -168,6 +168,37 @@ CREATE TABLE IF NOT EXISTS etl.lookup_answers (
 );
 COMMENT ON TABLE etl.lookup_answers IS 'What APIs answered when rows looked something up, until it expires; NULL where they have nothing.';
 
+CREATE TABLE IF NOT EXISTS etl.child_loads (
+    load_id           bigint NOT NULL REFERENCES etl.loads ON DELETE CASCADE,
+    child             text NOT NULL,
+    target            text NOT NULL,
+    rows_read         bigint NOT NULL,
+    rows_inserted     bigint NOT NULL,
+    rows_updated      bigint NOT NULL,
+    rows_unchanged    bigint NOT NULL,
+    rows_deduplicated bigint NOT NULL,
+    rows_quarantined  bigint NOT NULL,
+    rows_deleted      bigint NOT NULL,
+    PRIMARY KEY (load_id, child),
+    CONSTRAINT every_item_is_accounted_for CHECK (
+        rows_read = rows_inserted + rows_updated + rows_unchanged + rows_deduplicated
+                    + rows_quarantined)
+);
+COMMENT ON TABLE etl.child_loads IS 'What each load did to its child tables; an account of the items of the rows that were kept.';
+
+CREATE TABLE IF NOT EXISTS etl.child_quarantine (
+    load_id     bigint NOT NULL REFERENCES etl.loads ON DELETE CASCADE,
+    child       text NOT NULL,
+    rule        text NOT NULL,
+    column_name text,
+    rows        bigint NOT NULL,
+    message     text NOT NULL,
+    source_uri  text NOT NULL,
+    source_row  bigint NOT NULL
+);
+CREATE INDEX IF NOT EXISTS child_quarantine_load_id ON etl.child_quarantine (load_id);
+COMMENT ON TABLE etl.child_quarantine IS 'Refused items of child tables by reason, with the first of each; source_row is that of the row they belong to.';
+
 CREATE TABLE IF NOT EXISTS etl.gate_failures (
     dataset         text NOT NULL,
     fingerprint     text NOT NULL,
