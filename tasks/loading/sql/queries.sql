@@ -41,13 +41,14 @@ SELECT nextval(pg_get_serial_sequence('etl.loads', 'load_id'));
 INSERT INTO etl.loads (
     load_id, dataset, fingerprint, label, run, target, rows_read, rows_inserted, rows_updated,
     rows_unchanged, rows_deduplicated, rows_quarantined, rows_deleted, rows_restored, manifest_key,
-    manifest_digest, config_hash, code_version, source_state, source_bytes, seconds)
+    manifest_digest, config_hash, code_version, source_state, source_bytes,
+    rows_staged, deletes_up_to, seconds)
 OVERRIDING SYSTEM VALUE VALUES (
     %(load_id)s, %(dataset)s, %(fingerprint)s, %(label)s, %(run)s, %(target)s, %(read)s,
     %(inserted)s, %(updated)s, %(unchanged)s, %(deduplicated)s, %(quarantined)s, %(deleted)s,
     %(restored)s,
     %(manifest_key)s, %(manifest_digest)s, %(config_hash)s, %(code_version)s, %(source_state)s, %(source_bytes)s,
-    %(seconds)s);
+    %(staged)s, %(deletes_up_to)s, %(seconds)s);
 
 -- name: insert_source_items
 -- The objects of the partition, so that they are not planned again.
@@ -65,16 +66,25 @@ INSERT INTO etl.quarantine (
 
 -- name: committed_items
 -- Every object, and every part of one, that a dataset has loaded.
-SELECT uri, version, part FROM etl.source_items WHERE dataset = %(dataset)s;
+SELECT uri, version, part FROM etl.source_items WHERE dataset = %(dataset)s
+UNION
+SELECT i.uri, i.version, i.part
+FROM etl.unloads u CROSS JOIN jsonb_to_recordset(u.items) AS i (uri text, version text, part text)
+WHERE u.dataset = %(dataset)s AND u.excluded;
 
 -- name: committed_fingerprints
 -- Every partition that a dataset has loaded.
-SELECT fingerprint FROM etl.loads WHERE dataset = %(dataset)s;
+SELECT fingerprint FROM etl.loads WHERE dataset = %(dataset)s
+UNION SELECT fingerprint FROM etl.unloads WHERE dataset = %(dataset)s AND excluded;
 
 -- name: latest_state
 -- Where the next plan of a dataset goes on.
-SELECT source_state FROM etl.loads
-WHERE dataset = %(dataset)s AND source_state <> '{}' ORDER BY load_id DESC LIMIT 1;
+SELECT source_state FROM (
+    SELECT load_id, source_state FROM etl.loads WHERE dataset = %(dataset)s
+    UNION ALL
+    SELECT load_id, load -> 'source_state' FROM etl.unloads
+    WHERE dataset = %(dataset)s AND excluded
+) s WHERE source_state <> '{}' ORDER BY load_id DESC LIMIT 1;
 
 -- name: last_load
 -- The last load of a dataset, NULL if there was none.
@@ -184,7 +194,7 @@ WHERE dataset = %(dataset)s AND rows_quarantined > 0 ORDER BY load_id;
 -- The ledger of one dataset.
 SELECT load_id, fingerprint, label, target, rows_read, rows_inserted, rows_updated, rows_unchanged,
        rows_deduplicated, rows_quarantined, rows_deleted, rows_restored, manifest_key, manifest_digest, config_hash,
-       loaded_at
+       loaded_at, run, rows_staged, deletes_up_to, source_state
 FROM etl.loads WHERE dataset = %(dataset)s ORDER BY load_id;
 
 -- name: quarantine_per_load

@@ -49,6 +49,10 @@ CREATE TABLE IF NOT EXISTS etl.loads (
 );
 ALTER TABLE etl.loads ADD COLUMN IF NOT EXISTS source_bytes bigint;
 ALTER TABLE etl.loads ADD COLUMN IF NOT EXISTS rows_deleted bigint NOT NULL DEFAULT 0;
+ALTER TABLE etl.loads ADD COLUMN IF NOT EXISTS rows_staged bigint;
+ALTER TABLE etl.loads ADD COLUMN IF NOT EXISTS deletes_up_to bigint;
+COMMENT ON COLUMN etl.loads.rows_staged IS 'Rows that the server took by COPY; NULL in loads of older versions.';
+COMMENT ON COLUMN etl.loads.deletes_up_to IS 'Set where the rows are the keys of the whole source: rows of this load and older ones were deleted if their key is not among them.';
 ALTER TABLE etl.loads ADD COLUMN IF NOT EXISTS rows_restored bigint NOT NULL DEFAULT 0;
 COMMENT ON TABLE etl.loads IS 'The ledger: one row per committed partition, written with its rows.';
 
@@ -85,7 +89,7 @@ CREATE INDEX IF NOT EXISTS quarantine_load_id ON etl.quarantine (load_id);
 COMMENT ON TABLE etl.quarantine IS 'Refused rows by reason, with the first of each; the rows are in the lake.';
 
 CREATE TABLE IF NOT EXISTS etl.schema_changes (
-    load_id     bigint NOT NULL REFERENCES etl.loads,
+    load_id     bigint NOT NULL,
     dataset     text NOT NULL,
     column_name text NOT NULL,
     from_type   text,
