@@ -129,7 +129,7 @@ def transform_partition(
         files=output.store(lake),
         quarantine=(*raw.quarantine, *output.quarantine.store(lake, spec.name)),
         rows_read=raw.rows_read,
-        rows_deduplicated=raw.rows_deduplicated + output.duplicates,
+        rows_deduplicated=raw.rows_deduplicated + output.contenders.dropped,
         rows_quarantined=raw.rows_quarantined + output.quarantine.rows,
         reasons=(*raw.reasons, *output.quarantine.reasons),
         warnings=output.warnings.reasons,
@@ -183,9 +183,8 @@ def _run(
             connection.execute(query.preparation)
         for batch in stream(connection, query.sql, BATCH_ROWS):
             output.write(query, batch)
-        for clean, duplicates in output.contenders.resolve(connection):
+        for clean in output.contenders.resolve(connection):
             output.write_clean(query, clean)
-            output.duplicates += duplicates
         for rows in with_originals(connection, raw_files, list(raw_types), output.unexplained):
             output.quarantine.append(rows)
     return query.columns_added, {**query.column_types, **wide}
@@ -217,7 +216,6 @@ class _Output:
         self._writer: pq.ParquetWriter | None = None
         self._open = ExitStack()
         self._rows = 0
-        self.duplicates = 0
         self.unexplained: list[RefusedRow] = []
         """Rows that pandera refused: what they said originally is still to be found."""
         self.contenders = self._open.enter_context(
