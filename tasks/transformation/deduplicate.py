@@ -81,16 +81,14 @@ class Contenders:
     Args:
         spec: The dataset.
         path: The file; it is made with the first row.
-        rows_at_once: Rows of a batch that is given back, about.
 
     Attributes:
         dropped: Rows that did not stay, when all that do were given back.
     """
 
-    def __init__(self, spec: DatasetSpec, path: Path, rows_at_once: int) -> None:
+    def __init__(self, spec: DatasetSpec, path: Path) -> None:
         self._spec = spec
         self._path = path
-        self._rows_at_once = rows_at_once
         self._writer: pa.RecordBatchStreamWriter | None = None
         self._rows = 0
         self.dropped = 0
@@ -132,16 +130,10 @@ class Contenders:
             return
         stays = self._winners(connection)
         position = 0
-        kept: list[pa.RecordBatch] = []
         for batch in self._read():
             chosen = stays[position : position + batch.num_rows]
             position += batch.num_rows
-            kept.append(batch.filter(pa.array(chosen)))
-            if sum(waiting.num_rows for waiting in kept) >= self._rows_at_once:
-                yield pa.concat_batches(kept)
-                kept.clear()
-        if kept:
-            yield pa.concat_batches(kept)
+            yield batch.filter(pa.array(chosen))
         self.dropped = self._rows - int(stays.sum())
 
     def _winners(self, connection: duckdb.DuckDBPyConnection) -> np.ndarray:
