@@ -8,10 +8,10 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test lint schema lock bench-ingestion bench-objects bench-transformation clean
+.PHONY: help setup demo up test lint schema lock bench-ingestion bench-objects bench-transformation bench-anomaly bench-loading bench-merging bench-search clean
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY)  ## install what is missing into .venv
 
@@ -54,18 +54,33 @@ lock: $(READY)  ## resolve pyproject.toml again into requirements.lock (needs uv
 	@uv pip compile pyproject.toml --all-extras --generate-hashes --universal --python-version 3.11 \
 	  --no-header --no-annotate --quiet --output-file requirements.lock
 
-bench-ingestion: $(READY)  ## measure extraction beside pandas and dlt, about ten minutes
+PEERS := .venv-peers/.ready
+
+$(PEERS): benchmarks/requirements.txt
 	@test -x .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers
 	@.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
+	@touch $@
+
+bench-ingestion: $(READY) $(PEERS)  ## measure extraction beside pandas and dlt, about ten minutes
 	@$(BIN)/python -m benchmarks.ingestion
 
 bench-objects: $(READY)  ## measure planning 100,000 objects, and small ones beside a large one
 	@$(BIN)/python -m benchmarks.objects
 
-bench-transformation: $(READY)  ## measure transformation beside pandas and Polars, about ten minutes
-	@test -x .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers
-	@.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
+bench-transformation: $(READY) $(PEERS)  ## measure transformation beside pandas and Polars, about ten minutes
 	@$(BIN)/python -m benchmarks.transformation
+
+bench-anomaly: $(READY)  ## measure how well the learned checks find injected faults
+	@$(BIN)/python -m benchmarks.anomaly
+
+bench-loading: $(READY) $(PEERS)  ## measure loading beside raw COPY, pandas, ADBC, dlt and sling
+	@$(BIN)/python -m benchmarks.loading
+
+bench-merging: $(READY)  ## measure the forms of a merge, into tables of 1 and 10 million rows
+	@$(BIN)/python -m benchmarks.merging
+
+bench-search: $(READY)  ## measure a search index of a million documents
+	@$(BIN)/python -m benchmarks.search
 
 clean:  ## remove the installation and everything the demo made
 	@rm -rf $(VENV) .venv-peers .local

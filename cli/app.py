@@ -79,13 +79,27 @@ def check(
         bool, typer.Option(help="Check the files only; open no connection.")
     ] = False,
     preview: Annotated[int, typer.Option(help="Rows of each source to show.")] = 10,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Print the DDL that runs would run, for psql; nothing else."
+        ),
+    ] = False,
 ) -> None:
-    """Check dataset files, connections and what the sources give, before anything runs."""
+    """Check dataset files, connections, tables and what the sources give, before anything runs."""
     with reporting_errors():
         environment, catalog = open_project()
         from tasks.transformation.check import check_query
 
+        if offline and dry_run:
+            raise typer.BadParameter("--dry-run compares with the tables; it needs the warehouse")
         picked = chosen(catalog, names or [])
+        if dry_run:
+            with connections(environment, catalog, picked, sources=False) as opened:
+                from cli.tables import print_ddl
+
+                print_ddl(opened.warehouse(), catalog, picked)
+            return
         with tempfile.TemporaryDirectory(prefix="dpp-check-") as folder:
             for name in picked:
                 check_query(catalog[name], catalog.lookups_of(catalog[name]), Path(folder))
@@ -235,25 +249,13 @@ def status(as_json: AsJson = False) -> None:
     with reporting_errors():
         environment, catalog = open_project()
         with connections(environment, catalog, [], sources=False) as opened:
-            from cli.render import status_table
-            from tasks.loading.ledger import ledger_exists
-            from tasks.loading.ledger import status as read_status
+            from cli.status import read_status, show_status
 
-            engine = opened.warehouse()
-            entries = read_status(engine) if ledger_exists(engine) else []
+            found = read_status(opened.warehouse())
         if as_json:
-            typer.echo(json.dumps([entry.model_dump(mode="json") for entry in entries], indent=2))
-        elif not entries:
-            console.print("nothing is loaded yet: dpp run")
+            typer.echo(json.dumps(found.as_json(), indent=2))
         else:
-            older = {
-                entry.dataset
-                for entry in entries
-                if entry.dataset in catalog.datasets
-                and (entry.configurations, entry.config_hash)
-                != (1, catalog[entry.dataset].config_hash)
-            }
-            console.print(status_table(entries, older))
+            show_status(found, catalog)
 
 
 @app.command()
@@ -342,6 +344,25 @@ def reconcile(names: Names = None, as_json: AsJson = False) -> None:
             show_checks(checks)
         if not all(check.holds for check in checks):
             raise typer.Exit(1)
+
+
+@app.command()
+def maintain(
+    names: Names = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be dropped, and drop nothing.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make partitions ahead, drop those past their retention, build indexes that are missing."""
+    with reporting_errors():
+        from cli.maintain import run_maintenance
+
+        environment, catalog = open_project()
+        picked = chosen(catalog, names or [])
+        raise typer.Exit(
+            run_maintenance(environment, catalog, picked, dry_run=dry_run, as_json=as_json)
+        )
 
 
 @app.command()

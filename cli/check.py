@@ -9,13 +9,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from cli.console import console
-from cli.render import differences_table
+from cli.tables import show_table
 from tasks.connections import Connections
 from tasks.datasets import Catalog
 from tasks.ingestion.connector import RawBatch
 from tasks.ingestion.ingest import limits_of
 from tasks.ingestion.registry import connector_for
-from tasks.loading.evolution import table_differences
 from tasks.loading.ledger import ledger_exists
 from tasks.model.environment import Environment
 from tasks.model.run import SourceState
@@ -38,11 +37,7 @@ def check_connections(
     connections.lake().size("manifests")
     console.print("[green]✓[/] lake answers")
     for name in names:
-        spec = catalog[name]
-        found = table_differences(connections.warehouse(), spec, catalog.lookups_of(spec))
-        if found:
-            console.print(f"[yellow]![/] {name}: {spec.load.table} is not as the dataset file says")
-            console.print(differences_table(found))
+        show_table(connections.warehouse(), catalog[name], catalog.lookups_of(catalog[name]))
     scratch = scratch_root(environment)
     scratch.mkdir(parents=True, exist_ok=True)
     for name in names:

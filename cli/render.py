@@ -9,7 +9,6 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from tasks.loading.evolution import Difference
 from tasks.loading.ledger import DatasetStatus
 from tasks.loading.reconcile import Check
 from tasks.model.run import DatasetReport, Outcome, Partition, RunReport
@@ -142,18 +141,6 @@ def status_table(statuses: Sequence[DatasetStatus], older: set[str]) -> Table:
             entry.run,
             "[yellow]dataset file changed since[/]" if entry.dataset in older else "",
         )
-    return table
-
-
-def differences_table(differences: Sequence[tuple[Difference, str]]) -> Table:
-    """Return how a table differs from its dataset file, and what a run does about it."""
-    table = Table(box=box.SIMPLE_HEAD)
-    for name in ("column", "table", "dataset file", "a run", "DDL"):
-        table.add_column(name, overflow="fold")
-    for found, ddl in differences:
-        verdict = "[red]is refused[/]" if found.refusal else "[green]alters it[/]"
-        names = (found.column, found.there, found.wanted)
-        table.add_row(*map(escape, names), verdict, escape(ddl) or "–")
     return table
 
 

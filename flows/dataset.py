@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextvars import copy_context
 from datetime import UTC, datetime
 from functools import reduce
+from typing import TypeVar
 
 from prefect import flow
 from prefect.client.schemas.objects import State
@@ -14,7 +16,13 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 from pydantic import BaseModel, ConfigDict, Field
 
-from flows.partition import DatasetRun, run_partition
+from flows.partition import (
+    DatasetRun,
+    Prepared,
+    load_together,
+    prepare_partition,
+    run_partition,
+)
 from tasks.datasets import Catalog
 from tasks.environments import environment_catalog, load_environment
 from tasks.ingestion.ingest import plan
@@ -23,6 +31,7 @@ from tasks.lookups.look_up import snapshot_lookups
 from tasks.model.classify import classify
 from tasks.model.dataset import DatasetSpec
 from tasks.model.environment import Environment
+from tasks.model.load import ReplaceLoad
 from tasks.model.replay import ReplayRequest
 from tasks.model.run import (
     DatasetReport,
@@ -41,6 +50,8 @@ from tasks.reporting.alerts import send_alerts
 from tasks.reporting.logs import ensure_logs
 from tasks.reporting.report import ProgressArtifact, publish_report
 from tasks.stages import run_name, sweep_scratch
+
+Result = TypeVar("Result")
 
 
 class DatasetParameters(BaseModel):
@@ -119,38 +130,70 @@ def run_dataset(
                 purpose=request.purpose,
             )
             most = request.max_parallel or environment.concurrency
-            results = _run_partitions(run, partitions, most)
+            together = isinstance(spec.load, ReplaceLoad) and request.purpose != "replay"
+            work = _run_together if together else _run_each
+            results = work(run, partitions, most)
         table_rows = count_rows(environment, spec)
-        if spec.load.index and table_rows is not None:
+        if (spec.load.index or spec.load.indexes) and table_rows is not None:
             build_index(environment, spec)
     except Exception as error:  # becomes the dataset's failure, for the report and the exit code
         results.append(_dataset_failure(spec, error))
     return _report(spec, partitions, results, table_rows, time.monotonic() - started)
 
 
-def _run_partitions(
+def _run_each(
     run: DatasetRun, partitions: list[Partition], most: int
 ) -> list[LoadReceipt | PartitionFailure]:
+    """Take each partition through all stages; one that fails does not stop the others."""
+    return _in_threads(run, run_partition, partitions, most)
+
+
+def _run_together(
+    run: DatasetRun, partitions: list[Partition], most: int
+) -> list[LoadReceipt | PartitionFailure]:
+    """Prepare every partition, and publish all of them at once; none, if one of them fails."""
+    made = _in_threads(run, prepare_partition, partitions, most)
+    failures = [one for one in made if isinstance(one, PartitionFailure)]
+    if failures:
+        return [*failures]
+    prepared = {
+        one.partition.fingerprint: one for one in made if not isinstance(one, PartitionFailure)
+    }
+    return load_together(run, [prepared[partition.fingerprint] for partition in partitions])
+
+
+def _in_threads(
+    run: DatasetRun,
+    work: Callable[[DatasetRun, Partition], Result],
+    partitions: list[Partition],
+    most: int,
+) -> list[Result]:
+    """Do some work on each partition, and tell how far it is; the results are in no order."""
     artifact = ProgressArtifact(run.spec.name, len(partitions))
-    results: list[LoadReceipt | PartitionFailure] = []
+    results: list[Result] = []
     with ThreadPoolExecutor(most, "partition") as pool:
         try:
             futures = [
                 # Each thread has the context of this flow run, so that its tasks belong to it.
-                pool.submit(copy_context().run, run_partition, run, partition)
+                pool.submit(copy_context().run, work, run, partition)
                 for partition in partitions
             ]
             for future in as_completed(futures):
                 result = future.result()
                 results.append(result)
-                rows = result.counts.read if isinstance(result, LoadReceipt) else 0
-                progress.advanced(run.spec.name, 1, rows)
+                progress.advanced(run.spec.name, 1, _rows_read(result))
                 artifact.advance()
         except BaseException:  # Ctrl-C, cancellation: what is under way ends, nothing else begins
             run.called_off.set()
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return results
+
+
+def _rows_read(result: object) -> int:
+    if isinstance(result, LoadReceipt):
+        return result.counts.read
+    return result.manifest.rows_read if isinstance(result, Prepared) else 0
 
 
 def _report(

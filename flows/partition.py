@@ -8,7 +8,7 @@ from threading import Event
 import structlog
 
 from tasks.ingestion.ingest import ingest, ingestion_work
-from tasks.loading.load import load
+from tasks.loading.load import load, load_all
 from tasks.lookups.look_up import ask_apis
 from tasks.model.classify import classify
 from tasks.model.dataset import DatasetSpec, LookedUp
@@ -20,8 +20,15 @@ from tasks.model.errors import (
     GateFailed,
     LoadConflict,
 )
-from tasks.model.run import LakeFile, LoadReceipt, Partition, PartitionFailure, Purpose
-from tasks.stages import refreshed_if_broken
+from tasks.model.run import (
+    LakeFile,
+    LoadReceipt,
+    Manifest,
+    Partition,
+    PartitionFailure,
+    Purpose,
+)
+from tasks.stages import Work, refreshed_if_broken
 from tasks.transformation.transform import transform, transformation_work
 
 HOPELESS = (CredentialsRejected, LoadConflict, ConfigError, CapacityExhausted)
@@ -55,13 +62,27 @@ class DatasetRun:
     called_off: Event = field(default_factory=Event)
 
 
-def run_partition(dataset_run: DatasetRun, partition: Partition) -> LoadReceipt | PartitionFailure:
-    """Take one partition through its stages; a failure is returned, so that the others go on.
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A partition whose clean rows are in the lake.
+
+    Attributes:
+        partition: The partition.
+        work: What the transformation was asked for; it names the manifest.
+        manifest: Its clean rows.
+    """
+
+    partition: Partition
+    work: Work
+    manifest: Manifest
+
+
+def prepare_partition(run: DatasetRun, partition: Partition) -> Prepared | PartitionFailure:
+    """Take one partition through ingestion and transformation; a failure is returned.
 
     This is no task: a task around the stages would be one transaction of Prefect's, and a failed load
     would roll back the cached results of the stages before it.
     """
-    run = dataset_run
     # The keys of all rows are made as the rows are; what they are compared with is the dataset's.
     spec = run.spec if partition.deletes_up_to is None else run.spec.keys_only()
     stage = "ingestion"
@@ -80,14 +101,63 @@ def run_partition(dataset_run: DatasetRun, partition: Partition) -> LoadReceipt 
         clean = refreshed_if_broken(transform, run.environment, work)(
             work, run.environment, spec, raw, snapshots
         )
-        stage = "loading"
-        return load(
-            work, run.environment, run.spec, run.lookups, partition, clean, run.fence, run.purpose
-        )
     except Exception as error:  # the one place where a partition's failure becomes a value
-        if isinstance(classify(error), HOPELESS):
-            run.called_off.set()
-        return _failure(partition, stage, error)
+        return _failed(run, partition, stage, error)
+    return Prepared(partition, work, clean)
+
+
+def run_partition(run: DatasetRun, partition: Partition) -> LoadReceipt | PartitionFailure:
+    """Take one partition through its stages; a failure is returned, so that the others go on."""
+    made = prepare_partition(run, partition)
+    if isinstance(made, PartitionFailure):
+        return made
+    try:
+        return load(
+            made.work,
+            run.environment,
+            run.spec,
+            run.lookups,
+            partition,
+            made.manifest,
+            run.fence,
+            run.purpose,
+        )
+    except Exception as error:  # as above
+        return _failed(run, partition, "loading", error)
+
+
+def load_together(
+    run: DatasetRun, prepared: list[Prepared]
+) -> list[LoadReceipt | PartitionFailure]:
+    """Publish all partitions of a run at once; a failure is that of all of them."""
+    if run.called_off.is_set():
+        return []
+    try:
+        return list(
+            load_all(
+                [one.work for one in prepared],
+                run.environment,
+                run.spec,
+                run.lookups,
+                [one.partition for one in prepared],
+                [one.manifest for one in prepared],
+                run.fence,
+                run.purpose,
+            )
+        )
+    except Exception as error:  # as above
+        whole = prepared[0].partition.model_copy(
+            update={"label": f"all {len(prepared)} partitions"}
+        )
+        return [_failed(run, whole, "loading", error)]
+
+
+def _failed(
+    run: DatasetRun, partition: Partition, stage: str, error: Exception
+) -> PartitionFailure:
+    if isinstance(classify(error), HOPELESS):
+        run.called_off.set()
+    return _failure(partition, stage, error)
 
 
 def _failure(partition: Partition, stage: str, error: Exception) -> PartitionFailure:

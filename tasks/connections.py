@@ -17,11 +17,12 @@ from pydantic import SecretStr, ValidationError
 from sqlalchemy import Engine
 from sqlalchemy.exc import NoSuchModuleError
 
+from blocks.api_client import ApiClient
 from blocks.lake import Lake
 from blocks.object_store import LakeStorage, s3_store
 from blocks.privacy import PrivacyKeys
 from blocks.redis_server import RedisServer
-from blocks.rest_api import ApiClient, RestApiCredentials
+from blocks.rest_api import RestApiCredentials
 from blocks.source_database import SourceDatabase
 from blocks.warehouse import WarehouseCredentials
 from tasks.model.dataset import DatasetSpec

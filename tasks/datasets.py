@@ -18,6 +18,7 @@ from tasks.model.column_types import decimal_digits, is_integer
 from tasks.model.columns import ColumnSpec
 from tasks.model.dataset import DATASET_FILE, DatasetSpec, LookedUp
 from tasks.model.errors import ConfigError
+from tasks.model.gates import GATE_BRANCHES, References
 from tasks.model.lookup import Lookup
 from tasks.model.plugins import plugin_kinds
 from tasks.model.source import BRANCHES
@@ -122,7 +123,9 @@ def _plain(node: object) -> object:
 
 
 def _explain(document: Document, model: type[BaseModel], detail: dict[str, Any]) -> str:
-    location: Location = tuple(part for part in detail["loc"] if part not in BRANCHES)
+    location: Location = tuple(
+        part for part in detail["loc"] if part not in BRANCHES and part not in GATE_BRANCHES
+    )
     if location[:1] == ("load",):  # what follows is the mode, which is no key
         location = ("load", *location[2:])
     kind = detail["type"]
@@ -289,11 +292,31 @@ def _mistakes_between(datasets: dict[str, DatasetSpec], paths: dict[str, Path]) 
             else:
                 known = ", ".join(sorted(datasets))
                 yield f"{where}: no dataset {lookup.lookup!r}; declared are: {known}"
+        yield from _gate_mistakes(spec, datasets, document)
     graph = {name: spec.dependencies for name, spec in datasets.items()}
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
         yield f"datasets look each other up in a circle: {' → '.join(error.args[1])}"
+
+
+def _gate_mistakes(
+    spec: DatasetSpec, datasets: Mapping[str, DatasetSpec], document: Document
+) -> Iterable[str]:
+    for position, gate in enumerate(spec.quality.gates):
+        if not isinstance(gate, References) or gate.references.dataset is None:
+            continue
+        line = document.line(("quality", "gates", position))
+        where = f"{document.path}:{line}: quality.gates: references"
+        other = datasets.get(gate.references.dataset)
+        if other is None:
+            known = ", ".join(sorted(datasets))
+            yield f"{where}: no dataset {gate.references.dataset!r}; declared are: {known}"
+            continue
+        there = {*other.columns, *other.made_columns, *other.taken_columns}
+        for column in gate.references.columns.values():
+            if column not in there:
+                yield f"{where}: {other.name} has no column {column!r}"
 
 
 def _lookup_mistakes(spec: DatasetSpec, lookup: Lookup, target: LookedUp) -> Iterable[str]:

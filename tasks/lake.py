@@ -30,10 +30,9 @@ def store_file(lake: Lake, zone: Zone, dataset: str, path: Path, rows: int) -> L
     """Move a finished local file into the lake, under a key that names its content."""
     sha256 = file_sha256(path)
     key = f"{zone}/{dataset}/{sha256}.parquet"
-    lake.put_file(path, key)
-    stored = LakeFile(key=key, rows=rows, bytes=path.stat().st_size, sha256=sha256)
-    path.unlink()
-    return stored
+    size = path.stat().st_size
+    lake.take_file(path, key)
+    return LakeFile(key=key, rows=rows, bytes=size, sha256=sha256)
 
 
 def manifest_key(stage: str, dataset: str, fingerprint: str, identity: str) -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from blocks.privacy import Privacy
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ConfigError
+
+if TYPE_CHECKING:
+    from blocks.privacy import Privacy
 
 MASK = "***"
 """What is shown in place of a value that is masked."""

@@ -21,9 +21,11 @@ from tasks.lake import manifest_key
 from tasks.loading.ledger import open_dataset, session, source_state
 from tasks.loading.publish import Load, load_partition
 from tasks.loading.schema import target
+from tasks.loading.whole import load_whole
 from tasks.lookups.rows import rows_of, take_rows
 from tasks.lookups.snapshot import snapshot_table
 from tasks.model.dataset import DatasetSpec, LookedUp
+from tasks.model.load import ReplaceLoad
 from tasks.model.replay import ReplayRequest, replay_of
 from tasks.model.run import (
     LakeFile,
@@ -58,7 +60,8 @@ class Pipeline:
 
     def connector(self, spec: DatasetSpec) -> Connector:
         assert isinstance(spec.source, FilesSource)
-        return FilesConnector(spec.name, spec.source, self.base, self.limits, len(spec.columns))
+        limits = self.limits.whole_objects() if spec.load.whole_objects else self.limits
+        return FilesConnector(spec.name, spec.source, self.base, limits, len(spec.columns))
 
     def plan(
         self, spec: DatasetSpec, request: RunRequest = WHAT_IS_NEW, run_id: str = "test"
@@ -80,6 +83,7 @@ class Pipeline:
         snapshots = {
             name: self._snapshot(spec, name, looked_up)
             for name, looked_up in self._looked_up(spec).items()
+            if name in {lookup.lookup for lookup in spec.lookups}
         }
         clean = transform_partition(
             spec,
@@ -166,12 +170,16 @@ class Pipeline:
     ) -> list[LoadReceipt]:
         """Load what is asked for."""
         fence = open_dataset(self.engine, spec.name, run, request.purpose)
-        receipts = []
-        for partition in self.plan(spec, request, run):
-            key, clean = self.transform(spec, partition)
-            load = self._load(spec, partition, key, clean, run, fence, request.purpose)
-            receipts.append(load_partition(self.engine, self.lake, self.scratch, load))
-        return receipts
+        loads = (
+            self._load(
+                spec, partition, *self.transform(spec, partition), run, fence, request.purpose
+            )
+            for partition in self.plan(spec, request, run)
+        )
+        if isinstance(spec.load, ReplaceLoad):
+            together = list(loads)
+            return load_whole(self.engine, self.lake, self.scratch, together) if together else []
+        return [load_partition(self.engine, self.lake, self.scratch, load) for load in loads]
 
     def rows(self, spec: DatasetSpec) -> list[dict[str, Any]]:
         """Return the rows of a dataset's table in the order of its key."""

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import pyarrow as pa
 from pydantic import BaseModel
 
-from tasks.connections import Connections
 from tasks.model.dataset import DatasetSpec
 from tasks.model.run import Partition, SourceState
+
+if TYPE_CHECKING:
+    from tasks.connections import Connections
 
 SOURCE_URI = "_source_uri"
 """Column of every raw batch: which object, page or table the row came from."""
@@ -90,6 +92,10 @@ class PlanLimits:
     decoded_bytes: int = 64 << 30
     decoded_ratio: int = 1000
     ratio_from_bytes: int = 64 << 20
+
+    def whole_objects(self) -> PlanLimits:
+        """Return limits under which each object is a partition of its own."""
+        return replace(self, partition_bytes=1 << 62, partition_items=1)
 
 
 @dataclass(frozen=True, slots=True)

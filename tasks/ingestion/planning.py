@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+from typing import Any
+
 from tasks.ingestion.connector import Connector
 from tasks.model.database_source import DatabaseSource
-from tasks.model.dataset import DatasetSpec
+from tasks.model.dataset import DatasetSpec, canonical_json
 from tasks.model.errors import ConfigError
+from tasks.model.load import ReplaceLoad
 from tasks.model.run import Partition, RunRequest, SourceState
 
 
@@ -30,6 +34,8 @@ def plan_partitions(
         PipelineError: What the source says.
     """
     check_request(spec, request)
+    if isinstance(spec.load, ReplaceLoad):
+        return _plan_whole(connector, state, request, run_id)
     known = SourceState(last_load=state.last_load) if request.refresh else state
     planned = connector.plan(known.model_copy(update={"window": request.window}))
     changes: dict[str, object] = {}
@@ -42,12 +48,42 @@ def plan_partitions(
     return [partition for partition in planned if partition.fingerprint not in state.fingerprints]
 
 
+def _plan_whole(
+    connector: Connector, state: SourceState, request: RunRequest, run_id: str
+) -> list[Partition]:
+    """Return all that the source has, if that is not what replaced the table last.
+
+    The partitions are named after the content that they are a part of and the load before it: a run
+    that is tried again goes on with what was prepared of them, and a source that goes back to an
+    older content replaces the newer one.
+    """
+    planned = connector.plan(SourceState())
+    content = _digest(sorted(partition.fingerprint for partition in planned))
+    if not request.refresh and state.latest.get("content") == content:
+        return []
+    generation = _digest([content, state.last_load, run_id if request.refresh else None])
+    named = {"content": content, "generation": generation}
+    return [
+        partition.model_copy(update={"refresh": generation, "state": {**partition.state, **named}})
+        for partition in planned
+    ]
+
+
+def _digest(content: list[Any]) -> str:
+    return hashlib.sha256(canonical_json(content)).hexdigest()
+
+
 def check_request(spec: DatasetSpec, request: RunRequest) -> None:
     """Refuse what would load rows twice.
 
     Raises:
         ConfigError: It would.
     """
+    if request.window is not None and isinstance(spec.load, ReplaceLoad):
+        raise ConfigError(
+            f"{spec.name}: load mode 'replace' loads the whole source, not a span of its time",
+            f"run it: dpp run {spec.name} --refresh; or use mode 'merge' with a key",
+        )
     if spec.load.mode != "append":
         return
     if request.refresh:

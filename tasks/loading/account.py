@@ -23,11 +23,13 @@ class Changes:
         inserted: Staged rows that are new in the table.
         updated: Staged rows that replaced the values of one that was there.
         deleted: Rows of the table that are gone.
+        restored: Rows that are in the table again though no row was read for them now.
     """
 
     inserted: int = 0
     updated: int = 0
     deleted: int = 0
+    restored: int = 0
 
 
 def receipt_of(
@@ -54,6 +56,7 @@ def receipt_of(
             deduplicated=manifest.rows_deduplicated,
             quarantined=manifest.rows_quarantined,
             deleted=changes.deleted,
+            restored=changes.restored,
         ),
         reasons=manifest.reasons,
         findings=findings,

@@ -23,6 +23,8 @@ REMEDIES = {
     "I8": "the primary key was dropped or its index is damaged: REINDEX, then check again",
     "I10": "rows were written by somebody else, or the companion table in schema etl was changed by "
     "hand: restore both, or drop the table and the dataset's ledger rows and run again",
+    "I14": "columns that were dropped count for ever: copy the table into a new one, which forgets "
+    "them",
     "I9": "resolutions were changed by hand: restore etl.quarantine_resolutions from a backup",
 }
 
@@ -55,6 +57,7 @@ class LedgerRow:
     deduplicated: int
     quarantined: int
     deleted: int
+    restored: int
     manifest_key: str
     manifest_digest: str
     config_hash: str
@@ -63,12 +66,12 @@ class LedgerRow:
     @property
     def written(self) -> int:
         """Rows of the table that this load wrote."""
-        return self.inserted + self.updated
+        return self.inserted + self.updated + self.restored
 
     @property
     def passed(self) -> int:
         """Clean rows of the load."""
-        return self.written + self.unchanged
+        return self.inserted + self.updated + self.unchanged
 
     @property
     def accounted(self) -> int:

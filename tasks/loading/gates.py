@@ -2,11 +2,78 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
-from tasks.model.dataset import DatasetSpec, NullRate, QuarantineLimits, QuarantineRate, RowsBetween
+from psycopg2 import sql
+from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class in lower case
+
+from tasks.loading.schema import TargetColumn
+from tasks.loading.staged_gates import StagedRows
+from tasks.loading.staging import STAGING
+from tasks.model.dataset import DatasetSpec, LookedUp
 from tasks.model.errors import GateFailed
+from tasks.model.gates import (
+    FailedGate,
+    Freshness,
+    NullRate,
+    QuarantineLimits,
+    QuarantineRate,
+    RowsBetween,
+)
 from tasks.model.run import Manifest
+
+
+def check_gates(
+    cursor: Cursor,
+    spec: DatasetSpec,
+    lookups: Mapping[str, LookedUp],
+    columns: Sequence[TargetColumn],
+    manifest: Manifest,
+    *,
+    has_rows: bool,
+    live: bool,
+) -> None:
+    """Check every gate of a dataset on its staged rows.
+
+    Args:
+        cursor: In the transaction of the load.
+        spec: The dataset.
+        lookups: What it looks up, and the datasets that its gates refer to.
+        columns: The staged columns.
+        manifest: Account of the partition's rows.
+        has_rows: Is there a staging table?
+        live: Is the partition what is new? A gate about age holds for the past by definition.
+
+    Raises:
+        GateFailed: Names every gate that does not hold, with what was found and what is allowed.
+        ConfigError: The query of a gate is none that can be asked.
+    """
+    gates = spec.quality.gates
+    nulls = _null_counts(cursor, null_rate_columns(spec)) if has_rows else {}
+    failed = list(counted_failures(spec, manifest, nulls))
+    asked = [
+        gate
+        for gate in gates
+        if not isinstance(gate, RowsBetween | NullRate | QuarantineRate)
+        and (live or not isinstance(gate, Freshness))
+    ]
+    if asked or (failed and nulls):
+        with StagedRows(cursor, spec, lookups, columns, has_rows=has_rows) as staged:
+            failed = [staged.with_evidence(failure) for failure in failed]
+            for gate in asked:
+                failed += staged.failures(gate)
+    refuse(spec, failed)
+
+
+def refuse(spec: DatasetSpec, failed: Sequence[FailedGate]) -> None:
+    """Raise what failed gates mean, if there are any."""
+    if failed:
+        error = GateFailed(
+            f"{spec.name}: gate failed: {'; '.join(map(str, failed))}",
+            "nothing of the partition was published; correct the source, the file or the gate",
+        )
+        error.failed = tuple(failed)
+        raise error
 
 
 def null_rate_columns(spec: DatasetSpec) -> list[str]:
@@ -16,56 +83,51 @@ def null_rate_columns(spec: DatasetSpec) -> list[str]:
     ]
 
 
-def check_gates(spec: DatasetSpec, manifest: Manifest, rows: int, nulls: Mapping[str, int]) -> None:
-    """Check every gate of a dataset.
+def counted_failures(
+    spec: DatasetSpec, manifest: Manifest, nulls: Mapping[str, int]
+) -> Iterator[FailedGate]:
+    """Judge the gates for which counts are enough.
 
     Args:
         spec: The dataset.
         manifest: Account of the partition's rows.
-        rows: Number of staged rows.
-        nulls: Number of NULLs in the columns of ``null_rate_columns``.
-
-    Raises:
-        GateFailed: Names every gate that does not hold, with what was found and what is allowed.
+        nulls: Number of NULLs in the columns of ``null_rate_columns``; none are counted as 0.
     """
-    failed: list[str] = []
+    rows, read, refused = manifest.rows, manifest.rows_read, manifest.rows_quarantined
     for gate in spec.quality.gates:
         if isinstance(gate, RowsBetween):
             low, high = gate.rows_between
             if not low <= rows <= high:
-                failed.append(f"rows_between: {rows} rows, allowed {low} to {high}")
+                yield FailedGate(gate.label, f"{rows} rows, allowed {low} to {high}")
         elif isinstance(gate, NullRate):
             for name, allowed in gate.null_rate.items():
-                rate = nulls[name] / rows if rows else 0.0
+                rate = nulls.get(name, 0) / rows if rows else 0.0
                 if rate > allowed:
-                    failed.append(f"null_rate: {name} is NULL in {rate:.1%}, allowed {allowed:.1%}")
+                    found = f"NULL in {rate:.1%} of {rows} rows, allowed {allowed:.1%}"
+                    yield FailedGate(f"null_rate {name}", found, null_column=name)
         elif isinstance(gate, QuarantineRate):
-            read = manifest.rows_read
-            rate = manifest.rows_quarantined / read if read else 0.0
+            rate = refused / read if read else 0.0
             if rate > gate.quarantine_rate:
-                failed.append(
-                    f"quarantine_rate: {rate:.1%} of {read} rows, "
-                    f"allowed {gate.quarantine_rate:.1%} ({_reasons(manifest)})"
+                yield FailedGate(
+                    gate.label,
+                    f"{rate:.1%} of {read} rows, allowed {gate.quarantine_rate:.1%} "
+                    f"({_reasons(manifest)})",
                 )
-    failed += _limits_exceeded(spec.quality.quarantine, manifest)
-    if failed:
-        raise GateFailed(
-            f"{spec.name}: gate failed: {'; '.join(failed)}",
-            "nothing of the partition was published; correct the source, the file or the gate",
-        )
+    yield from _limits_exceeded(spec.quality.quarantine, manifest)
 
 
-def _limits_exceeded(limits: QuarantineLimits, manifest: Manifest) -> Iterator[str]:
+def _limits_exceeded(limits: QuarantineLimits, manifest: Manifest) -> Iterator[FailedGate]:
     refused, read = manifest.rows_quarantined, manifest.rows_read
     if limits.max_rows is not None and refused > limits.max_rows:
-        yield (
-            f"quarantine.max_rows: {refused} rows refused, allowed {limits.max_rows} "
-            f"({_reasons(manifest)})"
+        yield FailedGate(
+            "quarantine.max_rows",
+            f"{refused} rows refused, allowed {limits.max_rows} ({_reasons(manifest)})",
         )
     if limits.max_share is not None and refused > limits.max_share * read:
-        yield (
-            f"quarantine.max_share: {refused / read:.2%} of {read} rows refused, "
-            f"allowed {limits.max_share:.2%} ({_reasons(manifest)})"
+        yield FailedGate(
+            "quarantine.max_share",
+            f"{refused / read:.2%} of {read} rows refused, allowed {limits.max_share:.2%} "
+            f"({_reasons(manifest)})",
         )
 
 
@@ -74,3 +136,15 @@ def _reasons(manifest: Manifest) -> str:
         f"{reason.rows} x {reason.column or reason.rule} {reason.message}"
         for reason in manifest.reasons[:3]
     )
+
+
+def _null_counts(cursor: Cursor, names: Sequence[str]) -> dict[str, int]:
+    if not names:
+        return {}
+    counts = sql.SQL(", ").join(
+        sql.SQL("count(*) FILTER (WHERE {} IS NULL)").format(sql.Identifier(name)) for name in names
+    )
+    cursor.execute(sql.SQL("SELECT {} FROM {}").format(counts, sql.Identifier("pg_temp", STAGING)))
+    row = cursor.fetchone()
+    assert row is not None, "the query always gives a row"
+    return dict(zip(names, row, strict=True))

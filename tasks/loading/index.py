@@ -7,10 +7,6 @@ comment, so an index that is not as declared any more is found, and a killed bui
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import psycopg2.errors
 import structlog
 from psycopg2 import sql
@@ -18,9 +14,10 @@ from psycopg2.extensions import connection as Connection  # noqa: N812 - a class
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 from sqlalchemy import Engine
 
+from tasks.loading.build import building, create_index, drop_index
 from tasks.loading.ledger import session
 from tasks.loading.queries import query
-from tasks.loading.schema import target
+from tasks.loading.schema import TableIndex, target
 from tasks.loading.search_column import (
     column_statements,
     fill_next_column,
@@ -37,17 +34,13 @@ from tasks.loading.search_sql import (
     function_signature,
     index_definitions,
     languages,
-    named_within_limit,
     words_index,
 )
-from tasks.model.classify import classify
 from tasks.model.dataset import DatasetSpec
-from tasks.model.errors import ConfigError, PipelineError, WarehouseUnavailable
+from tasks.model.errors import ConfigError, PipelineError
+from tasks.model.names import named_within_limit
 from tasks.model.search import SearchIndex
 
-TURN_SECONDS = 3600
-ASK_AGAIN_SECONDS = 0.2
-BUILD_MEMORY = "256MB"
 log = structlog.get_logger("dpp.loading")
 
 
@@ -73,7 +66,7 @@ def build_search_index(engine: Engine, spec: DatasetSpec, *, rebuild: bool = Fal
         return []
     if index.fuzzy_columns:
         _ensure_trigrams(engine)
-    with _building(engine) as connection, connection.cursor() as cursor:
+    with building(engine) as connection, connection.cursor() as cursor:
         _check_languages(cursor, spec, index)
         _check_function(cursor, spec)
         built = _build(connection, cursor, spec, index, rebuild=rebuild)
@@ -102,12 +95,12 @@ def _build(
             cursor.execute(_index_sql("REINDEX INDEX CONCURRENTLY {}", spec, name))
             built.append(name)
     if _function_comment(cursor, spec) != function_signature(spec, index):
-        statements += _function_statements(connection, spec, index)
+        statements += function_statements(connection, spec, index)
     if statements:
         _swap(cursor, spec, statements)
     for name, comment in _indexes(cursor, spec).items():
         if comment.startswith(SIGNED) and name not in definitions:
-            cursor.execute(_index_sql("DROP INDEX CONCURRENTLY IF EXISTS {}", spec, name))
+            drop_index(cursor, spec, name)
     if built:
         cursor.execute(sql.SQL("ANALYZE {}").format(target(spec)))
     return built
@@ -118,26 +111,49 @@ def _build_beside(
 ) -> list[sql.Composable]:
     """Build an index under another name; return the statements that put it in its place."""
     beside = named_within_limit(name, "next")
-    cursor.execute(_index_sql("DROP INDEX CONCURRENTLY IF EXISTS {}", spec, beside))
-    cursor.execute(
-        sql.SQL("CREATE INDEX CONCURRENTLY {} ON {} USING {}").format(
-            sql.Identifier(beside), target(spec), definition.using
-        )
-    )
+    drop_index(cursor, spec, beside)
+    create_index(cursor, spec, TableIndex(beside, definition.using))
     return [
         _index_sql("DROP INDEX IF EXISTS {}", spec, name),
         sql.SQL("ALTER INDEX {} RENAME TO {}").format(
             sql.Identifier(spec.schema_name, beside), sql.Identifier(name)
         ),
-        sql.SQL("COMMENT ON INDEX {} IS {}").format(
-            sql.Identifier(spec.schema_name, name), sql.Literal(definition.signature)
-        ),
+        _signed(spec, name, definition),
     ]
 
 
-def _function_statements(
+def _signed(spec: DatasetSpec, name: str, definition: IndexDefinition) -> sql.Composed:
+    return sql.SQL("COMMENT ON INDEX {} IS {}").format(
+        sql.Identifier(spec.schema_name, name), sql.Literal(definition.signature)
+    )
+
+
+def search_statements(
+    connection: Connection, cursor: Cursor, spec: DatasetSpec, *, partitioned: bool
+) -> list[sql.Composable]:
+    """Return the DDL of what is missing of the search of a table whose search column is current."""
+    index = spec.load.index
+    if index is None:
+        return []
+    there = _indexes(cursor, spec)
+    found: list[sql.Composable] = [create_trigrams()] if index.fuzzy_columns else []
+    for name, definition in index_definitions(spec, index).items():
+        if there.get(name) != definition.signature:
+            made = TableIndex(name, definition.using)
+            table = (spec.schema_name, spec.table_name)
+            found += [
+                made.create(table, concurrently=not partitioned),
+                _signed(spec, name, definition),
+            ]
+    if _function_comment(cursor, spec) != function_signature(spec, index):
+        found += function_statements(connection, spec, index)
+    return found if len(found) > bool(index.fuzzy_columns) else []
+
+
+def function_statements(
     connection: Connection, spec: DatasetSpec, index: SearchIndex
 ) -> list[sql.Composable]:
+    """Return the statements that make the search function of a table, or make it anew."""
     function = sql.Identifier("etl", function_name(spec))
     return [
         # Its result is of the table's row type: if that is another table now, it cannot be replaced.
@@ -204,15 +220,18 @@ def _check_languages(cursor: Cursor, spec: DatasetSpec, index: SearchIndex) -> N
             )
 
 
+def create_trigrams() -> sql.Composed:
+    """Return the DDL of the extension that misspelt words are found with."""
+    return sql.SQL("CREATE EXTENSION IF NOT EXISTS pg_trgm SCHEMA {}").format(
+        sql.Identifier(EXTENSION_SCHEMA)
+    )
+
+
 def _ensure_trigrams(engine: Engine) -> None:
     try:
         with session(engine) as connection, connection.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended('etl:pg_trgm', 0))")
-            cursor.execute(
-                sql.SQL("CREATE EXTENSION IF NOT EXISTS pg_trgm SCHEMA {}").format(
-                    sql.Identifier(EXTENSION_SCHEMA)
-                )
-            )
+            cursor.execute(create_trigrams())
     except PipelineError as error:
         if error.exit_code == ConfigError.exit_code or "pg_trgm" not in error.message:
             raise
@@ -220,41 +239,3 @@ def _ensure_trigrams(engine: Engine) -> None:
             f"the search index needs PostgreSQL's extension pg_trgm: {error.message}",
             "have an administrator run CREATE EXTENSION pg_trgm SCHEMA public",
         ) from None
-
-
-@contextmanager
-def _building(engine: Engine) -> Iterator[Connection]:
-    """Give a connection outside of transactions, to the only build of the database."""
-    try:
-        pooled = engine.raw_connection()
-    except Exception as error:
-        raise classify(error) from None
-    connection: Connection = pooled.dbapi_connection  # type: ignore[assignment]
-    try:
-        connection.autocommit = True  # CONCURRENTLY works outside of transactions only
-        with connection.cursor() as cursor:
-            # Building waits for every older transaction of the database, other datasets' loads
-            # included, and takes as long as the table is large.
-            cursor.execute("SET lock_timeout = 0; SET statement_timeout = 0")
-            cursor.execute("SELECT set_config('maintenance_work_mem', %s, false)", (BUILD_MEMORY,))
-            _wait_for_other_builds(cursor)
-        yield connection
-    except Exception as error:
-        raise classify(error) from None  # one of ours stays what it is
-    finally:
-        pooled.invalidate()  # its settings and its lock go with it
-        pooled.close()
-
-
-def _wait_for_other_builds(cursor: Cursor) -> None:
-    """Make this the only build of the database: two at once wait for each other, and deadlock.
-
-    By asking again and again: one long statement that waits is a transaction that a build waits for.
-    """
-    deadline = time.monotonic() + TURN_SECONDS
-    while time.monotonic() < deadline:
-        cursor.execute("SELECT pg_try_advisory_lock(hashtextextended('etl:index', 0))")
-        if cursor.fetchone() == (True,):
-            return
-        time.sleep(ASK_AGAIN_SECONDS)
-    raise WarehouseUnavailable(f"warehouse: no turn to build an index within {TURN_SECONDS} s")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from tasks.loading.schema import TargetColumn, target_columns
 from tasks.model.dataset import DatasetSpec, LookedUp
+from tasks.model.load import ReplaceLoad
 from tasks.model.replay import replay_of
 from tasks.model.run import Manifest, Partition, Purpose
 
@@ -52,6 +53,12 @@ class Load:
     def is_replay(self) -> bool:
         """Are its rows some that were refused before?"""
         return replay_of(self.partition) is not None
+
+    @property
+    def is_live(self) -> bool:
+        """Are its rows what is new in the source? What replaces the table always is."""
+        again = self.partition.refresh is not None and not isinstance(self.spec.load, ReplaceLoad)
+        return self.purpose == "run" and not again
 
     @property
     def compares_keys(self) -> bool:

@@ -74,17 +74,35 @@ def ensure_ledger(engine: Engine) -> None:
 
     A role that may not create anything can load once an administrator has called this.
     """
-    version = hashlib.sha256(ledger_schema().encode()).hexdigest()[:12]
     with session(engine) as connection, connection.cursor() as cursor:
-        cursor.execute(query("ledger_version"))
-        if str(_one(cursor)[0]).endswith(version):
+        if _is_current(cursor):
             return
         cursor.execute("SELECT pg_advisory_xact_lock(%s)", (LEDGER_LOCK,))
         # Reading the catalog makes the session take notice of what was committed while it waited;
         # from its cache alone, CREATE … IF NOT EXISTS would create again, and fail.
         cursor.execute(query("schema_exists"), {"schema": "etl"})
         cursor.execute(ledger_schema())
-        cursor.execute("COMMENT ON SCHEMA etl IS %s", (f"{LEDGER_COMMENT} {version}",))
+        cursor.execute(ledger_comment())
+
+
+def ledger_comment() -> str:
+    """Return the DDL of the comment that tells the version of the ledger."""
+    return f"COMMENT ON SCHEMA etl IS '{LEDGER_COMMENT} {_ledger_version()}'"
+
+
+def ledger_is_current(engine: Engine) -> bool:
+    """Tell whether the ledger is there, and has all that this version of the product needs."""
+    with session(engine, read_only=True) as connection, connection.cursor() as cursor:
+        return _is_current(cursor)
+
+
+def _is_current(cursor: Cursor) -> bool:
+    cursor.execute(query("ledger_version"))
+    return str(_one(cursor)[0]).endswith(_ledger_version())
+
+
+def _ledger_version() -> str:
+    return hashlib.sha256(ledger_schema().encode()).hexdigest()[:12]
 
 
 def ledger_exists(engine: Engine) -> bool:
@@ -147,8 +165,9 @@ def find_load(cursor: Cursor, partition: Partition) -> LoadReceipt | None:
             deduplicated=row[5],
             quarantined=row[6],
             deleted=row[7],
+            restored=row[8],
         ),
-        seconds=row[8],
+        seconds=row[9],
     )
 
 

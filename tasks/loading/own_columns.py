@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tasks.loading.schema import TargetColumn
 from tasks.model.dataset import DatasetSpec
-from tasks.model.load import DELETED_AT, MergeLoad
+from tasks.model.load import DELETED_AT, MergeLoad, Scd2Load
 
 _DELETED_AT = TargetColumn(
     DELETED_AT,
@@ -16,7 +16,7 @@ _DELETED_AT = TargetColumn(
 )
 
 
-def own_columns(spec: DatasetSpec, columns: Sequence[TargetColumn]) -> list[TargetColumn]:  # noqa: ARG001
+def own_columns(spec: DatasetSpec, columns: Sequence[TargetColumn]) -> list[TargetColumn]:
     """Return the columns that the load mode adds to those that the rows fill.
 
     Args:
@@ -26,4 +26,12 @@ def own_columns(spec: DatasetSpec, columns: Sequence[TargetColumn]) -> list[Targ
     load = spec.load
     if isinstance(load, MergeLoad) and load.delete and load.delete.kind == "soft":
         return [_DELETED_AT]
+    if isinstance(load, Scd2Load):
+        moment = next(column.type for column in columns if column.name == spec.cursor)
+        since, until, now = load.own_columns
+        return [
+            TargetColumn(since, moment, True, "From when this version holds.", staged=False),
+            TargetColumn(until, moment, False, "Until when; NULL if it still does.", staged=False),
+            TargetColumn(now, "boolean", True, "Does this version hold now?", staged=False),
+        ]
     return []

@@ -15,6 +15,7 @@ from tasks.loading.queries import query
 from tasks.model.anomaly import Finding
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import GateFailed
+from tasks.model.gates import FailedGate
 from tasks.model.profile import Profile
 from tasks.model.run import Manifest, Value
 from tasks.quality.detect import Observation, judge, observe
@@ -45,6 +46,10 @@ def check_history(engine: Engine, load: Load) -> tuple[Finding, ...]:
             "set quality.anomaly.action: warn and run again",
         )
         error.findings = tuple(failed)
+        error.failed = tuple(
+            FailedGate(f"anomaly {' '.join(filter(None, (one.metric, one.column)))}", one.message)
+            for one in failed
+        )
         raise error
     return findings
 

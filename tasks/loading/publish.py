@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import structlog
@@ -17,22 +18,25 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812
 from sqlalchemy import Engine
 
 from blocks.lake import Lake
-from tasks.loading import ledger
+from tasks.loading import ledger, parallel
 from tasks.loading.account import Changes, receipt_of, write_account
 from tasks.loading.commit import ask_ledger, commit, wait_for_turn
 from tasks.loading.deletes import check_keys, delete_missing
 from tasks.loading.evolution import prepare_target
+from tasks.loading.gate_failures import record_gate_failure
 from tasks.loading.job import Load, OnStep
-from tasks.loading.modes.prepare import prepare_companions
+from tasks.loading.modes.conflicts import check_conflicts
+from tasks.loading.modes.prepare import prepare_mode
 from tasks.loading.modes.publication import statements_of
 from tasks.loading.modes.statements import Statement
+from tasks.loading.partitions import prepare_partitions
 from tasks.loading.profiles import check_history
 from tasks.loading.queries import query
 from tasks.loading.schema import TargetColumn, ensure_schema
 from tasks.loading.staged import check_staged, clean_files, stage_rows
 from tasks.loading.unique import check_unique
 from tasks.model.anomaly import Finding
-from tasks.model.errors import CommitUnknown, LoadConflict
+from tasks.model.errors import CommitUnknown, GateFailed, LoadConflict, PipelineError
 from tasks.model.run import LoadReceipt, LoadStatus
 
 __all__ = ["STEPS", "Load", "load_partition"]
@@ -90,9 +94,17 @@ def load_partition(
             return receipt
     paths = clean_files(lake, scratch, load.manifest)
     ensure_schema(engine, load.spec)
-    # Before the transaction: a forest takes its time, and nobody shall wait for it.
-    findings = check_history(engine, load)
-    receipt = _publish(engine, paths, load, findings, started, on_step)
+    try:
+        # Before the transaction: a forest takes its time, and nobody shall wait for it.
+        findings = check_history(engine, load)
+        receipt = _publish(engine, paths, load, findings, started, on_step)
+    except GateFailed as error:
+        record_gate_failure(engine, load, error)
+        raise
+    finally:
+        if load.manifest.rows >= parallel.PARALLEL_ROWS:
+            with suppress(PipelineError):  # the next such load does it
+                parallel.drop_left_tables(engine)
     if receipt.status is LoadStatus.LOADED:
         log.info(
             "loading.committed",
@@ -117,7 +129,9 @@ def _publish(
     receipt: LoadReceipt | None = None
     try:
         with ledger.session(engine) as connection:
-            receipt = _transaction(connection, paths, load, findings, started, on_step)
+            receipt = _transaction(engine, connection, paths, load, findings, started, on_step)
+            with connection.cursor() as cursor:
+                parallel.end_staging(cursor)
             on_step("committing")
             commit(connection)
     except CommitUnknown:
@@ -129,6 +143,7 @@ def _publish(
 
 
 def _transaction(
+    engine: Engine,
     connection: Connection,
     paths: list[Path],
     load: Load,
@@ -140,7 +155,7 @@ def _transaction(
         name_session(cursor, load)
         on_step("begun")
         columns = _staged_columns(load)
-        has_rows = stage_rows(cursor, paths, load, columns, on_step)
+        has_rows = stage_rows(cursor, paths, load, columns, on_step, beside=engine)
         _check(cursor, load, has_rows=has_rows)
         on_step("gated")
         wait_for_turn(cursor, load.spec.load.table)
@@ -150,7 +165,9 @@ def _transaction(
         check_fence(cursor, load)
         on_step("checked")
         table = prepare_target(cursor, load.spec, load.columns)
-        prepare_companions(cursor, load.spec, table.columns, is_new=table.is_new)
+        prepare_mode(cursor, load.spec, table.columns, is_new=table.is_new)
+        if not load.compares_keys:
+            prepare_partitions(cursor, load.spec, table.columns, has_rows=has_rows)
         on_step("evolved")
         load_id = ledger.next_load_id(cursor)
         changes = Changes()
@@ -221,7 +238,9 @@ def _change_table(
     cursor: Cursor, load: Load, columns: Sequence[TargetColumn], load_id: int
 ) -> Changes:
     """Publish the staged rows as the load mode says, and check what must hold in the whole table."""
-    changes = run_statements(cursor, statements_of(load.spec, columns, load_id))
+    check_conflicts(cursor, load, columns)
+    statements = statements_of(load.spec, columns, load_id, is_replay=load.is_replay)
+    changes = run_statements(cursor, statements)
     check_unique(cursor, load.spec, {column.name: column for column in load.columns})
     return changes
 

@@ -5,6 +5,7 @@ The names of the invariants are those of ``docs/architecture.md``.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
@@ -15,15 +16,21 @@ from sqlalchemy import Engine
 from blocks.lake import Lake
 from tasks.loading.checks import Check, LedgerRow, check, shown
 from tasks.loading.companion import companion_exists
+from tasks.loading.evolution import MAX_COLUMNS
 from tasks.loading.lake_checks import lake_checks
 from tasks.loading.ledger import session
 from tasks.loading.modes.merge import TOMBSTONES, remembers_deletions, revived_statement
+from tasks.loading.modes.scd2 import broken_versions_statement
 from tasks.loading.queries import query
 from tasks.loading.resolutions import resolution_checks
 from tasks.loading.schema import LOAD_ID, existing_columns, target
 from tasks.model.dataset import DatasetSpec
+from tasks.model.load import Scd2Load
 
 __all__ = ["Check", "reconcile"]
+
+ROOMY_COLUMNS = MAX_COLUMNS * 9 // 10
+"""From here on a load that adds columns may soon be refused."""
 
 
 def reconcile(engine: Engine, lake: Lake, spec: DatasetSpec, retention_days: int) -> list[Check]:
@@ -68,8 +75,10 @@ def _target_checks(cursor: Cursor, spec: DatasetSpec, rows: list[LedgerRow]) -> 
         return
     table = target(spec)
     count = _number(cursor, sql.SQL("SELECT count(*) FROM {}").format(table))
-    there = sum(row.inserted - row.deleted for row in rows)
-    yield check(spec, "I6", "rows inserted - rows deleted = rows in the table", there, count)
+    retired = _retired(cursor, spec)
+    there = sum(row.inserted + row.restored - row.deleted for row in rows)
+    there -= sum(retired.values())
+    yield check(spec, "I6", "rows inserted + restored - deleted = rows in the table", there, count)
     strangers = _number(
         cursor,
         sql.SQL(
@@ -84,8 +93,9 @@ def _target_checks(cursor: Cursor, spec: DatasetSpec, rows: list[LedgerRow]) -> 
         "I6",
         "no load has more rows in the table than it wrote",
         "none broken",
-        shown(_overfull(cursor, spec, rows)),
+        shown(_overfull(cursor, spec, rows, retired)),
     )
+    yield _headroom(cursor, spec)
     # An index can be broken where the rows are not: count by the rows themselves.
     if spec.table_key:
         keys = sql.SQL(", ").join(map(sql.Identifier, spec.table_key))
@@ -99,19 +109,41 @@ def _target_checks(cursor: Cursor, spec: DatasetSpec, rows: list[LedgerRow]) -> 
     if remembers_deletions(spec) and companion_exists(cursor, TOMBSTONES, spec):
         revived = _number(cursor, revived_statement(spec))
         yield check(spec, "I10", "no row is older than the deletion of its key", 0, revived)
+    if isinstance(spec.load, Scd2Load):
+        broken = _number(cursor, broken_versions_statement(spec, spec.load))
+        yield check(spec, "I10", "versions of a key follow each other", 0, broken)
 
 
-def _overfull(cursor: Cursor, spec: DatasetSpec, rows: list[LedgerRow]) -> list[str]:
+def _retired(cursor: Cursor, spec: DatasetSpec) -> dict[int, int]:
+    """Return how many rows of each load retention took away."""
+    cursor.execute(query("rows_retired"), {"dataset": spec.name})
+    return dict(cursor.fetchall())
+
+
+def _headroom(cursor: Cursor, spec: DatasetSpec) -> Check:
+    """Check that the table can take more columns, as far as that is not for want of dropped ones."""
+    cursor.execute(query("column_slots"), {"table": spec.load.table})
+    used = int((cursor.fetchone() or (0,))[0])
+    most = max(ROOMY_COLUMNS, len(existing_columns(cursor, spec)))
+    statement = f"at most {most} of {MAX_COLUMNS} column numbers are used up"
+    return check(spec, "I14", statement, most, max(used, most))
+
+
+def _overfull(
+    cursor: Cursor, spec: DatasetSpec, rows: list[LedgerRow], retired: dict[int, int]
+) -> list[str]:
     """Name the loads whose rows in the table are more than they wrote; of append, or fewer.
 
-    Merging takes rows from a load, when a later one changes them; nothing adds rows to one.
+    Merging takes rows from a load, when a later one changes them; nothing adds rows to one. What
+    retention took away counts as if it were there.
     """
     cursor.execute(
         sql.SQL("SELECT {0}, count(*) FROM {1} GROUP BY {0}").format(
             sql.Identifier(LOAD_ID), target(spec)
         )
     )
-    found = dict(cursor.fetchall())
+    found: Counter[int] = Counter(dict(cursor.fetchall()))
+    found.update(retired)
     return [
         f"load {row.load_id}: {found.get(row.load_id, 0)} rows, wrote {row.written}"
         for row in rows

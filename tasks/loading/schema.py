@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from psycopg2 import sql
@@ -16,6 +16,7 @@ from tasks.loading.search_sql import SEARCH, column_signature, search_column
 from tasks.model.column_types import decimal_digits, list_element
 from tasks.model.columns import ColumnSpec
 from tasks.model.dataset import DatasetSpec, LookedUp
+from tasks.model.search import SearchIndex
 
 LOAD_ID = "_load_id"
 TEXT = ColumnSpec(type="string")
@@ -59,6 +60,41 @@ class TargetColumn:
     required: bool = False
     description: str | None = None
     staged: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class TableIndex:
+    """An index of a table.
+
+    Attributes:
+        name: Its name; it is in the schema of its table.
+        definition: SQL from the method on: ``btree ("a", "b") WHERE …``.
+        unique: Does it refuse a second row of one value?
+    """
+
+    name: str
+    definition: sql.Composable
+    unique: bool = False
+
+    def named(self, name: str) -> TableIndex:
+        """Return the same index under another name."""
+        return replace(self, name=name)
+
+    def create(
+        self, table: tuple[str, str], *, concurrently: bool = False, only: bool = False
+    ) -> sql.Composed:
+        """Return its DDL.
+
+        Args:
+            table: Schema and name of its table.
+            concurrently: Without locking the table; not within a transaction.
+            only: Of a partitioned table, not of its partitions.
+        """
+        unique = "UNIQUE " if self.unique else ""
+        beside = "CONCURRENTLY " if concurrently else ""
+        return sql.SQL(
+            f"CREATE {unique}INDEX {beside}{{}} ON {'ONLY ' if only else ''}{{}} USING {{}}"
+        ).format(sql.Identifier(self.name), sql.Identifier(*table), self.definition)
 
 
 def postgres_type(column: ColumnSpec) -> str:
@@ -127,8 +163,8 @@ def target(spec: DatasetSpec) -> sql.Identifier:
     return sql.Identifier(spec.schema_name, spec.table_name)
 
 
-def create_statements(spec: DatasetSpec, columns: Sequence[TargetColumn]) -> list[sql.Composed]:
-    """Return the DDL of a table that is not there yet."""
+def create_table(spec: DatasetSpec, columns: Sequence[TargetColumn]) -> sql.Composed:
+    """Return the DDL of a table that is not there yet, without what is added to it."""
     definitions: list[sql.Composable] = [column_definition(column) for column in columns]
     definitions.append(sql.SQL("{} bigint NOT NULL").format(sql.Identifier(LOAD_ID)))
     if spec.load.index:
@@ -136,26 +172,36 @@ def create_statements(spec: DatasetSpec, columns: Sequence[TargetColumn]) -> lis
     if spec.table_key:
         keys = sql.SQL(", ").join(map(sql.Identifier, spec.table_key))
         definitions.append(sql.SQL("PRIMARY KEY ({})").format(keys))
-    statements = [
-        sql.SQL("CREATE TABLE {} ({})").format(target(spec), sql.SQL(", ").join(definitions)),
-        sql.SQL("COMMENT ON TABLE {} IS {}").format(target(spec), sql.Literal(spec.description)),
-    ]
-    statements += [
-        sql.SQL("COMMENT ON COLUMN {} IS {}").format(
-            sql.Identifier(spec.schema_name, spec.table_name, column.name),
-            sql.Literal(column.description),
-        )
-        for column in columns
-        if column.description
-    ]
-    if spec.load.index:
-        statements.append(
-            sql.SQL("COMMENT ON COLUMN {} IS {}").format(
-                sql.Identifier(spec.schema_name, spec.table_name, SEARCH),
-                sql.Literal(column_signature(spec.load.index)),
-            )
-        )
-    return statements
+    return sql.SQL("CREATE TABLE {} ({}){}").format(
+        target(spec), sql.SQL(", ").join(definitions), _partitioning(spec)
+    )
+
+
+def _partitioning(spec: DatasetSpec) -> sql.Composable:
+    if spec.load.partition_by is None:
+        return sql.SQL("")
+    return sql.SQL(" PARTITION BY RANGE ({})").format(sql.Identifier(spec.load.partition_by.column))
+
+
+def comment_on_table(spec: DatasetSpec) -> sql.Composed:
+    """Return the DDL of the table's comment."""
+    return sql.SQL("COMMENT ON TABLE {} IS {}").format(target(spec), sql.Literal(spec.description))
+
+
+def comment_on_column(spec: DatasetSpec, column: TargetColumn) -> sql.Composed:
+    """Return the DDL of a column's comment."""
+    return sql.SQL("COMMENT ON COLUMN {} IS {}").format(
+        sql.Identifier(spec.schema_name, spec.table_name, column.name),
+        sql.Literal(column.description),
+    )
+
+
+def comment_on_search(spec: DatasetSpec, index: SearchIndex) -> sql.Composed:
+    """Return the DDL of the comment that tells how the column of the search is made."""
+    return sql.SQL("COMMENT ON COLUMN {} IS {}").format(
+        sql.Identifier(spec.schema_name, spec.table_name, SEARCH),
+        sql.Literal(column_signature(index)),
+    )
 
 
 def column_definition(column: TargetColumn) -> sql.Composed:
@@ -167,7 +213,7 @@ def column_definition(column: TargetColumn) -> sql.Composed:
 def existing_columns(cursor: Cursor, spec: DatasetSpec) -> dict[str, TargetColumn]:
     """Return the columns of the dataset's table; none if there is no table."""
     cursor.execute(query("existing_columns"), {"table": spec.load.table})
-    return {row[0]: TargetColumn(row[0], row[1], row[2]) for row in cursor.fetchall()}
+    return {row[0]: TargetColumn(*row) for row in cursor.fetchall()}
 
 
 def ensure_schema(engine: Engine, spec: DatasetSpec) -> None:
@@ -177,22 +223,23 @@ def ensure_schema(engine: Engine, spec: DatasetSpec) -> None:
     once, and ``IF NOT EXISTS`` alone is no protection against that.
     """
     with session(engine) as connection, connection.cursor() as cursor:
-        if _schema_exists(cursor, spec.schema_name):
+        if schema_exists(cursor, spec.schema_name):
             return
-        cursor.execute(
-            "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))",
-            (f"etl:schema:{spec.schema_name}",),
-        )
+        cursor.execute(query("lock_schema"), {"schema": f"etl:schema:{spec.schema_name}"})
         # Asking again makes the session take notice of what was committed meanwhile: from its cache
         # alone, CREATE SCHEMA IF NOT EXISTS would still believe that there is none, and fail.
-        if _schema_exists(cursor, spec.schema_name):
+        if schema_exists(cursor, spec.schema_name):
             return
-        cursor.execute(
-            sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(spec.schema_name))
-        )
+        cursor.execute(create_schema(spec))
 
 
-def _schema_exists(cursor: Cursor, schema: str) -> bool:
+def create_schema(spec: DatasetSpec) -> sql.Composed:
+    """Return the DDL of the schema of a dataset's table."""
+    return sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(spec.schema_name))
+
+
+def schema_exists(cursor: Cursor, schema: str) -> bool:
+    """Tell whether a schema is there."""
     cursor.execute(query("schema_exists"), {"schema": schema})
     row = cursor.fetchone()
     return bool(row and row[0])

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection  # noqa: N812 - a class in lower case
 
-from tasks.model.columns import MAX_IDENTIFIER_BYTES
 from tasks.model.dataset import DatasetSpec, canonical_json
+from tasks.model.names import named_within_limit
 from tasks.model.search import SearchIndex
 
 SEARCH = "_search"
@@ -32,16 +32,6 @@ VERSION = 1
 """Of the SQL in this module: another one makes every index anew."""
 SIGNED = "search of data-processing-pipeline:"
 """How the comments of what belongs to a search begin."""
-
-
-def named_within_limit(table: str, suffix: str) -> str:
-    """Return ``<table>_<suffix>``, shortened where PostgreSQL's 63 bytes demand it."""
-    name = f"{table}_{suffix}"
-    if len(name) <= MAX_IDENTIFIER_BYTES:
-        return name
-    # Cut, two tables whose names begin alike would share an index, and the second have none.
-    suffix = f"{hashlib.sha256(name.encode()).hexdigest()[:8]}_{suffix}"[:MAX_IDENTIFIER_BYTES]
-    return f"{table[: max(MAX_IDENTIFIER_BYTES - len(suffix) - 1, 0)]}_{suffix}".lstrip("_")
 
 
 def function_name(spec: DatasetSpec) -> str:

@@ -6,16 +6,19 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import structlog
 from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class in lower case
+from sqlalchemy import Engine
 
 from blocks.lake import Lake
 from tasks.lake import file_sha256
 from tasks.loading.encoding import check_columns, staged_schema
-from tasks.loading.gates import check_gates, null_rate_columns
+from tasks.loading.gates import check_gates
 from tasks.loading.job import Load, OnStep
+from tasks.loading.parallel import copies_at_once, copy_in_parallel
 from tasks.loading.schema import TargetColumn
 from tasks.loading.staging import STAGING, clean_batches, copy_into_staging, create_staging
 from tasks.model.errors import ContractBroken
@@ -53,8 +56,19 @@ def stage_rows(
     load: Load,
     columns: Sequence[TargetColumn],
     on_step: OnStep,
+    *,
+    beside: Engine | None = None,
 ) -> bool:
     """Copy the clean rows into the staging table; tell whether there is one.
+
+    Args:
+        cursor: In the load transaction.
+        paths: The clean files.
+        load: What is loaded.
+        columns: What the files must have.
+        on_step: Is told of the steps.
+        beside: Where further connections come from, over which a large partition is copied too; the
+            transaction has to call ``end_staging`` then.
 
     Raises:
         ContractBroken: The files do not have these columns, or not as many rows as they should.
@@ -66,19 +80,37 @@ def stage_rows(
     began = time.monotonic()
     schema = staged_schema(pq.read_schema(paths[0]))
     check_columns(schema.names, [column.name for column in columns])
-    create_staging(cursor, schema)
-    on_step("staged")
-    batches = clean_batches(paths, schema)
-    rows = copy_into_staging(cursor, schema, batches, lambda: on_step("copying"))
+    rows = _copied_in_parallel(beside, cursor, paths, schema, load, on_step)
+    if rows is None:
+        create_staging(cursor, schema)
+        on_step("staged")
+        batches = clean_batches(paths, schema)
+        rows = copy_into_staging(cursor, schema, batches, lambda: on_step("copying"))
+        cursor.execute(sql.SQL("ANALYZE {}").format(sql.Identifier("pg_temp", STAGING)))
     if rows != load.manifest.rows:
         raise ContractBroken(
             f"{load.spec.name}: COPY took {rows} rows, the manifest has {load.manifest.rows}",
             "this must never happen; keep the lake files and report it",
         )
-    cursor.execute(sql.SQL("ANALYZE {}").format(sql.Identifier("pg_temp", STAGING)))
     log.info("loading.copied", rows=rows, seconds=time.monotonic() - began)
     on_step("copied")
     return True
+
+
+def _copied_in_parallel(
+    engine: Engine | None,
+    cursor: Cursor,
+    paths: Sequence[Path],
+    schema: pa.Schema,
+    load: Load,
+    on_step: OnStep,
+) -> int | None:
+    """Copy a large partition over several connections; None if it is to be copied over this one."""
+    copies = copies_at_once(engine, load.manifest.rows) if engine else 1
+    if engine is None or copies == 1:
+        return None
+    on_step("staged")
+    return copy_in_parallel(engine, cursor, paths, schema, copies, lambda: on_step("copying"))
 
 
 def check_staged(cursor: Cursor, load: Load, *, has_rows: bool) -> None:
@@ -86,24 +118,16 @@ def check_staged(cursor: Cursor, load: Load, *, has_rows: bool) -> None:
 
     Raises:
         GateFailed: One does not hold.
+        ConfigError: The query of one is none that can be asked.
     """
     if load.is_replay:
         return  # gates are about a slice of the source; these rows were picked because they broke
-    names = null_rate_columns(load.spec)
-    counts: tuple[int, ...] = (0,) * (len(names) + 1)
-    if has_rows:
-        cursor.execute(null_counts_statement(names))
-        row = cursor.fetchone()
-        assert row is not None, "the query always gives a row"
-        counts = row
-    check_gates(load.spec, load.manifest, counts[0], dict(zip(names, counts[1:], strict=True)))
-
-
-def null_counts_statement(names: Sequence[str]) -> sql.Composed:
-    """Return a statement that counts the staged rows, and the NULLs of some of their columns."""
-    counts = [
-        sql.SQL("count(*) FILTER (WHERE {} IS NULL)").format(sql.Identifier(name)) for name in names
-    ]
-    return sql.SQL("SELECT {} FROM {}").format(
-        sql.SQL(", ").join([sql.SQL("count(*)"), *counts]), sql.Identifier("pg_temp", STAGING)
+    check_gates(
+        cursor,
+        load.spec,
+        load.lookups,
+        load.columns,
+        load.manifest,
+        has_rows=has_rows,
+        live=load.is_live,
     )

@@ -12,6 +12,7 @@ import queue
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pgpq
@@ -36,14 +37,18 @@ _END = b""
 
 def create_staging(cursor: Cursor, schema: pa.Schema) -> None:
     """Create the temporary table for batches of a schema; it goes with the transaction."""
-    columns = sql.SQL(", ").join(
-        sql.SQL("{} {}").format(sql.Identifier(name), sql.SQL(kind))
-        for name, kind in zip(schema.names, staging_types(schema), strict=True)
-    )
     cursor.execute(
         sql.SQL("CREATE TEMPORARY TABLE {} ({}) ON COMMIT DROP").format(
-            sql.Identifier(STAGING), columns
+            sql.Identifier(STAGING), staging_columns(schema)
         )
+    )
+
+
+def staging_columns(schema: pa.Schema) -> sql.Composed:
+    """Return the columns of a staging table for batches of a schema."""
+    return sql.SQL(", ").join(
+        sql.SQL("{} {}").format(sql.Identifier(name), sql.SQL(kind))
+        for name, kind in zip(schema.names, staging_types(schema), strict=True)
     )
 
 
@@ -53,10 +58,22 @@ def copy_into_staging(
     batches: Iterator[pa.RecordBatch],
     on_first: Callable[[], None],
 ) -> int:
-    """Copy batches into the staging table.
+    """Copy batches into the temporary staging table; the arguments are those of ``copy_rows``."""
+    return copy_rows(cursor, sql.Identifier("pg_temp", STAGING), schema, batches, on_first)
+
+
+def copy_rows(
+    cursor: Cursor,
+    table: sql.Identifier,
+    schema: pa.Schema,
+    batches: Iterator[pa.RecordBatch],
+    on_first: Callable[[], None],
+) -> int:
+    """Copy batches into a table that was made for their schema.
 
     Args:
-        cursor: In the transaction that made the table.
+        cursor: In a transaction that sees the table.
+        table: Its columns are those of ``staging_columns``.
         schema: Schema of the batches.
         batches: What to copy; read and encoded in a thread of its own.
         on_first: Called when the first chunk is handed to the server.
@@ -65,7 +82,7 @@ def copy_into_staging(
         The number of rows that the server says it took.
     """
     statement = sql.SQL("COPY {} ({}) FROM STDIN WITH (FORMAT binary)").format(
-        sql.Identifier("pg_temp", STAGING), sql.SQL(", ").join(map(sql.Identifier, schema.names))
+        table, sql.SQL(", ").join(map(sql.Identifier, schema.names))
     )
     with (
         _Refusal(cursor.connection.fileno()) as refusal,
@@ -199,18 +216,36 @@ class _EncodedStream(io.RawIOBase):
                 raise _CopyAbandoned from None
 
 
-def clean_batches(paths: Sequence[Path], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    """Read clean files in pieces of bounded size, in a schema of ``staged_schema``.
+@dataclass(frozen=True, slots=True)
+class RowGroup:
+    """What is read of a file at a time: reading it whole would buffer all of it."""
 
-    Row group by row group: reading a file whole would buffer all of it.
-    """
-    for path in paths:
-        with pq.ParquetFile(path) as file:
-            names = [name for name in schema.names if name in file.schema_arrow.names]
-            for group in range(file.num_row_groups):
-                rows = _rows_of_a_batch(file.metadata.row_group(group))
-                for batch in file.iter_batches(rows, row_groups=[group], columns=names):
-                    yield from _pieces(encodable(batch, schema))
+    path: Path
+    number: int
+
+
+def row_groups(paths: Sequence[Path]) -> list[RowGroup]:
+    """Return the row groups of clean files, in their order."""
+    return [
+        RowGroup(path, number)
+        for path in paths
+        for number in range(pq.read_metadata(path).num_row_groups)
+    ]
+
+
+def clean_batches(paths: Sequence[Path], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """Read clean files in pieces of bounded size, in a schema of ``staged_schema``."""
+    for group in row_groups(paths):
+        yield from batches_of(group, schema)
+
+
+def batches_of(group: RowGroup, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """Read one row group in pieces of bounded size, in a schema of ``staged_schema``."""
+    with pq.ParquetFile(group.path) as file:
+        names = [name for name in schema.names if name in file.schema_arrow.names]
+        rows = _rows_of_a_batch(file.metadata.row_group(group.number))
+        for batch in file.iter_batches(rows, row_groups=[group.number], columns=names):
+            yield from _pieces(encodable(batch, schema))
 
 
 def _rows_of_a_batch(group: pq.RowGroupMetaData) -> int:

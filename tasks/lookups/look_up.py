@@ -41,7 +41,10 @@ def snapshot_lookups(
         Connections(environment) as connections,
         stage_context("lookups", work, environment) as scratch,
     ):
+        used = {lookup.lookup for lookup in spec.lookups}  # gates refer to tables as they are
         for name, looked_up in lookups.items():
+            if name not in used:
+                continue
             columns = lookup_columns(name, looked_up, [spec])
             if isinstance(looked_up, DatasetSpec) or looked_up.table:
                 taken[name] = snapshot_table(

@@ -20,6 +20,8 @@ from tasks.model.json_path import ValuePath, parse_value_path
 from tasks.model.units import Unit
 
 MAX_IDENTIFIER_BYTES = 63
+SYSTEM_COLUMNS = frozenset(["cmax", "cmin", "ctid", "tableoid", "xmax", "xmin"])
+"""Names that no column of a table of PostgreSQL can have."""
 _IDENTIFIER = re.compile(r"[a-z][a-z0-9_]*")
 
 

@@ -6,22 +6,24 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from tasks.model.anomaly import Anomaly
-from tasks.model.columns import ColumnSpec, Identifier, Strict, _identifier
+from tasks.model.columns import SYSTEM_COLUMNS, ColumnSpec, Identifier, Strict, _identifier
 from tasks.model.contract import Contract
 from tasks.model.database_source import DatabaseSource
 from tasks.model.derive import DerivedColumn
+from tasks.model.gates import Gate, QuarantineLimits, References, check_column, gate_columns
 from tasks.model.json_path import ITEM, parse_value_path
-from tasks.model.load import LoadSpec, MergeLoad
+from tasks.model.load import LoadSpec, MergeLoad, ReplacePartitionLoad, Scd2Load
 from tasks.model.lookup import Lookup
 from tasks.model.rest_source import RestSource
 from tasks.model.rules import Custom, Order, Reference, RowRule, UserSchema, ordered_column
 from tasks.model.search import SearchIndex
 from tasks.model.source import Source
+from tasks.model.table import check_indexes, check_partitions
 
 RESERVED_PREFIX = "_"
 TEXTS = frozenset(("string", "enum"))
@@ -33,40 +35,13 @@ TYPED_WHOLE = TEXTS | {
 """Types of columns that can be found by a whole value: as PostgreSQL writes them, so people do."""
 
 
-class RowsBetween(Strict):
-    """The partition must have this many clean rows."""
-
-    rows_between: tuple[int, int]
-
-
-class NullRate(Strict):
-    """Largest allowed share of NULL per column, 0 to 1."""
-
-    null_rate: dict[str, float]
-
-
-class QuarantineRate(Strict):
-    """Largest allowed share of quarantined rows in a partition, 0 to 1."""
-
-    quarantine_rate: Annotated[float, Field(ge=0, le=1)]
-
-
-Gate = RowsBetween | NullRate | QuarantineRate
-
-
-class QuarantineLimits(Strict):
-    """Most rows of a partition that may be refused; above it nothing of the partition is published."""
-
-    max_rows: int | None = Field(None, ge=0, description="Most refused rows of a partition.")
-    max_share: float | None = Field(
-        None, ge=0, le=1, description="Largest share of refused rows of a partition, 0 to 1."
-    )
-
-
 class Quality(Strict):
     """What must hold before anything of a partition is published."""
 
-    gates: tuple[Gate, ...] = ()
+    gates: tuple[Gate, ...] = Field(
+        (),
+        description="What must hold of the staged rows; else nothing of the partition is published.",
+    )
     anomaly: Anomaly | None = Field(
         None, description="Learn from the partitions before what is usual, and say what is not."
     )
@@ -126,6 +101,7 @@ class DatasetSpec(Strict):
 
     @model_validator(mode="after")
     def _parts_fit_together(self) -> Self:
+        self._check_names()
         self._check_columns()
         self._require_columns("key", self.key)
         if self.cursor:
@@ -139,17 +115,30 @@ class DatasetSpec(Strict):
         self._check_rules(taken)
         taken += self._check_made("custom.columns", self.custom_columns)
         for gate in self.quality.gates:
-            if isinstance(gate, NullRate):
-                self._require_columns("gate null_rate", tuple(gate.null_rate), also=taken)
+            self._require_columns(f"quality.gates: {gate.label}", gate_columns(gate), also=taken)
+            check_column(gate, {**self.columns, **self.made_columns})
         self._check_anomaly(self.quality.anomaly)
+        self._check_table(taken)
+        return self
+
+    def _check_names(self) -> None:
+        for name in self.all_columns:
+            if name.startswith(RESERVED_PREFIX):
+                raise ValueError(f"column {name!r}: names with a leading '_' belong to the product")
+            if name in SYSTEM_COLUMNS:
+                raise ValueError(f"column {name!r}: every table of PostgreSQL has a hidden {name}")
+
+    def _check_table(self, taken: list[str]) -> None:
         if self.load.index:
             self._check_search(self.load.index, taken)
-        return self
+        check_indexes(self.load.indexes, self.all_columns)
+        if by := self.load.partition_by:
+            check_partitions(
+                by, self.load.mode, self.key, self.table_key, self.columns, self.load.indexes
+            )
 
     def _check_columns(self) -> None:
         for name, column in self.columns.items():
-            if name.startswith(RESERVED_PREFIX):
-                raise ValueError(f"column {name!r}: names with a leading '_' belong to the product")
             if column.path is not None and parse_value_path(column.path).column == ITEM:
                 raise ValueError(f"columns.{name}.path: begins with no name of the source")
 
@@ -164,10 +153,29 @@ class DatasetSpec(Strict):
         load = self.load
         if load.needs_key and not self.key:
             raise ValueError(f"load mode '{load.mode}' needs a 'key'")
-        if isinstance(load, MergeLoad) and load.delete:
+        if isinstance(load, Scd2Load):
+            self._check_versions(load)
+        if isinstance(load, MergeLoad | Scd2Load) and load.delete:
             load.delete.check_column(self.columns.get(load.delete.column))
             if load.delete.column in self.key:
                 raise ValueError(f"load.delete: column {load.delete.column!r} is part of the key")
+        if isinstance(load, ReplacePartitionLoad):
+            column = self.columns.get(load.by) or self.made_columns.get(load.by)
+            load.check_column(column, declared=load.by in self.columns)
+
+    def _check_versions(self, load: Scd2Load) -> None:
+        if self.cursor is None or self.cursor in self.key:
+            raise ValueError(
+                "load mode 'scd2' needs a 'cursor' beside the key: it says from when a version holds"
+            )
+        if self.unique:
+            raise ValueError(
+                "unique: versions of a key have values alike; not with load mode 'scd2'"
+            )
+        there = [*self.columns, *self.made_columns, *self.taken_columns, *load.own_columns]
+        for name in load.own_columns:
+            if there.count(name) > 1:
+                raise ValueError(f"load: column {name!r} is there twice; choose another name")
 
     def _check_deletes(self) -> None:
         if not (self.key and self.load.mode == "merge"):
@@ -258,19 +266,41 @@ class DatasetSpec(Strict):
     @property
     def table_key(self) -> tuple[str, ...]:
         """Columns of the target table's primary key; none if the mode lets keys repeat."""
-        return self.key if self.load.one_row_per_key else ()
+        load = self.load
+        if isinstance(load, Scd2Load):
+            return (*self.key, load.valid_from)
+        in_key = isinstance(load, ReplacePartitionLoad) and load.by in self.key
+        return self.key if load.one_row_per_key or in_key else ()
+
+    @property
+    def row_key(self) -> tuple[str, ...]:
+        """Columns by whose values rows of a partition are one, and all but one are left out."""
+        versions = isinstance(self.load, Scd2Load) and self.cursor is not None
+        return (*self.key, str(self.cursor)) if versions else self.key
 
     @property
     def required_columns(self) -> tuple[str, ...]:
-        """Columns in which NULL is refused: those of the key, and those declared so."""
+        """Columns in which NULL is refused: of the key, those declared so, and what the mode needs."""
+        needed = {*self.key}
+        if isinstance(self.load, ReplacePartitionLoad):
+            needed.add(self.load.by)
+        if isinstance(self.load, Scd2Load) and self.cursor:
+            needed.add(self.cursor)
         return tuple(
-            name for name, column in self.columns.items() if name in self.key or not column.nullable
+            name for name, column in self.columns.items() if name in needed or not column.nullable
         )
 
     @property
     def dependencies(self) -> tuple[str, ...]:
-        """Datasets that this one looks up, so that they run before it."""
-        return tuple(dict.fromkeys(lookup.lookup for lookup in self.lookups if lookup.is_dataset))
+        """Datasets that this one looks up, or that its gates refer to, so that they run before it."""
+        looked_up = [lookup.lookup for lookup in self.lookups if lookup.is_dataset]
+        return tuple(dict.fromkeys([*looked_up, *self.datasets_of_gates]))
+
+    @property
+    def datasets_of_gates(self) -> tuple[str, ...]:
+        """Datasets whose tables the gates refer to."""
+        gates = [gate.references for gate in self.quality.gates if isinstance(gate, References)]
+        return tuple(reference.dataset for reference in gates if reference.dataset)
 
     @property
     def taken_columns(self) -> tuple[str, ...]:
@@ -295,6 +325,11 @@ class DatasetSpec(Strict):
     def made_columns(self) -> dict[str, ColumnSpec]:
         """Columns that no source has: derived ones, and those that the user's function adds."""
         return {**self.derive, **self.custom_columns}
+
+    @property
+    def all_columns(self) -> tuple[str, ...]:
+        """Names of all columns that the dataset file gives the table."""
+        return (*self.columns, *self.made_columns, *self.taken_columns)
 
     @property
     def source_columns(self) -> tuple[str, ...]:
@@ -330,11 +365,12 @@ class DatasetSpec(Strict):
     def config_hash(self) -> str:
         """SHA-256 of everything that decides how a row is transformed and loaded.
 
-        Texts for people, the schedule, the learned checks and the search index are left out:
+        Texts for people, the schedule, the learned checks, and what only the table has are left out:
         changing them loads nothing again.
         """
         for_people = {"description": True, "owner": True, "schedule": True}
-        apart = {"quality": {"anomaly"}, "load": {"index"}}
+        of_the_table = {"index", "indexes", "grants", "partition_by"}
+        apart = {"quality": {"anomaly"}, "load": of_the_table}
         content = self.model_dump(mode="json", exclude={**for_people, **apart})
         return hashlib.sha256(canonical_json(content)).hexdigest()
 

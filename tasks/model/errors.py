@@ -24,6 +24,7 @@ from enum import StrEnum
 from typing import ClassVar
 
 from tasks.model.anomaly import Finding
+from tasks.model.gates import FailedGate
 
 
 class ErrorKind(StrEnum):
@@ -112,6 +113,8 @@ class GateFailed(PipelineError):
 
     findings: tuple[Finding, ...] = ()
     """What was unusual, for the report; of learned checks only."""
+    failed: tuple[FailedGate, ...] = ()
+    """The gates that do not hold, with evidence for the warehouse."""
 
 
 class LoadConflict(PipelineError):

@@ -42,6 +42,10 @@ def _any_table(name: str) -> str:
     return name
 
 
+TableName = Annotated[str, AfterValidator(_any_table)]
+"""A table of the warehouse: schema.table."""
+
+
 class LookupApi(Strict):
     """A REST API that is asked for the keys that a partition has."""
 
@@ -81,7 +85,7 @@ class Lookup(Strict):
     lookup: Identifier = Field(
         description="Name of the dataset that is looked up; with table, source or api any name."
     )
-    table: Annotated[str, AfterValidator(_any_table)] | None = Field(
+    table: TableName | None = Field(
         None, description="Look up a table of the warehouse that no dataset fills: schema.table."
     )
     source: Source | None = Field(

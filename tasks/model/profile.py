@@ -39,7 +39,7 @@ class Profile(BaseModel):
 
     rows: int
     sampled: int = 0
-    """Rows from which quantiles and top values were taken; all else is from all rows."""
+    """Rows that quantiles, top values and bounds of texts are of; all else is of all rows."""
     columns: dict[str, ColumnProfile] = Field(default_factory=dict)
 
     def null_rate(self, column: str) -> float | None:

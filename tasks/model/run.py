@@ -241,7 +241,7 @@ class Manifest(Value):
 
 
 class RowCounts(Value):
-    """An account of rows; ``read`` must equal the sum of the others but ``deleted``."""
+    """An account of rows; ``read`` must equal the sum of the others down to ``quarantined``."""
 
     read: int = 0
     inserted: int = 0
@@ -250,7 +250,9 @@ class RowCounts(Value):
     deduplicated: int = 0
     quarantined: int = 0
     deleted: int = 0
-    """Rows of the target table that are gone from the source; no row was read for them."""
+    """Rows of the target table that are gone; no row was read for them."""
+    restored: int = 0
+    """Rows that are in the target table again; no row was read for them."""
 
     @property
     def loaded(self) -> int:
@@ -287,7 +289,7 @@ class SchemaChange(Value):
     from_type: str | None
     """None if the column was not there."""
     to_type: str
-    kind: Literal["column added", "type widened"]
+    kind: Literal["column added", "type widened", "null allowed"]
 
 
 class LoadReceipt(Value):

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 
 from tasks.model.column_types import MAX_DECIMAL_PRECISION, decimal_digits
-from tasks.model.columns import MAX_IDENTIFIER_BYTES, ColumnSpec
+from tasks.model.columns import MAX_IDENTIFIER_BYTES, SYSTEM_COLUMNS, ColumnSpec
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ContractBroken
 from tasks.transformation.sql import identifier
@@ -130,7 +130,9 @@ def column_name(name: str) -> str:
     One that is too long is cut and ends with a hash of all of it: two that begin alike stay two.
     """
     folded = "".join(c if c.isascii() and c.isalnum() else "_" for c in name.lower())
-    column = folded if folded[:1].isalpha() else f"c_{folded}"
+    column = folded
+    if not folded[:1].isalpha() or folded in SYSTEM_COLUMNS:
+        column = f"c_{folded}"
     if len(column) <= MAX_IDENTIFIER_BYTES:
         return column
     digest = hashlib.sha256(name.encode()).hexdigest()[:_HASH_DIGITS]

@@ -37,7 +37,7 @@ def find_repeated(spec: DatasetSpec, parts: Sequence[str], base: str) -> str:
         parts: The parts of the query that make the columns of the key.
         base: The part that has them.
     """
-    keys = ", ".join(map(identifier, spec.key))
+    keys = ", ".join(map(identifier, spec.row_key))
     return (
         f"CREATE OR REPLACE TEMP TABLE {REPEATED} AS WITH {', '.join(parts)}\n"
         f"SELECT _key_hash FROM (SELECT hash({keys}) AS _key_hash FROM {base})\n"
@@ -47,13 +47,13 @@ def find_repeated(spec: DatasetSpec, parts: Sequence[str], base: str) -> str:
 
 def may_repeat(spec: DatasetSpec) -> str:
     """Return SQL that tells whether other rows may have the key of this one."""
-    keys = ", ".join(map(identifier, spec.key))
+    keys = ", ".join(map(identifier, spec.row_key))
     return f"hash({keys}) IN (SELECT _key_hash FROM {REPEATED})"
 
 
 def rank_contenders(spec: DatasetSpec) -> str:
     """Return the query of the positions of the contenders that stay."""
-    keys = ", ".join(map(identifier, spec.key))
+    keys = ", ".join(map(identifier, spec.row_key))
     newest = f"{identifier(spec.cursor)} DESC NULLS LAST, " if spec.cursor else ""
     ties = "".join(f"{_ordered(order)}, " for order in spec.tie_break)
     origin = ", ".join(f"{name} DESC" for name in _ORIGIN)
@@ -72,7 +72,7 @@ def _ordered(order: str) -> str:
 def _ranked_by(spec: DatasetSpec) -> list[str]:
     ties = [ordered_column(order)[0] for order in spec.tie_break]
     cursor = [spec.cursor] if spec.cursor else []
-    return list(dict.fromkeys([*spec.key, *cursor, *ties, *_ORIGIN]))
+    return list(dict.fromkeys([*spec.row_key, *cursor, *ties, *_ORIGIN]))
 
 
 class Contenders:

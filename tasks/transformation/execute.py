@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+import duckdb
 import pandera.pandas as pandera
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -40,6 +41,7 @@ from tasks.transformation.query import (
     compile_query,
 )
 from tasks.transformation.refusals import check_severity, pandera_rows, refused_rows
+from tasks.transformation.row_sample import RowSample
 from tasks.transformation.session import column_types, duckdb_session, stream
 from tasks.transformation.severity import WarningCounts, first_failure
 from tasks.transformation.user_code import code_digest, load_object, load_schema
@@ -122,7 +124,6 @@ def transform_partition(
             columns_added, types = _run(
                 spec, raw, snapshots, lake, scratch, output, memory_bytes, deadline_seconds
             )
-    profile = output.profile(memory_bytes, deadline_seconds)  # before the file moves into the lake
     manifest = Manifest(
         stage="transformation",
         dataset=spec.name,
@@ -138,7 +139,7 @@ def transform_partition(
         columns_added=columns_added,
         column_types=types,
         state=raw.state,
-        profile=profile,
+        profile=output.profile,
         created_at=datetime.now(UTC),
         seconds=time.monotonic() - started,
     )
@@ -167,7 +168,7 @@ def _run(
         name: str(lake.local_path(file.key, scratch)) for name, file in snapshots.items()
     }
     _check_names(spec, raw_files)
-    files = [*raw_files, *lookup_files.values()]
+    files = [*raw_files, *lookup_files.values(), str(output.path)]
     memory_bytes -= min(AROUND_QUERY + memory_bytes // 8, memory_bytes // 2)
     with duckdb_session(files, scratch, memory_bytes, deadline_seconds) as connection:
         types = column_types(connection, raw_files)
@@ -191,6 +192,7 @@ def _run(
         output.flush(query)
         for rows in with_originals(connection, raw_files, list(raw_types), output.unexplained):
             output.quarantine.append(rows)
+        output.finish(connection)
     return query.columns_added, {**query.column_types, **wide}
 
 
@@ -224,7 +226,7 @@ class _Output:
 
     def __init__(self, spec: DatasetSpec, scratch: Path, origin: Origin) -> None:
         self.spec = spec
-        self._path = scratch / "clean.parquet"
+        self.path = scratch / "clean.parquet"
         self._schema: pandera.DataFrameSchema | None = pandera_schema(spec)
         self._user_schema = load_schema(spec)
         self._custom = load_object(spec, "custom", spec.custom.function) if spec.custom else None
@@ -233,6 +235,9 @@ class _Output:
         self._open = ExitStack()
         self._rows = 0
         self._waiting: list[pa.RecordBatch] = []
+        self._sample = RowSample()
+        self.profile = Profile(rows=0)
+        """What the clean rows look like, once they are all there."""
         self.unexplained: list[RefusedRow] = []
         """Rows that pandera refused: what they said originally is still to be found."""
         self.contenders = self._open.enter_context(Contenders(spec, scratch / "contenders.arrow"))
@@ -284,7 +289,7 @@ class _Output:
         if self._writer is None:
             self._writer = self._open.enter_context(
                 pq.ParquetWriter(
-                    self._path,
+                    self.path,
                     clean.schema,
                     compression="zstd",
                     compression_level=1,
@@ -292,19 +297,15 @@ class _Output:
                 )
             )
         self._writer.write_batch(clean)
+        self._sample.add(clean)
         self._rows += clean.num_rows
 
-    def profile(self, memory_bytes: int, deadline_seconds: float | None) -> Profile:
-        """Say what the clean rows look like."""
-        if not self._rows:
-            return Profile(rows=0)
-        return profile_clean_rows(
-            self._path,
-            {**self.spec.columns, **self.spec.made_columns},
-            self._path.parent,
-            memory_bytes=memory_bytes,
-            deadline_seconds=deadline_seconds,
-        )
+    def finish(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """End the file of clean rows, and say what they look like."""
+        self._open.close()
+        if self._rows:
+            columns = {**self.spec.columns, **self.spec.made_columns}
+            self.profile = profile_clean_rows(connection, self.path, self._sample.table(), columns)
 
     def _judged_by(
         self, clean: pa.RecordBatch, failures: Mapping[int, tuple[str, str]], severity: Severity
@@ -323,6 +324,6 @@ class _Output:
 
     def store(self, lake: Lake) -> tuple[LakeFile, ...]:
         """Move the clean rows into the lake."""
-        if not self._path.exists():
+        if not self.path.exists():
             return ()
-        return (store_file(lake, "clean", self.spec.name, self._path, self._rows),)
+        return (store_file(lake, "clean", self.spec.name, self.path, self._rows),)

@@ -1,33 +1,32 @@
 """Profiles the clean rows of a partition, out of the file that was just written.
 
-Counts, bounds, distinct values and lengths are of all rows. Quantiles and top values are of a sample
-where there are many rows: exact ones would cost more than all the rest together.
+Counts, distinct values, lengths and the bounds of numbers and times are of all rows. Quantiles, top
+values and the bounds of texts are of a sample where there are many rows: they are what costs most.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 
 from tasks.model.columns import ColumnSpec
 from tasks.model.profile import DECILES, ColumnKind, ColumnProfile, Profile
-from tasks.transformation.session import column_types, duckdb_session
+from tasks.transformation.row_sample import MAX_TEXT
 from tasks.transformation.sql import TEXT, identifier, literal
 
-SAMPLE_ROWS = 20_000
-"""Rows of the sample, about; up to twice as many are taken whole."""
 MAX_COLUMNS = 200
 """Columns that are profiled, the first ones: a profile travels with the manifest and stays small."""
-MAX_TEXT = 64
-"""Characters that are kept of a value."""
 TOP_VALUES = 10
 LEAST_SHARE = 0.001
 """Of the values in the sample; what is rarer is not among the top values."""
 PROVENANCE_PREFIX = "_"
+SAMPLE = "clean_sample"
 _NUMBERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "UTINYINT", "USMALLINT", "UINTEGER",
             "UBIGINT", "UHUGEINT", "FLOAT", "DOUBLE")  # fmt: skip
 _TIMES = ("DATE", "TIMESTAMP", "TIMESTAMP WITH TIME ZONE", "TIMESTAMP_NS", "TIME", "INTERVAL")
@@ -39,30 +38,63 @@ def is_protected(column: ColumnSpec | None) -> bool:
 
 
 def profile_clean_rows(
+    connection: duckdb.DuckDBPyConnection,
     path: Path,
+    sample: pa.Table,
     columns: Mapping[str, ColumnSpec],
-    scratch: Path,
-    *,
-    memory_bytes: int,
-    deadline_seconds: float | None = None,
 ) -> Profile:
     """Profile the rows of a clean file.
 
     Args:
-        path: The Parquet file.
+        connection: A session that may open the file.
+        path: The Parquet file; it has rows.
+        sample: Some of its rows, or all.
         columns: The columns that the dataset file declares; a protected one shows no value.
-        scratch: Folder for spilled data.
-        memory_bytes: Hard limit of DuckDB's buffers.
-        deadline_seconds: Seconds after which it is interrupted.
     """
-    with duckdb_session([str(path)], scratch, memory_bytes, deadline_seconds) as connection:
-        types = {
-            name: _kind(kind, columns.get(name))
-            for name, kind in column_types(connection, [str(path)]).items()
-            if not name.startswith(PROVENANCE_PREFIX)
-        }
-        kinds = dict(list(types.items())[:MAX_COLUMNS])
-        return _profile(connection, str(path), kinds, columns)
+    source = f"read_parquet({literal(str(path))})"
+    connection.register(SAMPLE, sample)
+    kinds = dict(list(_kinds(connection, source, columns).items())[:MAX_COLUMNS])
+    sampled_kinds = _kinds(connection, SAMPLE, columns)
+    visible = {
+        name: kind if sampled_kinds[name] == kind else "other"
+        for name, kind in kinds.items()
+        if not is_protected(columns.get(name))
+    }
+    rows, counted = _count(connection, source, kinds)
+    quantiles, bounds = _quantiles(connection, visible), _text_bounds(connection, visible)
+    top = _top_values(connection, visible)
+    profiled = {}
+    for name, kind in kinds.items():
+        of_all = counted[name]
+        profile = ColumnProfile(
+            kind=kind,
+            nulls=rows - of_all.present,
+            distinct=min(of_all.distinct, of_all.present),
+            protected=name not in visible,
+            lengths=of_all.lengths,
+        )
+        if name in visible:
+            low, high = bounds.get(name, (of_all.low, of_all.high))
+            shown = {
+                "min": low,
+                "max": high,
+                "quantiles": of_all.with_ends(quantiles.get(name, ())),
+                "top": tuple(top[name]),
+            }
+            profile = profile.model_copy(update=shown)
+        profiled[name] = profile
+    return Profile(rows=rows, sampled=sample.num_rows, columns=profiled)
+
+
+def _kinds(
+    connection: duckdb.DuckDBPyConnection, source: str, columns: Mapping[str, ColumnSpec]
+) -> dict[str, ColumnKind]:
+    relation = connection.sql(f"FROM {source}")
+    return {
+        name: _kind(str(of_type), columns.get(name))
+        for name, of_type in zip(relation.columns, relation.types, strict=True)
+        if not name.startswith(PROVENANCE_PREFIX)
+    }
 
 
 def _kind(duckdb_type: str, column: ColumnSpec | None) -> ColumnKind:
@@ -79,48 +111,49 @@ def _kind(duckdb_type: str, column: ColumnSpec | None) -> ColumnKind:
     return "text" if duckdb_type == TEXT else "other"
 
 
-def _profile(
-    connection: duckdb.DuckDBPyConnection,
-    path: str,
-    kinds: Mapping[str, ColumnKind],
-    columns: Mapping[str, ColumnSpec],
-) -> Profile:
-    source = f"read_parquet({literal(path)})"
+@dataclass(frozen=True, slots=True)
+class _Counted:
+    """What all rows say about a column; bounds as text, and as numbers if it has such."""
+
+    present: int
+    distinct: int
+    low: str | None
+    high: str | None
+    least: float | None
+    most: float | None
+    shortest: int | None
+    mean: float | None
+    longest: int | None
+
+    @property
+    def lengths(self) -> tuple[int, float, int] | None:
+        if self.shortest is None or self.mean is None or self.longest is None:
+            return None
+        return self.shortest, self.mean, self.longest
+
+    def with_ends(self, quantiles: tuple[float, ...]) -> tuple[float, ...]:
+        """Give the quantiles of a sample the ends of all rows, unless these are no numbers."""
+        if not quantiles or self.least is None or self.most is None:
+            return quantiles
+        first = self.least if math.isfinite(self.least) else quantiles[0]
+        last = self.most if math.isfinite(self.most) else quantiles[-1]
+        return (first, *quantiles[1:-1], last)
+
+
+def _count(
+    connection: duckdb.DuckDBPyConnection, source: str, kinds: Mapping[str, ColumnKind]
+) -> tuple[int, dict[str, _Counted]]:
     aggregates = [aggregate for name, kind in kinds.items() for aggregate in _whole(name, kind)]
-    row = _one(connection, f"SELECT count(*), {', '.join(aggregates)} FROM {source}")
-    rows = int(row[0])
-    visible = [name for name in kinds if not is_protected(columns.get(name))]
-    sampled = _take_sample(connection, source, rows, {name: kinds[name] for name in visible})
-    profiled = {}
-    for position, (name, kind) in enumerate(kinds.items()):
-        present, distinct, low, high, least, most, short, mean, long = row[
-            1 + 9 * position : 10 + 9 * position
-        ]
-        profile = ColumnProfile(
-            kind=kind,
-            nulls=rows - present,
-            distinct=min(int(distinct), present),
-            protected=name not in visible,
-            lengths=None if short is None else (int(short), float(mean), int(long)),
-        )
-        if name in visible:
-            values = _of_sample(connection, name, kind)
-            quantiles = values["quantiles"]
-            if quantiles:  # the ends are those of all rows, unless they are no numbers
-                ends = [float(end) for end in (least, most)]
-                first, last = (
-                    end if math.isfinite(end) else of_sample
-                    for end, of_sample in zip(ends, (quantiles[0], quantiles[-1]), strict=True)
-                )
-                quantiles = (first, *quantiles[1:-1], last)
-            shown = {"min": low, "max": high, "quantiles": quantiles, "top": values["top"]}
-            profile = profile.model_copy(update=shown)
-        profiled[name] = profile
-    return Profile(rows=rows, sampled=sampled, columns=profiled)
+    row = _one(connection, f"SELECT {', '.join(['count(*)', *aggregates])} FROM {source}")
+    width = len(fields(_Counted))
+    return int(row[0]), {
+        name: _Counted(*row[1 + width * position : 1 + width * (position + 1)])
+        for position, name in enumerate(kinds)
+    }
 
 
 def _whole(name: str, kind: ColumnKind) -> list[str]:
-    """Return the aggregates over all rows of a column, always nine."""
+    """Return the aggregates over all rows of a column: the fields of ``_Counted``."""
     column = identifier(name)
     nothing = "NULL"
     counted = [f"count({column})", f"approx_count_distinct({column})"]
@@ -130,9 +163,8 @@ def _whole(name: str, kind: ColumnKind) -> list[str]:
         numbers = [_number(bound, kind) for bound in bounds]
         return [*counted, *ends, *numbers, nothing, nothing, nothing]
     if kind == "text":
-        ends = [f"left({bound}({column}), {MAX_TEXT})" for bound in ("min", "max")]
         lengths = [f"{bound}(length({column}))" for bound in ("min", "avg", "max")]
-        return [*counted, *ends, nothing, nothing, *lengths]
+        return [*counted, *[nothing] * 4, *lengths]
     return [*counted, *[nothing] * 7]
 
 
@@ -141,60 +173,60 @@ def _number(value: str, kind: ColumnKind) -> str:
     return f"epoch({value})" if kind == "time" else f"CAST({value} AS DOUBLE)"
 
 
-def _take_sample(
-    connection: duckdb.DuckDBPyConnection, source: str, rows: int, kinds: Mapping[str, ColumnKind]
-) -> int:
-    """Put what quantiles and top values are taken from into a table; return its rows.
+def _quantiles(
+    connection: duckdb.DuckDBPyConnection, kinds: Mapping[str, ColumnKind]
+) -> dict[str, tuple[float, ...]]:
+    """Return the deciles of the columns that have an order, of finite values."""
+    steps = ", ".join(str(step) for step in DECILES)
+    asked = {
+        name: _number(identifier(name), kind)
+        for name, kind in kinds.items()
+        if kind in ("number", "time")
+    }
+    if not asked:
+        return {}
+    selected = ", ".join(
+        f"quantile_disc({number}, [{steps}]) FILTER (WHERE isfinite({number}))"
+        for number in asked.values()
+    )
+    row = _one(connection, f"SELECT {selected} FROM {SAMPLE}")
+    return {name: tuple(found or ()) for name, found in zip(asked, row, strict=True)}
 
-    Row by row, because neighbours are often alike; the seed makes it repeatable.
+
+def _text_bounds(
+    connection: duckdb.DuckDBPyConnection, kinds: Mapping[str, ColumnKind]
+) -> dict[str, tuple[str | None, str | None]]:
+    asked = [name for name, kind in kinds.items() if kind == "text"]
+    if not asked:
+        return {}
+    selected = ", ".join(f"min({identifier(name)}), max({identifier(name)})" for name in asked)
+    row = _one(connection, f"SELECT {selected} FROM {SAMPLE}")
+    return dict(zip(asked, zip(row[::2], row[1::2], strict=True), strict=True))
+
+
+def _top_values(
+    connection: duckdb.DuckDBPyConnection, kinds: Mapping[str, ColumnKind]
+) -> dict[str, list[tuple[str, float]]]:
+    """Return the frequent values of columns, as text, with their shares, the most frequent first.
+
+    A value that occurs once is no frequent one, and columns of keys have nothing else.
     """
-    selected = []
-    for name, kind in kinds.items():
-        if kind in ("number", "time"):
-            selected.append(f"{_number(identifier(name), kind)} AS {identifier(f'{name} number')}")
-        if kind != "other":
-            value = f"left(CAST({identifier(name)} AS {TEXT}), {MAX_TEXT})"
-            selected.append(f"{value} AS {identifier(name)}")
-    if not selected or not rows:
-        return 0
-    share = f" USING SAMPLE {100 * SAMPLE_ROWS / rows:.6f}% (bernoulli, 1)"
-    limit = share if rows > 2 * SAMPLE_ROWS else ""
-    connection.execute(
-        f"CREATE TEMP TABLE sample AS SELECT {', '.join(selected)} FROM (FROM {source}{limit})"
-    )
-    return int(_one(connection, "SELECT count(*) FROM sample")[0])
-
-
-def _of_sample(
-    connection: duckdb.DuckDBPyConnection, name: str, kind: ColumnKind
-) -> dict[str, tuple[Any, ...]]:
-    found: dict[str, tuple[Any, ...]] = {"quantiles": (), "top": ()}
-    if kind == "other" or not _has_sample(connection):
-        return found
-    if kind in ("number", "time"):
-        number = identifier(f"{name} number")
-        steps = ", ".join(str(step) for step in DECILES)
-        row = _one(
-            connection,
-            f"SELECT quantile_disc({number}, [{steps}]) FROM sample WHERE isfinite({number})",
-        )
-        found["quantiles"] = tuple(row[0] or ())
-    column = identifier(name)
-    top = connection.execute(
-        f"SELECT {column}, count(*), sum(count(*)) OVER () FROM sample WHERE {column} IS NOT NULL "
-        f"GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT {TOP_VALUES}"
-    ).fetchall()
-    # A value that occurs once is no frequent one, and columns of keys have nothing else.
-    found["top"] = tuple(
-        (str(v), float(n / of)) for v, n, of in top if n > 1 and n >= of * LEAST_SHARE
-    )
-    return found
-
-
-def _has_sample(connection: duckdb.DuckDBPyConnection) -> bool:
-    return bool(
-        _one(connection, "SELECT count(*) FROM duckdb_tables() WHERE table_name = 'sample'")[0]
-    )
+    asked = [
+        f"(SELECT {literal(name)}, left(CAST({identifier(name)} AS {TEXT}), {MAX_TEXT}) AS value, "
+        f"count(*) AS times, sum(times) OVER () AS of FROM {SAMPLE} "
+        f"WHERE {identifier(name)} IS NOT NULL GROUP BY value "
+        f"ORDER BY times DESC, value LIMIT {TOP_VALUES})"
+        for name, kind in kinds.items()
+        if kind != "other"
+    ]
+    found: dict[str, list[tuple[str, float]]] = {name: [] for name in kinds}
+    if asked:
+        for name, value, times, of in connection.execute(" UNION ALL ".join(asked)).fetchall():
+            if times > 1 and times >= of * LEAST_SHARE:
+                found[name].append((value, float(times / of)))
+    return {
+        name: sorted(values, key=lambda one: (-one[1], one[0])) for name, values in found.items()
+    }
 
 
 def _one(connection: duckdb.DuckDBPyConnection, sql: str) -> tuple[Any, ...]:

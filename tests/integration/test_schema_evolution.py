@@ -16,10 +16,10 @@ from rich.console import Console
 from sqlalchemy import Engine
 
 from blocks.lake import Lake
-from cli.render import differences_table
+from cli.tables import differences_table
 from tasks.loading import load as load_stage
-from tasks.loading.evolution import table_differences
 from tasks.loading.ledger import session
+from tasks.loading.table_check import table_report
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ContractBroken, PipelineError
 from tasks.model.run import LoadReceipt
@@ -172,17 +172,18 @@ def test_a_table_is_compared_with_its_file_and_the_ddl_is_shown(pipeline: Pipeli
     load(pipeline, spec_of(before, {}), "a", "id,small,n,flag\n1,2,3,true\n")
     after = {"small": {"type": "int64"}, "n": {"type": "string"}, "flag": {"type": "date"}}
     more = {**after, "note": {"type": "string"}}
-    found = table_differences(pipeline.engine, spec_of(more, "evolve"), {})
-    assert [(each.column, bool(each.refusal), ddl) for each, ddl in found] == [
-        ("small", False, 'ALTER TABLE "analytics"."things" ALTER COLUMN "small" TYPE bigint'),
-        ("n", False, 'ALTER TABLE "analytics"."things" ALTER COLUMN "n" TYPE text'),
-        ("flag", True, ""),
-        ("note", False, 'ALTER TABLE "analytics"."things" ADD COLUMN "note" text'),
+    report = table_report(pipeline.engine, spec_of(more, "evolve"), {})
+    assert [(each.column, bool(each.refusal)) for each in report.differences] == [
+        ("small", False), ("n", False), ("flag", True), ("note", False),
+    ]  # fmt: skip
+    assert [(each.text, each.when) for each in report.ddl] == [
+        ('ALTER TABLE "analytics"."things" ALTER COLUMN "small" TYPE bigint', "load"),
+        ('ALTER TABLE "analytics"."things" ALTER COLUMN "n" TYPE text', "load"),
+        ('ALTER TABLE "analytics"."things" ADD COLUMN "note" text', "load"),
     ]
     shown = io.StringIO()
-    Console(file=shown, width=160).print(differences_table(found))
+    Console(file=shown, width=160).print(differences_table(report.differences))
     assert "is refused" in shown.getvalue()
-    assert 'ADD COLUMN "note" text' in shown.getvalue()
     with pytest.raises(ContractBroken, match="flag is boolean, the dataset says date"):
         load(pipeline, spec_of(more, "evolve"), "b", "id,small,n,flag,note\n2,9,x,,\n")
     with pytest.raises(ContractBroken, match=r"small is smallint.*note is missing"):
@@ -193,7 +194,7 @@ def test_a_table_is_compared_with_its_file_and_the_ddl_is_shown(pipeline: Pipeli
     assert [(r["small"], r["n"], r["note"]) for r in pipeline.rows(spec)] == [
         (2, "3", None), (4000000000, "x", "new"),
     ]  # fmt: skip
-    assert table_differences(pipeline.engine, spec, {}) == []
+    assert table_report(pipeline.engine, spec, {}).differences == ()
 
 
 def test_alteration_is_undone_with_the_load(pipeline: Pipeline) -> None:

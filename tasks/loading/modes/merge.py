@@ -21,12 +21,13 @@ from tasks.loading.modes.statements import (
     insert_staged,
     listed,
     listed_of,
+    returning_new,
     same_key,
 )
 from tasks.loading.schema import LOAD_ID, TargetColumn, staged_value, target
 from tasks.loading.staging import STAGING
 from tasks.model.dataset import DatasetSpec
-from tasks.model.load import DELETED_AT, DeleteFlag, MergeLoad
+from tasks.model.load import DELETED_AT, DeleteFlag, Flag, MergeLoad
 
 TOMBSTONES = "tombstones"
 """Companion table with the deleted keys, and the cursor of the deletion."""
@@ -37,10 +38,15 @@ def merge_statements(
 ) -> list[Statement]:
     """Return the statements that publish the staged rows; the arguments are ``statements_of``'s."""
     if load.delete is None:
-        return [_upsert(spec, columns, load_id)]
+        return merge_rows(spec, columns, load_id)
     if load.delete.kind == "soft":
         return [_soft(spec, load.delete, columns, load_id)]
     return _hard(spec, load.delete, columns, load_id)
+
+
+def merge_rows(spec: DatasetSpec, columns: Sequence[TargetColumn], load_id: int) -> list[Statement]:
+    """Return the statements that merge the staged rows, none of which is a deletion."""
+    return [_upsert(spec, columns, load_id)]
 
 
 def remembers_deletions(spec: DatasetSpec) -> bool:
@@ -93,13 +99,21 @@ def _upsert(
     merged = (
         insert_staged(spec, columns, load_id, order=spec.key, where=where)
         + on_conflict(spec, [column.name for column in columns])
-        + sql.SQL(" RETURNING t.xmax = 0 AS is_new")
+        + returning_new(spec)
     )
-    return Statement(counted_new(merged), INSERTED_UPDATED)
+    return Statement(counted_new(spec, merged), INSERTED_UPDATED)
 
 
-def on_conflict(spec: DatasetSpec, names: Sequence[str]) -> sql.Composed:
-    """Return what happens to a row whose key is there: it is updated if it is newer and differs."""
+def on_conflict(
+    spec: DatasetSpec, names: Sequence[str], *, only_newer: bool = True
+) -> sql.Composed:
+    """Return what happens to a row whose key is there: it is updated if it is newer and differs.
+
+    Args:
+        spec: The dataset.
+        names: Columns that are filled.
+        only_newer: Does its cursor decide? Else it is updated if it differs.
+    """
     values = [name for name in names if name not in spec.key]
     if not values:
         return sql.SQL(" ON CONFLICT ({}) DO NOTHING").format(listed(spec.key))
@@ -107,15 +121,19 @@ def on_conflict(spec: DatasetSpec, names: Sequence[str]) -> sql.Composed:
     differs = sql.SQL("({}) IS DISTINCT FROM ({})").format(
         listed_of("t", values), listed_of("excluded", values)
     )
-    return _update(spec, assignments, differs)
+    return _update(spec, assignments, differs, only_newer=only_newer)
 
 
 def _update(
-    spec: DatasetSpec, assignments: dict[str, sql.Composed], differs: sql.Composable
+    spec: DatasetSpec,
+    assignments: dict[str, sql.Composed],
+    differs: sql.Composable,
+    *,
+    only_newer: bool = True,
 ) -> sql.Composed:
     load_id = sql.SQL("excluded.{}").format(sql.Identifier(LOAD_ID))
     condition = differs
-    if _has_versions(spec):
+    if only_newer and _has_versions(spec):
         # NULL is older than every cursor.
         newer = sql.SQL("(t.{0} IS NULL OR excluded.{0} >= t.{0})").format(
             sql.Identifier(spec.cursor or "")
@@ -131,7 +149,7 @@ def _update(
     )
 
 
-def flagged(delete: DeleteFlag, columns: Sequence[TargetColumn]) -> sql.Composed:
+def flagged(delete: Flag, columns: Sequence[TargetColumn]) -> sql.Composed:
     """Return the condition that a staged row ``s`` marks a deletion; never NULL."""
     flag = next(column for column in columns if column.name == delete.column)
     return sql.SQL("coalesce({} IN ({}), false)").format(
@@ -173,9 +191,9 @@ def _soft(
     merged = (
         insert_staged(spec, columns, load_id, order=spec.key, own={DELETED_AT: gone})
         + _update(spec, assignments, differs)
-        + sql.SQL(" RETURNING t.xmax = 0 AS is_new")
+        + returning_new(spec)
     )
-    return Statement(counted_new(merged), INSERTED_UPDATED)
+    return Statement(counted_new(spec, merged), INSERTED_UPDATED)
 
 
 def _hard(

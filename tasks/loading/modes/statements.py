@@ -13,7 +13,7 @@ from tasks.loading.schema import LOAD_ID, TargetColumn, staged_value, target
 from tasks.loading.staging import STAGING
 from tasks.model.dataset import DatasetSpec
 
-Count = Literal["inserted", "updated", "deleted"]
+Count = Literal["inserted", "updated", "deleted", "restored"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,8 @@ class Statement:
 
 
 INSERTED: tuple[Count, ...] = ("inserted",)
+UPDATED: tuple[Count, ...] = ("updated",)
+INSERTED_RESTORED: tuple[Count, ...] = ("inserted", "restored")
 DELETED: tuple[Count, ...] = ("deleted",)
 INSERTED_UPDATED: tuple[Count, ...] = ("inserted", "updated")
 
@@ -82,12 +84,30 @@ def counted(statement: sql.Composable) -> sql.Composed:
     return sql.SQL("WITH changed AS ({}) SELECT count(*) FROM changed").format(statement)
 
 
-def counted_new(statement: sql.Composable) -> sql.Composed:
-    """Return a statement that gives (inserted, updated) of one that returns ``is_new``."""
+def returning_new(spec: DatasetSpec) -> sql.Composed:
+    """Return the end of an INSERT … ON CONFLICT whose rows ``counted_new`` tells apart."""
+    if spec.load.partition_by is None:
+        return sql.SQL(" RETURNING t.xmax = 0 AS is_new").format()
+    # Of a partitioned table PostgreSQL returns no xmax.
+    return sql.SQL(" RETURNING {}").format(listed_of("t", spec.key))
+
+
+def counted_new(spec: DatasetSpec, statement: sql.Composable) -> sql.Composed:
+    """Return a statement that gives (inserted, updated) of one that ends with ``returning_new``."""
+    if spec.load.partition_by is None:
+        return sql.SQL(
+            "WITH published AS ({}) SELECT count(*) FILTER (WHERE is_new), "
+            "count(*) FILTER (WHERE NOT is_new) FROM published"
+        ).format(statement)
+    # The table that is joined is as it was before the statement: what it has not is new.
+    same = sql.SQL(" AND ").join(
+        sql.SQL("{} = {}").format(sql.Identifier("o", name), sql.Identifier("p", name))
+        for name in spec.key
+    )
     return sql.SQL(
-        "WITH published AS ({}) SELECT count(*) FILTER (WHERE is_new), "
-        "count(*) FILTER (WHERE NOT is_new) FROM published"
-    ).format(statement)
+        "WITH published AS ({}) SELECT count(*) - count({load_id}), count({load_id}) "
+        "FROM published AS p LEFT JOIN {} AS o ON {}"
+    ).format(statement, target(spec), same, load_id=sql.Identifier("o", LOAD_ID))
 
 
 def listed(names: Sequence[str]) -> sql.Composed:

@@ -28,7 +28,7 @@ WHERE dataset = %(dataset)s AND purpose = %(purpose)s FOR SHARE;
 -- name: find_load
 -- The ledger row of a partition, if it was loaded.
 SELECT load_id, rows_read, rows_inserted, rows_updated, rows_unchanged, rows_deduplicated,
-       rows_quarantined, rows_deleted, seconds
+       rows_quarantined, rows_deleted, rows_restored, seconds
 FROM etl.loads WHERE dataset = %(dataset)s AND fingerprint = %(fingerprint)s;
 
 -- name: next_load_id
@@ -39,11 +39,12 @@ SELECT nextval(pg_get_serial_sequence('etl.loads', 'load_id'));
 -- The ledger row; it commits with the rows it stands for.
 INSERT INTO etl.loads (
     load_id, dataset, fingerprint, label, run, target, rows_read, rows_inserted, rows_updated,
-    rows_unchanged, rows_deduplicated, rows_quarantined, rows_deleted, manifest_key, manifest_digest,
-    config_hash, code_version, source_state, source_bytes, seconds)
+    rows_unchanged, rows_deduplicated, rows_quarantined, rows_deleted, rows_restored, manifest_key,
+    manifest_digest, config_hash, code_version, source_state, source_bytes, seconds)
 OVERRIDING SYSTEM VALUE VALUES (
     %(load_id)s, %(dataset)s, %(fingerprint)s, %(label)s, %(run)s, %(target)s, %(read)s,
     %(inserted)s, %(updated)s, %(unchanged)s, %(deduplicated)s, %(quarantined)s, %(deleted)s,
+    %(restored)s,
     %(manifest_key)s, %(manifest_digest)s, %(config_hash)s, %(code_version)s, %(source_state)s, %(source_bytes)s,
     %(seconds)s);
 
@@ -178,7 +179,7 @@ WHERE dataset = %(dataset)s AND rows_quarantined > 0 ORDER BY load_id;
 -- name: ledger_rows
 -- The ledger of one dataset.
 SELECT load_id, fingerprint, label, target, rows_read, rows_inserted, rows_updated, rows_unchanged,
-       rows_deduplicated, rows_quarantined, rows_deleted, manifest_key, manifest_digest, config_hash,
+       rows_deduplicated, rows_quarantined, rows_deleted, rows_restored, manifest_key, manifest_digest, config_hash,
        loaded_at
 FROM etl.loads WHERE dataset = %(dataset)s ORDER BY load_id;
 
@@ -188,8 +189,9 @@ SELECT q.load_id, sum(q.rows)::bigint FROM etl.quarantine q JOIN etl.loads l USI
 WHERE l.dataset = %(dataset)s GROUP BY q.load_id;
 
 -- name: existing_columns
--- The columns of a table, with their types as PostgreSQL writes them.
-SELECT a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull
+-- The columns of a table, with their types as PostgreSQL writes them, and their comments.
+SELECT a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull,
+       col_description(a.attrelid, a.attnum)
 FROM pg_attribute a
 WHERE a.attrelid = to_regclass(%(table)s) AND a.attnum > 0 AND NOT a.attisdropped
 ORDER BY a.attnum;
@@ -222,14 +224,82 @@ FROM (SELECT to_regclass(%(table)s) AS relid UNION
 -- Languages that a search can be in.
 SELECT cfgname FROM pg_catalog.pg_ts_config WHERE cfgnamespace = 'pg_catalog'::regnamespace ORDER BY 1;
 
--- name: primary_key
--- The columns of a table's primary key, in their order.
-SELECT a.attname
-FROM pg_index i
-CROSS JOIN LATERAL unnest(i.indkey) WITH ORDINALITY AS k (attnum, position)
-JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
-WHERE i.indrelid = to_regclass(%(table)s) AND i.indisprimary
-ORDER BY k.position;
+-- name: lock_schema
+-- Alter a schema one at a time; until the transaction ends.
+SELECT pg_advisory_xact_lock(hashtextextended(%(schema)s, 0));
+
+-- name: is_partitioned
+-- Is a table cut into partitions?
+SELECT relkind = 'p' FROM pg_class WHERE oid = to_regclass(%(table)s);
+
+-- name: partitions_without_index
+-- The partitions of a table to which an index of the whole table does not reach yet.
+SELECT n.nspname, c.relname
+FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE i.inhparent = to_regclass(%(table)s) AND NOT EXISTS (
+    SELECT FROM pg_inherits ii JOIN pg_index x ON x.indexrelid = ii.inhrelid
+    WHERE ii.inhparent = to_regclass(%(index)s) AND x.indrelid = c.oid)
+ORDER BY c.relname;
+
+-- name: table_state
+-- What a table is beside its columns; grants are lists of role and privilege, the owner's left out.
+SELECT obj_description(c.oid, 'pg_class'), pg_get_userbyid(c.relowner), current_user::text,
+       pg_has_role(c.relowner, 'USAGE'), pg_has_role(n.nspowner, 'USAGE'),
+       CASE WHEN c.relkind = 'p' THEN pg_get_partkeydef(c.oid) END,
+       ARRAY(SELECT a.attname::text FROM pg_index i
+             CROSS JOIN LATERAL unnest(i.indkey) WITH ORDINALITY AS k (attnum, position)
+             JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+             WHERE i.indrelid = c.oid AND i.indisprimary ORDER BY k.position),
+       (SELECT coalesce(json_object_agg(x.relname, i.indisvalid), '{}')
+        FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid WHERE i.indrelid = c.oid),
+       (SELECT coalesce(json_agg(json_build_array(
+            CASE WHEN g.grantee = 0 THEN 'public' ELSE pg_get_userbyid(g.grantee) END,
+            lower(g.privilege_type))), '[]')
+        FROM aclexplode(c.relacl) g WHERE g.grantee <> c.relowner),
+       ARRAY(SELECT p FROM unnest(ARRAY['select', 'insert', 'update', 'delete']) p
+             WHERE has_table_privilege(c.oid, p)
+                OR (p <> 'delete' AND has_any_column_privilege(c.oid, p)))
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.oid = to_regclass(%(table)s);
+
+-- name: unknown_roles
+-- Those of some roles that are not there.
+SELECT r FROM unnest(%(roles)s::text[]) r
+WHERE r <> 'public' AND NOT EXISTS (SELECT FROM pg_roles WHERE rolname = r);
+
+-- name: roles_without_schema
+-- Those of some roles that cannot reach what is in a schema.
+SELECT r FROM unnest(%(roles)s::text[]) r
+WHERE NOT has_schema_privilege(r, %(schema)s, 'USAGE');
+
+-- name: partitions
+-- The partitions of a table, with the bounds as PostgreSQL writes them.
+SELECT n.nspname, c.relname, pg_get_expr(c.relpartbound, c.oid)
+FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE i.inhparent = to_regclass(%(table)s) AND NOT i.inhdetachpending ORDER BY c.relname;
+
+-- name: relation_exists
+-- Is there a table, an index or anything else of a name?
+SELECT to_regclass(%(name)s) IS NOT NULL;
+
+-- name: plain_columns
+-- The columns of a table that are not computed from others.
+SELECT attname FROM pg_attribute
+WHERE attrelid = to_regclass(%(table)s) AND attnum > 0 AND NOT attisdropped AND attgenerated = ''
+ORDER BY attnum;
+
+-- name: insert_retention
+-- What was dropped because it was too old; it commits with that.
+INSERT INTO etl.retention (
+    dataset, target, partition_name, range_from, range_to, rows, rows_by_load, run)
+VALUES (%(dataset)s, %(target)s, %(partition)s, %(range_from)s, %(range_to)s, %(rows)s,
+        %(rows_by_load)s, %(run)s);
+
+-- name: rows_retired
+-- Rows of each load that retention took away.
+SELECT r.load_id::bigint, sum(r.rows::bigint)::bigint
+FROM etl.retention, jsonb_each_text(rows_by_load) AS r (load_id, rows)
+WHERE dataset = %(dataset)s GROUP BY r.load_id;
 
 -- name: profile_history
 -- The profiles of the partitions before one, the latest first, as they were when its run began; a
@@ -263,3 +333,71 @@ INSERT INTO etl.schema_changes (load_id, dataset, column_name, from_type, to_typ
 -- name: column_slots
 -- How many columns a table ever had; a dropped one keeps its number.
 SELECT coalesce(max(attnum), 0) FROM pg_attribute WHERE attrelid = to_regclass(%(table)s);
+
+-- name: hold_staging
+-- While this transaction lasts, a staging table of this name is needed.
+SELECT pg_advisory_xact_lock(hashtextextended('etl.' || %(name)s, 0));
+
+-- name: take_staging
+-- Is nobody in need of a staging table of this name?
+SELECT pg_try_advisory_xact_lock(hashtextextended('etl.' || %(name)s, 0));
+
+-- name: staging_tables
+-- Staging tables of loads that copy, or copied, over several connections.
+SELECT relname FROM pg_class
+WHERE relnamespace = to_regnamespace('etl') AND relkind = 'r' AND relpersistence = 'u'
+  AND relname ~ '^staging_[0-9a-f]{16}$' AND pg_has_role(relowner, 'USAGE');
+
+-- name: staging_kind
+-- Whether the staged rows of this session are in a table of its own (r), or seen through a view (v).
+SELECT relkind::text FROM pg_class WHERE oid = to_regclass('pg_temp.etl_staging');
+
+-- name: load_origins
+-- The loads that some loads come from, themselves or through replays, and the objects of these.
+WITH RECURSIVE origin AS (
+    SELECT id, id AS root FROM unnest(%(load_ids)s::bigint[]) AS asked (id)
+    UNION ALL
+    SELECT o.id, r.origin_load_id FROM origin o JOIN etl.replays r ON r.load_id = o.root
+)
+SELECT o.id, o.root, l.label, i.uri, i.part
+FROM origin o JOIN etl.loads l ON l.load_id = o.root
+LEFT JOIN etl.source_items i ON i.load_id = o.root
+WHERE NOT EXISTS (SELECT FROM etl.replays r WHERE r.load_id = o.root);
+
+-- name: is_of_current_content
+-- Is a load of the content that replaced all others last?
+SELECT l.source_state ->> 'generation' IS NOT DISTINCT FROM (
+    SELECT c.source_state ->> 'generation' FROM etl.loads c
+    WHERE c.dataset = l.dataset AND c.source_state ->> 'generation' IS NOT NULL
+    ORDER BY c.load_id DESC LIMIT 1)
+FROM etl.loads l WHERE l.load_id = %(load_id)s;
+
+-- name: describe_gate
+-- The columns of the open query of a gate, and no row.
+FETCH 0 FROM gate;
+
+-- name: fetch_from_gate
+-- Rows that the query of a gate should not give.
+FETCH %(most)s FROM gate;
+
+-- name: record_gate_failure
+-- A gate that refused a partition: what was found, and where the rows are. Kept once per partition.
+INSERT INTO etl.gate_failures AS f (
+    dataset, fingerprint, gate, label, run, target, found, rows, evidence, manifest_key, files,
+    config_hash)
+VALUES (%(dataset)s, %(fingerprint)s, %(gate)s, %(label)s, %(run)s, %(target)s, %(found)s, %(rows)s,
+        %(evidence)s, %(manifest_key)s, %(files)s, %(config_hash)s)
+ON CONFLICT (dataset, fingerprint, gate) DO UPDATE SET
+    run = excluded.run, target = excluded.target, found = excluded.found, rows = excluded.rows,
+    evidence = excluded.evidence, manifest_key = excluded.manifest_key, files = excluded.files,
+    config_hash = excluded.config_hash, times = f.times + 1, failed_at = now();
+
+-- name: open_gate_failures
+-- Per dataset the last partition that a gate refused and that was not loaded since, with how many
+-- such partitions there are.
+SELECT DISTINCT ON (f.dataset) f.dataset, f.target, f.label, f.gate, f.found, f.run, f.failed_at,
+       f.manifest_key, count(*) OVER (PARTITION BY f.dataset) AS open
+FROM etl.gate_failures f
+WHERE NOT EXISTS (SELECT FROM etl.loads l
+                  WHERE l.dataset = f.dataset AND l.fingerprint = f.fingerprint)
+ORDER BY f.dataset, f.failed_at DESC, f.gate;

@@ -49,6 +49,7 @@ CREATE TABLE IF NOT EXISTS etl.loads (
 );
 ALTER TABLE etl.loads ADD COLUMN IF NOT EXISTS source_bytes bigint;
 ALTER TABLE etl.loads ADD COLUMN IF NOT EXISTS rows_deleted bigint NOT NULL DEFAULT 0;
+ALTER TABLE etl.loads ADD COLUMN IF NOT EXISTS rows_restored bigint NOT NULL DEFAULT 0;
 COMMENT ON TABLE etl.loads IS 'The ledger: one row per committed partition, written with its rows.';
 
 CREATE TABLE IF NOT EXISTS etl.source_items (
@@ -89,11 +90,29 @@ CREATE TABLE IF NOT EXISTS etl.schema_changes (
     column_name text NOT NULL,
     from_type   text,
     to_type     text NOT NULL,
-    kind        text NOT NULL CHECK (kind IN ('column added', 'type widened')),
+    kind        text NOT NULL,
     at          timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (dataset, column_name, load_id)
 );
+ALTER TABLE etl.schema_changes DROP CONSTRAINT IF EXISTS schema_changes_kind_check;
+ALTER TABLE etl.schema_changes ADD CONSTRAINT schema_changes_kind_check
+    CHECK (kind IN ('column added', 'type widened', 'null allowed'));
 COMMENT ON TABLE etl.schema_changes IS 'What loads altered in their tables under the contract of the dataset.';
+
+CREATE TABLE IF NOT EXISTS etl.retention (
+    retention_id   bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    dataset        text NOT NULL,
+    target         text NOT NULL,
+    partition_name text NOT NULL,
+    range_from     text,
+    range_to       text,
+    rows           bigint NOT NULL,
+    rows_by_load   jsonb NOT NULL,
+    run            text NOT NULL,
+    at             timestamptz NOT NULL DEFAULT now()
+);
+CREATE INDEX IF NOT EXISTS retention_dataset ON etl.retention (dataset);
+COMMENT ON TABLE etl.retention IS 'Partitions that were dropped because all in them was too old, with the rows that went with them by load.';
 
 CREATE TABLE IF NOT EXISTS etl.replays (
     load_id        bigint PRIMARY KEY REFERENCES etl.loads ON DELETE CASCADE,
@@ -148,3 +167,23 @@ CREATE TABLE IF NOT EXISTS etl.lookup_answers (
     PRIMARY KEY (request, key)
 );
 COMMENT ON TABLE etl.lookup_answers IS 'What APIs answered when rows looked something up, until it expires; NULL where they have nothing.';
+
+CREATE TABLE IF NOT EXISTS etl.gate_failures (
+    dataset         text NOT NULL,
+    fingerprint     text NOT NULL,
+    gate            text NOT NULL,
+    label           text NOT NULL,
+    run             text NOT NULL,
+    target          text NOT NULL,
+    found           text NOT NULL,
+    rows            bigint NOT NULL,
+    evidence        jsonb NOT NULL DEFAULT '[]',
+    manifest_key    text NOT NULL,
+    files           jsonb NOT NULL,
+    config_hash     text NOT NULL,
+    times           integer NOT NULL DEFAULT 1,
+    first_failed_at timestamptz NOT NULL DEFAULT now(),
+    failed_at       timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (dataset, fingerprint, gate)
+);
+COMMENT ON TABLE etl.gate_failures IS 'Partitions that a gate refused: what was found, some of the rows, and the lake files that have all of them.';

@@ -177,7 +177,7 @@ GATES = [
     ({"rows_between": [2, 3]}, 4, 0, "rows_between: 4 rows"),
     ({"rows_between": [1, 3]}, 0, 0, "rows_between: 0 rows"),
     ({"null_rate": {"name": 0.25}}, 4, 0, None),
-    ({"null_rate": {"name": 0.2}}, 4, 0, "name is NULL in 25.0%, allowed 20.0%"),
+    ({"null_rate": {"name": 0.2}}, 4, 0, "null_rate name: NULL in 25.0% of 4 rows, allowed 20.0%"),
     ({"null_rate": {"name": 0.2}}, 0, 0, None),
     ({"quarantine_rate": 0.5}, 1, 1, None),
     ({"quarantine_rate": 0.4}, 1, 1, "quarantine_rate: 50.0% of 2 rows, allowed 40.0%"),

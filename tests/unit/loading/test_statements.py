@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from psycopg2 import sql
 
 from tasks.loading.encoding import check_columns, encodable, staged_schema, staging_types
-from tasks.loading.gates import check_gates, null_rate_columns
+from tasks.loading.gates import counted_failures, null_rate_columns, refuse
 from tasks.loading.modes.publication import statements_of
 from tasks.loading.queries import ledger_schema, query
-from tasks.loading.schema import TargetColumn, create_statements, target_columns
+from tasks.loading.schema import TargetColumn, create_table, target_columns
 from tasks.model.column_types import SIMPLE_TYPES
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ContractBroken, GateFailed
@@ -76,7 +76,7 @@ def test_any_name_is_quoted(names: list[str], data: st.DataObject) -> None:
     columns = {name: {"type": data.draw(kinds)} for name in names}
     spec = make_spec(columns, key=key, cursor=None)
     text = published(spec)
-    ddl = "".join(map(render, create_statements(spec, columns_of(spec))))
+    ddl = render(create_table(spec, columns_of(spec)))
     for name in names:
         assert f'"{name}"' in text
         assert f'"{name}" ' in ddl
@@ -178,7 +178,7 @@ def test_every_failed_gate_is_named() -> None:
     )
     assert null_rate_columns(spec) == ["name"]
     with pytest.raises(GateFailed) as raised:
-        check_gates(spec, manifest, 2, {"name": 1})
+        refuse(spec, list(counted_failures(spec, manifest, {"name": 1})))
     assert "rows_between" in raised.value.message and "null_rate" in raised.value.message
     assert "quarantine_rate" not in raised.value.message
 

@@ -83,7 +83,7 @@ def test_prefect_yaml_has_every_flow_in_every_environment() -> None:
     names = {str(each["name"]) for each in _deployments()}
     assert names == {
         f"{f}-{e}"
-        for f in ("dataset", "backfill", "replay", "daily", "hourly")
+        for f in ("dataset", "backfill", "replay", "maintain", "daily", "hourly")
         for e in ("dev", "staging", "prod")
     }
 

@@ -47,3 +47,25 @@ def test_modes_that_compare_keys_need_one(mode: str) -> None:
     """Without a key they could not tell what is there already."""
     with pytest.raises(ValidationError, match=f"load mode '{mode}' needs a 'key'"):
         make_spec(mode=mode, key=())
+
+
+# A column to replace by, and a part of the refusal.
+UNFIT: list[tuple[str, str]] = [
+    ("nope", "no column 'nope' is declared"),
+    ("share", "'share' is float; rows are replaced by a date"),
+    ("month", "declare the column 'month' nullable: false"),
+]
+
+
+@pytest.mark.parametrize(("by", "message"), UNFIT)
+def test_rows_are_replaced_by_exact_values(by: str, message: str) -> None:
+    """A value that may be missing, or is never quite equal, cannot say what is replaced."""
+    with pytest.raises(ValidationError, match=message):
+        make_spec(
+            {"day": {"type": "date"}, "share": {"type": "float"}},
+            mode="replace_partition",
+            options={"by": by},
+            key=(),
+            cursor=None,
+            derive={"month": {"type": "int64", "sql": "month(day)"}},
+        )

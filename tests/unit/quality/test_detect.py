@@ -111,7 +111,7 @@ def test_usual_days_are_usual() -> None:
         (day(0, 312), "volume", r"Monday volume is usually \d{3}–\d{3}|1,\d{3}, today 312"),
         (day(5, 905), "volume", "Saturday volume is usually .* today 905"),  # a usual Monday
         (day(0, 0), "volume", "today 0"),
-        (day(0, 903, nulls=400), "null_rate", "price is NULL in 44.3%"),
+        (day(0, 903, nulls=400), "null_rate", "price is NULL in 44.3% of the rows, on Mondays usually in at most 3.0%"),
         (day(0, 903, shift=40), "drift", "values of price are distributed otherwise"),
         (day(0, 903, lag=30), "freshness", "usually at most .* hours old, today 30.0 hours"),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -15,12 +16,19 @@ from tasks.model.columns import ColumnSpec
 from tasks.model.dataset import DatasetSpec
 from tasks.model.profile import Profile
 from tasks.transformation import profile as module
-from tasks.transformation.profile import SAMPLE_ROWS, profile_clean_rows
+from tasks.transformation.profile import profile_clean_rows
+from tasks.transformation.row_sample import MAX_TEXT, SAMPLE_CELLS, SAMPLE_ROWS, RowSample
+from tasks.transformation.session import duckdb_session
 
 
 def profiled(path: Path, table: pa.Table, **columns: ColumnSpec) -> Profile:
-    pq.write_table(table, path / "clean.parquet")
-    return profile_clean_rows(path / "clean.parquet", columns, path, memory_bytes=64 << 20)
+    file = path / "clean.parquet"
+    pq.write_table(table, file)
+    sample = RowSample()
+    for batch in table.to_batches(max_chunksize=50_000):
+        sample.add(batch)
+    with duckdb_session([str(file)], path, 64 << 20) as connection:
+        return profile_clean_rows(connection, file, sample.table(), columns)
 
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -69,12 +77,36 @@ def test_many_rows_are_sampled_and_their_ends_are_not(tmp_path: Path) -> None:
         {"n": list(range(rows)), "c": ["common" if n % 2 else f"{n}" for n in range(rows)]}
     )
     found = profiled(tmp_path, table)
-    assert 0 < found.sampled < 3 * SAMPLE_ROWS
+    assert SAMPLE_ROWS * 0.95 < found.sampled <= 2 * SAMPLE_ROWS
     assert (found.columns["n"].quantiles[0], found.columns["n"].quantiles[-1]) == (0.0, rows - 1.0)
     assert found.columns["n"].quantiles[5] == pytest.approx(rows / 2, rel=0.25)
     assert found.columns["c"].top[0] == ("common", pytest.approx(0.5, abs=0.05))
     assert found.columns["n"].distinct == pytest.approx(rows, rel=0.15)
     assert found == profiled(tmp_path, table)  # the same rows, the same profile
+
+
+def test_every_row_is_as_likely_to_be_in_the_sample(tmp_path: Path) -> None:
+    """Early rows and late ones alike: a file that is sorted by time is described right."""
+    rows = 12 * SAMPLE_ROWS
+    sample = RowSample()
+    for batch in pa.table({"n": list(range(rows))}).to_batches(max_chunksize=7_000):
+        sample.add(batch)
+    kept = sample.table().column("n").to_numpy()
+    assert len(set(kept)) == len(kept)
+    by_tenth = np.histogram(kept, bins=10, range=(0, rows))[0]
+    assert by_tenth.min() > 0.9 * len(kept) / 10 and by_tenth.max() < 1.1 * len(kept) / 10
+
+
+def test_sample_of_wide_rows_and_long_texts_is_small(tmp_path: Path) -> None:
+    """So that it fits into memory whatever the rows are."""
+    names = [f"c{number}" for number in range(200)]
+    table = pa.table({name: ["é" * 200] * 9_000 for name in names})
+    sample = RowSample()
+    for batch in table.to_batches(max_chunksize=1_000):
+        sample.add(batch)
+    kept = sample.table()
+    assert kept.num_rows <= 2 * SAMPLE_CELLS / 200
+    assert set(kept.column("c7").to_pylist()) == {"é" * MAX_TEXT}
 
 
 def test_protected_column_shows_no_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,188 @@
+"""How the table of a dataset is made, beside its columns: indexes, grants, partitions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, StrictInt, model_validator
+
+from tasks.model.column_types import is_integer
+from tasks.model.columns import MAX_IDENTIFIER_BYTES, ColumnSpec, Identifier, Strict
+from tasks.model.index_expression import IndexExpression, read_expression
+
+MAX_INDEX_COLUMNS = 32
+PARTITIONED_MODES = ("append", "insert_only", "merge", "replace_partition")
+_RETENTION = re.compile(r"([1-9]\d{0,3}) (day|week|month|year)s?")
+
+Privilege = Literal["select", "insert", "update", "delete", "truncate", "references", "trigger"]
+Period = Literal["day", "week", "month", "year"]
+
+
+class IndexSpec(Strict):
+    """An index of the table; its name is made from the table's and from what is declared here."""
+
+    columns: tuple[str, ...] = Field(
+        min_length=1,
+        max_length=MAX_INDEX_COLUMNS,
+        description="Columns, or expressions over them such as lower(email).",
+    )
+    method: Literal["btree", "hash", "brin", "gin"] = Field(
+        "btree", description="How PostgreSQL keeps it."
+    )
+    unique: bool = Field(False, description="Refuse a load that would put a value there twice.")
+    where: str | None = Field(
+        None, description="Only rows for which this is true, e.g. cancelled IS NULL."
+    )
+
+    @model_validator(mode="after")
+    def _method_fits(self) -> IndexSpec:
+        if self.unique and self.method != "btree":
+            raise ValueError(f"'unique' needs method btree, found {self.method}")
+        if self.method == "hash" and len(self.columns) > 1:
+            raise ValueError("a hash index has one column")
+        return self
+
+    def expressions(self, known: Sequence[str]) -> list[IndexExpression]:
+        """Return what it is made of, checked against the columns that there are."""
+        return [read_expression(text, known) for text in self.columns]
+
+    def condition(self, known: Sequence[str]) -> IndexExpression | None:
+        """Return which rows it has, None for all."""
+        return read_expression(self.where, known) if self.where else None
+
+
+def _role(name: str) -> str:
+    if not name or "\0" in name or len(name.encode()) > MAX_IDENTIFIER_BYTES or name == "none":
+        raise ValueError(
+            f"{name!r} is no role: 1 to {MAX_IDENTIFIER_BYTES} bytes, as CREATE ROLE has it; "
+            "public means everybody"
+        )
+    return name
+
+
+Role = Annotated[str, AfterValidator(_role)]
+Grants = dict[Role, tuple[Privilege, ...]]
+"""What roles may do with the table."""
+
+
+class Retention(Strict):
+    """A span of time: so many periods."""
+
+    count: int
+    period: Period
+
+
+def _retention(text: str) -> str:
+    if not _RETENTION.fullmatch(text):
+        raise ValueError(f"{text!r} is no span of time; write e.g. 24 months, 90 days, 7 years")
+    return text
+
+
+class PartitionBy(Strict):
+    """The table is cut into partitions by ranges of a column."""
+
+    column: Identifier = Field(description="A date, timestamp or integer that is never NULL.")
+    every: Period | Annotated[StrictInt, Field(ge=1)] = Field(
+        description="Size of a partition: day, week, month, year; of an integer so many numbers."
+    )
+    ahead: int = Field(
+        3, ge=0, le=366, description="Partitions that are made before there are rows for them."
+    )
+    retention: Annotated[str, AfterValidator(_retention)] | None = Field(
+        None, description="Partitions that are older are dropped by dpp maintain, e.g. 24 months."
+    )
+    outside: Literal["create", "default", "refuse"] = Field(
+        "create",
+        description="Rows older than the retention, or farther in the future than 'ahead': create a "
+        "partition for them, put them into a default partition, or refuse to load them.",
+    )
+
+    @property
+    def kept(self) -> Retention | None:
+        """The retention, taken apart."""
+        if self.retention is None:
+            return None
+        match = _RETENTION.fullmatch(self.retention)
+        assert match is not None, "the field is validated"
+        return Retention(count=int(match[1]), period=match[2])
+
+
+def check_indexes(indexes: Sequence[IndexSpec], known: Sequence[str]) -> None:
+    """Refuse indexes over what is no column, and two that are alike.
+
+    Raises:
+        ValueError: Names the index.
+    """
+    for position, index in enumerate(indexes):
+        where = f"load.indexes.{position}"
+        try:
+            index.expressions(known)
+            index.condition(known)
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from None
+        if index in indexes[:position]:
+            raise ValueError(f"{where}: it is declared twice")
+
+
+def check_partitions(
+    by: PartitionBy,
+    mode: str,
+    key: Sequence[str],
+    table_key: Sequence[str],
+    columns: Mapping[str, ColumnSpec],
+    indexes: Sequence[IndexSpec],
+) -> None:
+    """Refuse partitions that PostgreSQL could not make, or could not keep keys unique over.
+
+    Raises:
+        ValueError: Says what, and why.
+    """
+    where = "load.partition_by"
+    column = columns.get(by.column)
+    if column is None:
+        raise ValueError(
+            f"{where}.column: no column {by.column!r}; declared are {', '.join(columns)}"
+        )
+    if mode not in PARTITIONED_MODES:
+        raise ValueError(f"{where}: mode {mode!r} does not fill partitioned tables")
+    _check_period(by, column)
+    if column.nullable and by.column not in key:
+        raise ValueError(
+            f"{where}.column: a row without {by.column!r} belongs to no partition; declare the "
+            "column with nullable: false"
+        )
+    why = "PostgreSQL keeps a key unique within each partition only, so the key must contain it"
+    if table_key and by.column not in table_key:
+        raise ValueError(f"{where}: column {by.column!r} is not part of the key; {why}")
+    for position, index in enumerate(indexes):
+        if index.unique and by.column not in index.columns:
+            raise ValueError(
+                f"load.indexes.{position}: it is unique and has not {by.column!r}, by which the "
+                f"table is partitioned; {why.replace('the key must', 'it must')}"
+            )
+        if index.unique and any(not e.is_column for e in index.expressions(list(columns))):
+            raise ValueError(
+                f"load.indexes.{position}: PostgreSQL has no unique index over an expression on a "
+                "partitioned table"
+            )
+
+
+def _check_period(by: PartitionBy, column: ColumnSpec) -> None:
+    where = "load.partition_by"
+    if is_integer(column.type):
+        if not isinstance(by.every, int):
+            raise ValueError(
+                f"{where}.every: column {by.column!r} is {column.type}; say how many numbers a "
+                "partition has, e.g. 1000000"
+            )
+        if by.retention or by.outside != "create":
+            raise ValueError(f"{where}: 'retention' and 'outside' are for times, not for numbers")
+    elif column.type not in ("date", "timestamp"):
+        raise ValueError(
+            f"{where}.column: {by.column!r} is {column.type}; partitions are ranges of a date, a "
+            "timestamp or an integer"
+        )
+    elif isinstance(by.every, int):
+        raise ValueError(f"{where}.every: found {by.every}; of a time: day, week, month or year")

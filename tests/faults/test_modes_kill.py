@@ -1,0 +1,195 @@
+"""Kill loads of the other modes inside their transaction: run again, and it is as if nothing had been."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+from pydantic import SecretStr
+
+from blocks.warehouse import WarehouseCredentials
+from tasks.loading.whole import load_whole
+from tasks.model.dataset import DatasetSpec
+from tasks.model.errors import WarehouseUnavailable
+from tasks.model.run import LoadReceipt, Partition, SourceItem
+from tests.faults.campaign import connection_document
+from tests.faults.proxy import LossyProxy
+from tests.integration.loading.support import World, make_lake, make_spec, rows_table
+
+SECONDS = 30
+OPTIONS: dict[str, dict[str, Any]] = {
+    "merge": {"delete": {"column": "name", "values": ["gone"]}},
+    "insert_only": {},
+    "scd2": {"delete": {"column": "name", "values": ["gone"]}},
+    "replace": {},
+    "replace_partition": {"by": "id"},
+}
+# Version 1 of two files, then version 2: a row changes, one is new, one is deleted, one comes late.
+ROWS: dict[tuple[int, str], list[tuple[int, str, int]]] = {
+    (1, "a"): [(1, "one", 1), (2, "two", 1)],
+    (1, "b"): [(3, "three", 5)],
+    (2, "a"): [(1, "eins", 2), (2, "gone", 2), (4, "vier", 2)],
+    (2, "b"): [(3, "late", 3)],
+}
+TRUTH: dict[str, list[tuple[Any, ...]]] = {
+    "merge": [(1, "eins", 2), (3, "three", 5), (4, "vier", 2)],
+    "insert_only": [(1, "one", 1), (2, "two", 1), (3, "three", 5), (4, "vier", 2)],
+    "scd2": [(1, "eins", 2), (1, "one", 1), (2, "two", 1), (3, "late", 3), (3, "three", 5), (4, "vier", 2)],
+    "replace": [(1, "eins", 2), (2, "gone", 2), (3, "late", 3), (4, "vier", 2)],
+    "replace_partition": [(1, "eins", 2), (2, "gone", 2), (3, "late", 3), (4, "vier", 2)],
+}  # fmt: skip
+
+
+def spec_of(mode: str) -> DatasetSpec:
+    """Return a dataset of a mode."""
+    return make_spec(mode=mode, options=OPTIONS[mode])
+
+
+def run(
+    world: World, mode: str, version: int, on_step: Any = lambda _step: None
+) -> list[LoadReceipt]:
+    """Do a run over both files in a version of theirs."""
+    spec = spec_of(mode)
+    fence = world.open(spec, "run")
+    loads = []
+    for uri in ("a", "b"):
+        item = SourceItem(uri=uri, version=str(version))
+        partition = Partition(
+            dataset="things",
+            label=uri,
+            items=(item,),
+            refresh=str(version) if mode == "replace" else None,
+        )
+        table = rows_table(ROWS[version, uri])
+        loads.append(world.prepared(spec, partition, table, fence=fence, run="run"))
+    if mode == "replace":
+        return load_whole(world.engine, world.lake, world.scratch, loads, on_step=on_step)
+    return [world.publish(load, on_step) for load in loads]  # fmt: skip
+
+
+def check_exact(world: World, mode: str) -> None:
+    """Compare table and ledger with the truth."""
+    assert world.sql("SELECT id, name, seen FROM analytics.things ORDER BY 1, 2") == TRUTH[mode]
+    assert world.sql("SELECT count(*) FROM etl.loads") == [(4,)]
+    assert world.broken(spec_of(mode)) == set()
+
+
+def victim(document: dict[str, Any], root: str, mode: str, step: str, hit: int) -> None:
+    """Do the second run in this process, which kills itself when it reaches a step for the nth time."""
+    structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
+    block = WarehouseCredentials(**{**document, "password": SecretStr(document["password"])})
+    world = World(block.get_engine("victim"), make_lake(Path(root) / "lake"), Path(root))
+    reached: list[str] = []
+
+    def on_step(at: str) -> None:
+        reached.append(at)
+        if reached.count(step) == hit:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    run(world, mode, 2, on_step)
+
+
+_FORKSERVER = multiprocessing.get_context("forkserver")
+_FORKSERVER.set_forkserver_preload(["tests.faults.campaign"])
+
+# Where each mode's transaction is ended: the ledger has so many loads then.
+KILLS = [
+    ("replace", "copied", 2, 2),
+    ("replace", "merged", 1, 2),
+    ("replace", "ledger_written", 2, 2),
+    ("replace", "committing", 1, 2),
+    ("replace", "committed", 1, 4),
+    ("merge", "merged", 2, 3),
+    ("replace_partition", "merged", 1, 2),
+    ("scd2", "merged", 2, 3),
+    ("insert_only", "committed", 2, 4),
+]
+
+
+@pytest.mark.parametrize(("mode", "step", "hit", "loads"), KILLS)
+def test_killed_load_of_any_mode_is_done_again_once(
+    world: World,
+    warehouse: WarehouseCredentials,
+    tmp_path: Path,
+    mode: str,
+    step: str,
+    hit: int,
+    loads: int,
+) -> None:
+    """Also what the mode does beside: rows deleted, tombstones, marks."""
+    run(world, mode, 1)
+    process = _FORKSERVER.Process(
+        target=victim, args=(connection_document(warehouse), str(tmp_path), mode, step, hit)
+    )
+    process.start()
+    process.join(SECONDS)
+    assert process.exitcode == -signal.SIGKILL
+    assert world.sql("SELECT count(*) FROM etl.loads") == [(loads,)]
+    run(world, mode, 2)
+    check_exact(world, mode)
+    run(world, mode, 2)
+    check_exact(world, mode)
+
+
+@pytest.mark.parametrize("fault", ["reply", "request"])
+def test_lost_commit_of_a_whole_is_looked_up(
+    world: World, warehouse: WarehouseCredentials, tmp_path: Path, fault: Any
+) -> None:
+    """One load of the run tells of all of them."""
+    run(world, "replace", 1)
+    proxy = LossyProxy(warehouse.port)
+    block = warehouse.model_copy(update={"port": proxy.port, "idle_in_transaction_timeout": 1})
+    engine = block.get_engine("remote")
+    remote = World(engine, make_lake(tmp_path / "lake"), tmp_path)
+
+    def on_step(step: str) -> None:
+        if step == "committing":
+            proxy.fault = fault
+
+    try:
+        receipts = run(remote, "replace", 2, on_step)
+        assert fault == "reply"
+        assert [receipt.status for receipt in receipts] == ["loaded", "loaded"]
+    except WarehouseUnavailable:
+        assert fault == "request"
+        run(remote, "replace", 2)
+    engine.dispose()
+    proxy.close()
+    check_exact(world, "replace")
+
+
+@pytest.mark.parametrize("mode", ["scd2", "merge", "replace_partition"])
+def test_two_loaders_at_once(world: World, mode: str) -> None:
+    """Loads of one table wait for each other at the right place: nothing is lost, nothing doubled."""
+    run(world, mode, 1)
+    spec = spec_of(mode)
+    fence = world.open(spec, "both")
+    errors: list[BaseException] = []
+    barrier = threading.Barrier(2)
+
+    def load(uri: str) -> None:
+        (world.root / uri).mkdir()
+        mine = World(world.engine, world.lake, world.root / uri)
+        item = SourceItem(uri=uri, version="2")
+        partition = Partition(dataset="things", label=uri, items=(item,))
+        table = rows_table(ROWS[2, uri])
+        try:
+            ready = mine.prepared(spec, partition, table, fence=fence, run="both")
+            mine.publish(ready, lambda step: step == "gated" and barrier.wait(20))
+        except BaseException as error:
+            errors.append(error)
+            barrier.abort()
+
+    threads = [threading.Thread(target=load, args=(uri,)) for uri in ("a", "b")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    check_exact(world, mode)
