@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
@@ -87,22 +86,10 @@ def transform_with_ours(job: dict[str, Any], out: Path, contender: str) -> dict[
     def transformed(number: int) -> Manifest:
         scratch = out / f"scratch-{number}"
         scratch.mkdir()
-        manifest = ingested(partitions[number], number + 1)
+        manifest = ingested(partitions[number], number)
         budget = (BUDGETS[contender] << 20) // at_once
         return transform_partition(spec, manifest, snapshots, lake, scratch, memory_bytes=budget)
 
-    # What is imported when it is first needed is no memory of rows: a first row brings it in.
-    (out / "first").mkdir()
-    row = _first_row(raw_paths[0], out / "raw.parquet")
-    found = _first_row(Path(job["lookup"]), out / "lookup.parquet")
-    transform_partition(
-        spec,
-        ingested((stored(row, "raw/first.parquet"),), 0),
-        {BOOKINGS["name"]: stored(found, "lookups/first.parquet")},
-        lake,
-        out / "first",
-        memory_bytes=64 << 20,
-    )
     before = peak_bytes()
     began = time.perf_counter()
     with ThreadPoolExecutor(at_once, "partition") as pool:
@@ -120,13 +107,6 @@ def transform_with_ours(job: dict[str, Any], out: Path, contender: str) -> dict[
         "peak": peak,
         "version": "",
     }
-
-
-def _first_row(path: Path, copy: Path) -> Path:
-    """Write the first row of a file into another one."""
-    batch = next(pq.ParquetFile(path).iter_batches(batch_size=1))
-    pq.write_table(pa.Table.from_batches([batch]), copy)
-    return copy
 
 
 def measure(contender: str, job: dict[str, Any], out: Path, peers: str) -> dict[str, Any]:
