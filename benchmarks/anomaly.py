@@ -42,7 +42,7 @@ from tasks.transformation.session import duckdb_session
 DAYS = 365
 FIRST_JUDGED = 60
 DAYS_OF_A_SEED = 3
-USUAL_EVERY = 4
+USUAL_EVERY = 6
 """Of the days, one in so many is judged as it is."""
 HOUR = 3600.0
 ANOMALY = Anomaly(time="time_hour")
@@ -56,8 +56,8 @@ class Experiment:
     seeds: range
 
 
-HELD_OUT = Experiment(("origin = 'EWR'", "origin = 'LGA'", "carrier = 'DL'"), range(100, 106))
-TUNING = Experiment(("origin = 'JFK'", "carrier = 'UA'", "carrier = 'B6'"), range(6))
+HELD_OUT = Experiment(("origin = 'EWR'", "origin = 'LGA'", "carrier = 'DL'"), range(100, 103))
+TUNING = Experiment(("origin = 'JFK'", "carrier = 'UA'", "carrier = 'B6'"), range(3))
 
 Dice = random.Random
 

@@ -88,6 +88,11 @@ class Connections:
         block = self.load(WarehouseCredentials, self.environment.warehouse_block)
         return _warehouse_engine(block.model_dump_json(), block.password.get_secret_value())
 
+    def warehouse_itself(self) -> Engine:
+        """Open the warehouse past any pooler, for work that is no transaction."""
+        block = self.load(WarehouseCredentials, self.environment.warehouse_block)
+        return cast(Engine, block.get_direct_engine("etl"))
+
     def lake(self) -> Lake:
         """Open the lake."""
         block = self.load(LakeStorage, self.environment.lake_block)

@@ -276,10 +276,11 @@ def _mistakes_between(datasets: dict[str, DatasetSpec], paths: dict[str, Path]) 
     tables: dict[str, str] = {}
     for name, spec in datasets.items():
         document = read_yaml(paths[name])
-        if other := tables.get(spec.load.table):
-            line = document.line(("load", "table"))
-            yield f"{paths[name]}:{line}: load.table: {spec.load.table} is filled by {other!r} too"
-        tables[spec.load.table] = name
+        for place, table in _tables(spec):
+            if other := tables.get(table):
+                found = f"{'.'.join(place)}: {table} is filled by {other!r} too"
+                yield f"{paths[name]}:{document.line(place)}: {found}"
+            tables[table] = name
         for number, lookup in enumerate(spec.lookups):
             key, position = "enrich", number
             if number >= len(spec.enrich):
@@ -298,6 +299,12 @@ def _mistakes_between(datasets: dict[str, DatasetSpec], paths: dict[str, Path]) 
         TopologicalSorter(graph).prepare()
     except CycleError as error:
         yield f"datasets look each other up in a circle: {' → '.join(error.args[1])}"
+
+
+def _tables(spec: DatasetSpec) -> Iterable[tuple[tuple[str, ...], str]]:
+    yield ("load", "table"), spec.load.table
+    for name, child in spec.children.items():
+        yield ("children", name, "table"), child.table
 
 
 def _gate_mistakes(

@@ -75,13 +75,9 @@ def read_manifest(lake: Lake, key: str) -> Manifest | None:
 def intact_manifest(lake: Lake, key: str) -> Manifest | None:
     """Return the manifest at a key if every file it names is there, unchanged."""
     manifest = read_manifest(lake, key)
-    if manifest is None or any(broken_file(lake, file) for file in _files(manifest)):
+    if manifest is None or any(broken_file(lake, file) for file in manifest.all_files):
         return None
     return manifest
-
-
-def _files(manifest: Manifest) -> tuple[LakeFile, ...]:
-    return (*manifest.files, *manifest.quarantine)
 
 
 def broken_file(lake: Lake, file: LakeFile) -> str | None:

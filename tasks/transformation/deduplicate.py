@@ -21,7 +21,7 @@ from tasks.transformation.session import stream
 from tasks.transformation.sql import identifier
 
 REPEATED = "repeated"
-_CONTENDERS, _POSITION = "contenders", "_position"
+_CONTENDERS, _POSITION = "contenders", "_contender"
 _ORIGIN = ("_source_uri", "_source_row")
 WINNERS_AT_ONCE = 100_000
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,14 +19,25 @@ import structlog
 
 from blocks.lake import Lake
 from tasks.lake import intact_manifest, manifest_key, publish_manifest, store_file
+from tasks.model.child_dataset import child_datasets
 from tasks.model.columns import ColumnSpec
 from tasks.model.dataset import DatasetSpec, canonical_json
 from tasks.model.errors import ContractBroken
 from tasks.model.profile import Profile
 from tasks.model.rules import Severity
-from tasks.model.run import LakeFile, Manifest
+from tasks.model.run import ChildManifest, LakeFile, Manifest
 from tasks.protection import Protection
 from tasks.quarantine import Origin, QuarantineWriter, RefusedRow
+from tasks.transformation.children import (
+    Broken,
+    Refuse,
+    Session,
+    broken_rows,
+    kept_items,
+    register_broken,
+    with_items_named,
+    without_position,
+)
 from tasks.transformation.custom import run_custom
 from tasks.transformation.deduplicate import Contenders
 from tasks.transformation.enrich import LookupTable
@@ -124,6 +135,9 @@ def transform_partition(
             columns_added, types = _run(
                 spec, raw, snapshots, lake, scratch, output, memory_bytes, deadline_seconds
             )
+    children = _children(
+        spec, types, raw, lake, output, Session(scratch, memory_bytes, deadline_seconds)
+    )
     manifest = Manifest(
         stage="transformation",
         dataset=spec.name,
@@ -140,6 +154,7 @@ def transform_partition(
         column_types=types,
         state=raw.state,
         profile=output.profile,
+        children=children,
         created_at=datetime.now(UTC),
         seconds=time.monotonic() - started,
     )
@@ -167,6 +182,22 @@ def _run(
     lookup_files = {
         name: str(lake.local_path(file.key, scratch)) for name, file in snapshots.items()
     }
+    output.broken = _broken(spec, raw_files, Session(scratch, memory_bytes, deadline_seconds))
+    return _run_files(
+        spec, raw_files, lookup_files, scratch, output, memory_bytes, deadline_seconds
+    )
+
+
+def _run_files(
+    spec: DatasetSpec,
+    raw_files: Sequence[str],
+    lookup_files: Mapping[str, str],
+    scratch: Path,
+    output: _Output,
+    memory_bytes: int,
+    deadline_seconds: float | None,
+) -> tuple[tuple[str, ...], dict[str, ColumnSpec]]:
+    """Run the query of a dataset over local files."""
     _check_names(spec, raw_files)
     files = [*raw_files, *lookup_files.values(), str(output.path)]
     memory_bytes -= min(AROUND_QUERY + memory_bytes // 8, memory_bytes // 2)
@@ -174,6 +205,7 @@ def _run(
         types = column_types(connection, raw_files)
         raw_types = {name: kind for name, kind in types.items() if name not in PROVENANCE}
         register(connection, spec)
+        register_broken(connection, spec, output.broken)
         wide = widened_columns(connection, spec, raw_types, raw_files)
         spec = spec.model_copy(update={"columns": {**spec.columns, **wide}})
         output.spec = spec
@@ -181,7 +213,7 @@ def _run(
             name: LookupTable(path, column_types(connection, [path]))
             for name, path in lookup_files.items()
         }
-        query = compile_query(spec, raw_types, raw_files, lookups)
+        query = without_position(spec, compile_query(spec, raw_types, raw_files, lookups))
         if query.preparation:
             connection.execute(query.preparation)
         at_once = _rows_at_once(raw_files, len(raw_types) + len(query.columns))
@@ -196,7 +228,69 @@ def _run(
     return query.columns_added, {**query.column_types, **wide}
 
 
-def _check_names(spec: DatasetSpec, raw_files: list[str]) -> None:
+def _broken(spec: DatasetSpec, raw_files: Sequence[str], session: Session) -> Broken:
+    """Find the rows that are refused for one of their items."""
+
+    def judge(child: DatasetSpec, files: Sequence[str], refuse: Refuse) -> None:
+        with _Judge(child, session.scratch, refuse) as output:
+            _run_files(
+                child, files, {}, session.scratch, output, session.memory_bytes,
+                session.deadline_seconds,
+            )  # fmt: skip
+
+    return {
+        name: broken_rows(spec, name, raw_files, session, judge)
+        for name, child in spec.children.items()
+        if child.refuse == "parent"
+    }
+
+
+def _children(
+    spec: DatasetSpec,
+    types: Mapping[str, ColumnSpec],
+    raw: Manifest,
+    lake: Lake,
+    parents: _Output,
+    session: Session,
+) -> dict[str, ChildManifest]:
+    """Transform the items of the rows that were kept."""
+    declared = {name: types.get(name, column) for name, column in spec.columns.items()}
+    made = {}
+    for name, child in child_datasets(spec.model_copy(update={"columns": declared})).items():
+        if parents.clean_file is None:
+            made[name] = ChildManifest()
+            continue
+        folder = session.scratch / f"child-{name}"
+        folder.mkdir(exist_ok=True)
+        origin = parents.quarantine.origin.of_child(child)
+        raw_files = [str(lake.local_path(file.key, session.scratch)) for file in raw.files]
+        with _Output(child, folder, origin) as output:
+            items = kept_items(
+                spec, name, raw_files, parents.clean_file, session, output.quarantine.append
+            )
+            added: tuple[str, ...] = ()
+            wide = {mine: child.columns[mine] for mine in spec.children[name].links(spec.key)}
+            if items.paths:
+                added, found = _run_files(
+                    child, items.paths, {}, session.scratch, output, session.memory_bytes,
+                    session.deadline_seconds,
+                )  # fmt: skip
+                wide |= found
+        made[name] = ChildManifest(
+            files=output.store(lake),
+            quarantine=output.quarantine.store(lake, child.name),
+            rows_read=items.rows,
+            rows_deduplicated=output.contenders.dropped,
+            rows_quarantined=output.quarantine.rows,
+            reasons=output.quarantine.reasons,
+            warnings=output.warnings.reasons,
+            columns_added=added,
+            column_types=wide,
+        )
+    return made
+
+
+def _check_names(spec: DatasetSpec, raw_files: Sequence[str]) -> None:
     """Refuse columns that differ only by case: to DuckDB they would be one."""
     folded: dict[str, str] = {}
     for path in raw_files:
@@ -209,7 +303,7 @@ def _check_names(spec: DatasetSpec, raw_files: list[str]) -> None:
                 )
 
 
-def _rows_at_once(raw_files: list[str], columns: int) -> int:
+def _rows_at_once(raw_files: Sequence[str], columns: int) -> int:
     """Return how many rows the query hands over at once: fewer of wide ones."""
     files = [pq.read_metadata(path) for path in raw_files]
     rows: int = sum(file.num_rows for file in files)
@@ -238,6 +332,8 @@ class _Output:
         self._sample = RowSample()
         self.profile = Profile(rows=0)
         """What the clean rows look like, once they are all there."""
+        self.broken: Broken = {}
+        """Rows that are refused for one of their items."""
         self.unexplained: list[RefusedRow] = []
         """Rows that pandera refused: what they said originally is still to be found."""
         self.contenders = self._open.enter_context(Contenders(spec, scratch / "contenders.arrow"))
@@ -255,7 +351,7 @@ class _Output:
         refused = batch.filter(pc.equal(outcome, RowOutcome.REFUSED.value))
         if refused.num_rows:
             check_severity(self.spec, query, refused)
-            self.quarantine.append(refused_rows(query, refused))
+            self.quarantine.append(with_items_named(refused_rows(query, refused), self.broken))
         self.contenders.add(batch.filter(pc.equal(outcome, RowOutcome.CONTENDER.value)))
         self.add_clean(query, batch.filter(pc.equal(outcome, RowOutcome.CLEAN.value)))
 
@@ -300,6 +396,11 @@ class _Output:
         self._sample.add(clean)
         self._rows += clean.num_rows
 
+    @property
+    def clean_file(self) -> Path | None:
+        """The rows that were kept, None if there are none."""
+        return self.path if self._rows else None
+
     def finish(self, connection: duckdb.DuckDBPyConnection) -> None:
         """End the file of clean rows, and say what they look like."""
         self._open.close()
@@ -327,3 +428,17 @@ class _Output:
         if not self.path.exists():
             return ()
         return (store_file(lake, "clean", self.spec.name, self.path, self._rows),)
+
+
+class _Judge(_Output):
+    """Tells which rows are refused, and keeps none."""
+
+    def __init__(self, spec: DatasetSpec, scratch: Path, refuse: Refuse) -> None:
+        super().__init__(spec, scratch, Origin())
+        self._refuse = refuse
+
+    def write(self, query: TransformQuery, batch: pa.RecordBatch) -> None:
+        refused = batch.filter(pc.equal(batch.column(OUTCOME), RowOutcome.REFUSED.value))
+        if refused.num_rows:
+            check_severity(self.spec, query, refused)
+            self._refuse(refused_rows(query, refused))
