@@ -45,15 +45,13 @@ from tasks.transformation.functions import register
 from tasks.transformation.originals import with_originals
 from tasks.transformation.profile import profile_clean_rows
 from tasks.transformation.query import (
-    FAILURES,
     OUTCOME,
     PROVENANCE,
-    RAW,
     RowOutcome,
     TransformQuery,
-    broken_rules,
     compile_query,
 )
+from tasks.transformation.refusals import check_severity, pandera_rows, refused_rows
 from tasks.transformation.row_sample import RowSample
 from tasks.transformation.session import column_types, duckdb_session, stream
 from tasks.transformation.severity import WarningCounts, first_failure
@@ -64,9 +62,13 @@ from tasks.transformation.widening import widened_columns
 STAGE: Final = "transformation"
 STAGE_VERSION = "2"
 """Raised whenever this code would make other rows of the same input."""
-BATCH_ROWS = 50_000
-BATCH_BYTES = 48 << 20
-"""What a few batches take while they are checked and written; the query is given the rest."""
+BATCH_ROWS, BATCH_BYTES = 40_000, 10 << 20
+"""Rows that are validated and written together; fewer, if that many bytes come first."""
+QUERY_ROWS, QUERY_VALUES, QUERY_BYTES = 16_384, 500_000, 3 << 20
+"""What the query hands over at once at most: rows, values, and bytes as the raw rows have them."""
+AROUND_QUERY = 112 << 20
+"""What rows take outside the query's own memory: batches under way, their validation and writing.
+The allocator keeps an eighth besides; the query is given the rest of the budget, at least half."""
 
 log = structlog.get_logger("dpp.transformation")
 
@@ -144,7 +146,7 @@ def transform_partition(
         files=output.store(lake),
         quarantine=(*raw.quarantine, *output.quarantine.store(lake, spec.name)),
         rows_read=raw.rows_read,
-        rows_deduplicated=raw.rows_deduplicated + output.duplicates,
+        rows_deduplicated=raw.rows_deduplicated + output.contenders.dropped,
         rows_quarantined=raw.rows_quarantined + output.quarantine.rows,
         reasons=(*raw.reasons, *output.quarantine.reasons),
         warnings=output.warnings.reasons,
@@ -198,7 +200,7 @@ def _run_files(
     """Run the query of a dataset over local files."""
     _check_names(spec, raw_files)
     files = [*raw_files, *lookup_files.values(), str(output.path)]
-    memory_bytes -= min(BATCH_BYTES, memory_bytes // 5)
+    memory_bytes -= min(AROUND_QUERY + memory_bytes // 8, memory_bytes // 2)
     with duckdb_session(files, scratch, memory_bytes, deadline_seconds) as connection:
         types = column_types(connection, raw_files)
         raw_types = {name: kind for name, kind in types.items() if name not in PROVENANCE}
@@ -214,11 +216,12 @@ def _run_files(
         query = without_position(spec, compile_query(spec, raw_types, raw_files, lookups))
         if query.preparation:
             connection.execute(query.preparation)
-        for batch in stream(connection, query.sql, BATCH_ROWS):
+        at_once = _rows_at_once(raw_files, len(raw_types) + len(query.columns))
+        for batch in stream(connection, query.sql, at_once):
             output.write(query, batch)
-        for clean, duplicates in output.contenders.resolve(connection):
-            output.write_clean(query, clean)
-            output.duplicates += duplicates
+        for clean in output.contenders.resolve(connection):
+            output.add_clean(query, clean)
+        output.flush(query)
         for rows in with_originals(connection, raw_files, list(raw_types), output.unexplained):
             output.quarantine.append(rows)
         output.finish(connection)
@@ -277,7 +280,7 @@ def _children(
             files=output.store(lake),
             quarantine=output.quarantine.store(lake, child.name),
             rows_read=items.rows,
-            rows_deduplicated=output.duplicates,
+            rows_deduplicated=output.contenders.dropped,
             rows_quarantined=output.quarantine.rows,
             reasons=output.quarantine.reasons,
             warnings=output.warnings.reasons,
@@ -300,6 +303,18 @@ def _check_names(spec: DatasetSpec, raw_files: Sequence[str]) -> None:
                 )
 
 
+def _rows_at_once(raw_files: Sequence[str], columns: int) -> int:
+    """Return how many rows the query hands over at once: fewer of wide ones."""
+    files = [pq.read_metadata(path) for path in raw_files]
+    rows: int = sum(file.num_rows for file in files)
+    held: int = sum(
+        file.row_group(group).total_byte_size
+        for file in files
+        for group in range(file.num_row_groups)
+    )
+    return max(1, min(QUERY_ROWS, QUERY_VALUES // columns, QUERY_BYTES * rows // max(held, 1)))
+
+
 class _Output:
     """Takes the query's rows apart: clean ones, those that may be duplicates, refused ones."""
 
@@ -313,17 +328,15 @@ class _Output:
         self._writer: pq.ParquetWriter | None = None
         self._open = ExitStack()
         self._rows = 0
+        self._waiting: list[pa.RecordBatch] = []
         self._sample = RowSample()
         self.profile = Profile(rows=0)
         """What the clean rows look like, once they are all there."""
-        self.duplicates = 0
         self.broken: Broken = {}
         """Rows that are refused for one of their items."""
         self.unexplained: list[RefusedRow] = []
         """Rows that pandera refused: what they said originally is still to be found."""
-        self.contenders = self._open.enter_context(
-            Contenders(spec, scratch / "contenders.arrow", BATCH_ROWS)
-        )
+        self.contenders = self._open.enter_context(Contenders(spec, scratch / "contenders.arrow"))
         self.quarantine = QuarantineWriter(scratch / "refused.parquet", STAGE, origin)
 
     def __enter__(self) -> _Output:
@@ -337,13 +350,24 @@ class _Output:
         outcome = batch.column(OUTCOME)
         refused = batch.filter(pc.equal(outcome, RowOutcome.REFUSED.value))
         if refused.num_rows:
-            _check_severity(self.spec, query, refused)
-            self.quarantine.append(with_items_named(_refused_rows(query, refused), self.broken))
+            check_severity(self.spec, query, refused)
+            self.quarantine.append(with_items_named(refused_rows(query, refused), self.broken))
         self.contenders.add(batch.filter(pc.equal(outcome, RowOutcome.CONTENDER.value)))
-        self.write_clean(query, batch.filter(pc.equal(outcome, RowOutcome.CLEAN.value)))
+        self.add_clean(query, batch.filter(pc.equal(outcome, RowOutcome.CLEAN.value)))
 
-    def write_clean(self, query: TransformQuery, clean: pa.RecordBatch) -> None:
-        """Validate clean rows and write them; what is refused now goes to quarantine."""
+    def add_clean(self, query: TransformQuery, clean: pa.RecordBatch) -> None:
+        """Take clean rows; they are validated and written when there are enough of them."""
+        self._waiting.append(clean)
+        rows = sum(batch.num_rows for batch in self._waiting)
+        if rows >= BATCH_ROWS or sum(batch.nbytes for batch in self._waiting) >= BATCH_BYTES:
+            self.flush(query)
+
+    def flush(self, query: TransformQuery) -> None:
+        """Validate the clean rows that wait and write them; what is refused now goes to quarantine."""
+        if not self._waiting:
+            return
+        clean = pa.concat_batches(self._waiting)
+        self._waiting.clear()
         if not clean.num_rows:
             return
         self.warnings.count(query.rules, clean)
@@ -390,7 +414,7 @@ class _Output:
         """Return the rows that go on after pandera has refused some."""
         if not failures:
             return clean
-        refused = _pandera_rows(clean, failures)
+        refused = pandera_rows(clean, failures)
         if severity == "warn":
             self.warnings.add(refused)
             return clean
@@ -416,56 +440,5 @@ class _Judge(_Output):
     def write(self, query: TransformQuery, batch: pa.RecordBatch) -> None:
         refused = batch.filter(pc.equal(batch.column(OUTCOME), RowOutcome.REFUSED.value))
         if refused.num_rows:
-            _check_severity(self.spec, query, refused)
-            self._refuse(_refused_rows(query, refused))
-
-
-def _check_severity(spec: DatasetSpec, query: TransformQuery, refused: pa.RecordBatch) -> None:
-    """Stop at the first row that breaks a rule of severity ``fail``."""
-    hard = {n for n, rule in enumerate(query.rules) if rule.severity == "fail"}
-    if not hard:
-        return
-    for position, broken in enumerate(refused.column(FAILURES).to_pylist()):
-        if hard.intersection(broken_rules(broken)):
-            raise first_failure(spec, _refused_rows(query, refused.slice(position, 1))[0])
-
-
-def _refused_rows(query: TransformQuery, batch: pa.RecordBatch) -> list[RefusedRow]:
-    refused = []
-    rows = batch.select([*PROVENANCE, FAILURES, RAW]).to_pylist()
-    for row in rows:
-        broken = [query.rules[position] for position in broken_rules(row[FAILURES])]
-        refused.append(
-            RefusedRow(
-                source_uri=row["_source_uri"],
-                source_row=row["_source_row"],
-                rule=broken[0].name,
-                column=broken[0].column,
-                message=broken[0].message,
-                failures="; ".join(
-                    f"{rule.column or rule.name}: {rule.message}" for rule in broken
-                ),
-                raw=row[RAW],
-            )
-        )
-    return refused
-
-
-def _pandera_rows(
-    batch: pa.RecordBatch, failures: Mapping[int, tuple[str, str]]
-) -> list[RefusedRow]:
-    refused = []
-    for position, (check, column) in failures.items():
-        message = f"pandera refuses it: {check}"
-        refused.append(
-            RefusedRow(
-                source_uri=batch.column("_source_uri")[position].as_py(),
-                source_row=batch.column("_source_row")[position].as_py(),
-                rule=f"pandera.{check}",
-                column=column,
-                message=message,
-                failures=f"{column}: {message}",
-                raw=None,
-            )
-        )
-    return refused
+            check_severity(self.spec, query, refused)
+            self._refuse(refused_rows(query, refused))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import structlog
 from pydantic import SecretStr
 
 from blocks.warehouse import WarehouseCredentials
+from tasks.loading.publish import Load
 from tasks.model.dataset import DatasetSpec
 from tests.faults.campaign import FORKSERVER, connection_document
 from tests.integration.loading.support import (
@@ -86,16 +87,19 @@ class History:
                     table[row[0]] = row
         return sorted(row for row in table.values() if row[1] != DELETED)
 
-    def load(self, world: World, run: str) -> None:
-        """Do a whole run of it."""
+    def prepared(self, world: World) -> list[Load]:
+        """Return the loads of it, made once for all the runs that are killed."""
         spec = self.spec
-        fence = world.open(spec, run)
-        for number, rows in enumerate(self.partitions()):
-            partition = make_partition(f"p{number}", spec.name)
-            bad = {"range": 1} if number % 2 else {}
-            world.publish(
-                world.prepared(spec, partition, rows_table(rows), fence=fence, run=run, bad=bad)
+        return [
+            world.prepared(
+                spec,
+                make_partition(f"p{number}", spec.name),
+                rows_table(rows),
+                fence=0,
+                bad={"range": 1} if number % 2 else {},
             )
+            for number, rows in enumerate(self.partitions())
+        ]
 
     def check(self, world: World) -> None:
         """Compare table and ledger with the truth."""
@@ -109,17 +113,20 @@ class History:
         assert world.broken(spec) == set(), self
 
 
-def _run(document: dict[str, Any], root: str, history: History) -> None:
+def _run(document: dict[str, Any], root: str, loads: list[Load]) -> None:
     structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
     block = WarehouseCredentials(**{**document, "password": SecretStr(document["password"])})
     world = World(block.get_engine("soak"), make_lake(Path(root) / "lake"), Path(root))
-    history.load(world, f"run {os.getpid()}")
+    run = f"run {os.getpid()}"
+    fence = world.open(loads[0].spec, run)
+    for load in loads:
+        world.publish(replace(load, fence=fence, run=run))
 
 
-def start(warehouse: WarehouseCredentials, root: Path, history: History) -> BaseProcess:
+def start(warehouse: WarehouseCredentials, root: Path, loads: list[Load]) -> BaseProcess:
     """Start a run of a history in a process of its own."""
     process = FORKSERVER.Process(
-        target=_run, args=(connection_document(warehouse), str(root), history)
+        target=_run, args=(connection_document(warehouse), str(root), loads)
     )
     process.start()
     return process
