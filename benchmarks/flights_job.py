@@ -9,7 +9,8 @@ import duckdb
 
 YEARS = 18
 """Copies of the year 2013 in six million rows; each becomes a year of its own."""
-TIMES = ("dep_time", "sched_dep_time", "arr_time", "sched_arr_time")
+YEARS_OF_A_PARTITION = 4
+"""As CSV that is 125 MB: about the size of a partition in production."""
 
 DATASET: dict[str, Any] = {
     "name": "flights",
@@ -77,7 +78,9 @@ BOOKINGS: dict[str, Any] = {
 }
 """What is looked up: nine of ten flights have a row in it."""
 
-COLUMNS = (*DATASET["columns"], "passengers", "fare")
+TAKEN = {name: BOOKINGS["columns"][name]["type"] for name in ("passengers", "fare")}
+TYPES = {name: column["type"] for name, column in DATASET["columns"].items()} | TAKEN
+"""Type of each column of the result."""
 
 
 def prepare(folder: Path, csv: Path, years: int) -> dict[str, Any]:
@@ -89,9 +92,12 @@ def prepare(folder: Path, csv: Path, years: int) -> dict[str, Any]:
         years: How many copies of it.
 
     Returns:
-        What the contenders are told: paths and the number of rows.
+        What the contenders are told: paths and numbers of rows. ``raw`` is a folder with a file for
+        each partition of a real run.
     """
-    raw, bookings = folder / "raw.parquet", folder / "bookings.parquet"
+    raw, bookings = folder / "raw", folder / "bookings.parquet"
+    raw.mkdir()
+    firsts = range(0, years, YEARS_OF_A_PARTITION)
     with duckdb.connect(":memory:", config={"memory_limit": "2GB"}) as connection:
         connection.execute(f"SET temp_directory = '{folder / 'spill'}'")
         connection.execute("SET TimeZone = 'UTC'")
@@ -99,23 +105,30 @@ def prepare(folder: Path, csv: Path, years: int) -> dict[str, Any]:
             f"CREATE TABLE once AS SELECT *, row_number() OVER () AS line FROM read_csv('{csv}', "
             "all_varchar = true, nullstr = 'NA', header = true)"
         )
-        connection.execute(
-            f"COPY ({_raw_rows(years)}) TO '{raw}' (COMPRESSION zstd, ROW_GROUP_SIZE 100000)"
-        )
-        connection.execute(
-            f"COPY ({_bookings(years)}) TO '{bookings}' (COMPRESSION zstd, ROW_GROUP_SIZE 100000)"
-        )
+        for first in firsts:
+            rows = _raw_rows(first, min(first + YEARS_OF_A_PARTITION, years))
+            _write(connection, rows, raw / f"{first:02}.parquet")
+        _write(connection, _bookings(years), bookings)
         rows, lookup_rows = (
             connection.execute(f"SELECT count(*) FROM '{path}'").fetchall()[0][0]
-            for path in (raw, bookings)
+            for path in (raw / "*.parquet", bookings)
         )
     return {
         "raw": str(raw), "lookup": str(bookings), "rows": rows, "lookup_rows": lookup_rows,
     }  # fmt: skip
 
 
-def _raw_rows(years: int) -> str:
-    """Return SQL for rows as a reader of CSV gives them: texts, some of them wrong, some twice."""
+def _write(connection: duckdb.DuckDBPyConnection, query: str, path: Path) -> None:
+    connection.execute(f"COPY ({query}) TO '{path}' (COMPRESSION zstd, ROW_GROUP_SIZE 100000)")
+
+
+def _raw_rows(first: int, end: int) -> str:
+    """Return SQL for rows as a reader of CSV gives them: texts, some of them wrong, some twice.
+
+    Args:
+        first: The first copy of the year.
+        end: The copy after the last one.
+    """
     replaced = {
         "year": "CAST(2013 - copy AS VARCHAR)",
         "carrier": "CASE WHEN dice % 50 = 1 THEN ' ' || lower(carrier) || ' ' ELSE carrier END",
@@ -132,7 +145,7 @@ def _raw_rows(years: int) -> str:
     return (
         f"SELECT {selected}, '2024-01-0' || (again + 1) || 'T06:00:00Z' AS updated_at,\n"
         "  'flights-' || copy || '.csv' AS _source_uri, line * 2 + again AS _source_row\n"
-        f"FROM once CROSS JOIN (SELECT unnest(range({years})) AS copy) AS copies\n"
+        f"FROM once CROSS JOIN (SELECT unnest(range({first}, {end})) AS copy) AS copies\n"
         "CROSS JOIN LATERAL (SELECT hash(line, copy) AS key_dice) AS d\n"
         "CROSS JOIN (SELECT unnest([0, 1]) AS again) AS versions\n"
         "CROSS JOIN LATERAL (SELECT hash(line, copy, again) AS dice) AS e\n"

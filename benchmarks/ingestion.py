@@ -5,7 +5,8 @@
 
 Every contender runs alone in a process of its own, on servers that stay up for all of them. What is
 measured is the extraction with the files it leaves: ours with every check, rejected records and
-provenance, as the flows run it. Peak is the resident memory of the process.
+provenance. It runs as dlt and pandas do, without an orchestrator; "ours, in Prefect" is the same in
+a process that has Prefect and opens its blocks, as a flow does. Peak is resident memory.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import csv
 import json
 import os
 import random
-import resource
 import shutil
 import subprocess
 import sys
@@ -26,18 +26,20 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
-from rich.console import Console
-from rich.table import Table
+from benchmarks.peers import peak_memory
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 COLUMNS = ("id", "customer", "amount", "quantity", "price", "status", "note", "at", "day")
 CONTENDERS = {
-    "csv": ("ours", "pandas_csv", "dlt_csv"),
-    "objects": ("ours", "pandas_objects", "dlt_objects"),
-    "table": ("ours", "pandas_table", "dlt_table", "dlt_table_connectorx"),
-    "api": ("ours", "pandas_api", "dlt_api"),
+    "csv": ("ours", "ours_in_prefect", "pandas_csv", "dlt_csv"),
+    "objects": ("ours", "ours_in_prefect", "pandas_objects", "dlt_objects"),
+    "table": ("ours", "ours_in_prefect", "pandas_table", "dlt_table", "dlt_table_connectorx"),
+    "api": ("ours", "ours_in_prefect", "pandas_api", "dlt_api"),
 }
 TITLES = {
     "csv": "one large CSV file",
@@ -233,78 +235,160 @@ def _bucket(address: Any, name: str) -> Any:
     )
 
 
-def _source(name: str, job: dict[str, Any]) -> tuple[dict[str, Any], Any]:
-    """Return how a dataset file declares the source, and its block."""
+def _declared(name: str, job: dict[str, Any]) -> dict[str, Any]:
+    """Return how a dataset file declares the source."""
+    if name == "csv":
+        return {"kind": "files", "path": job["path"], "format": {"kind": "csv"}}
+    if name == "objects":
+        found = {"kind": "s3", "path": "in/*.csv", "format": {"kind": "csv"}}
+    elif name == "table":
+        found = {"kind": "database", "table": job["table"]}
+    else:
+        paging = {"kind": "page", "size": PAGE_RECORDS, "pages": "pages"}
+        found = {"kind": "rest", "path": job["path"], "records": "data", "pagination": paging}
+    return found | {"block": "source"}
+
+
+class ReadyClients:
+    """The clients of a source as a flow's blocks make them, without Prefect: nor has dlt one."""
+
+    def __init__(self, job: dict[str, Any]) -> None:
+        self._job = job
+
+    def object_store(self, _source: Any) -> Any:
+        """Open the bucket."""
+        from obstore.store import S3Store
+
+        return S3Store(
+            self._job["bucket"],
+            endpoint=self._job["endpoint"],
+            access_key_id=self._job["key"],
+            secret_access_key=self._job["secret"],
+            region="us-east-1",
+            client_options={"allow_http": True},
+        )
+
+    def database(self, _name: str) -> Any:
+        """Open the database."""
+        from sqlalchemy import create_engine
+
+        return create_engine(self._job["url"], hide_parameters=True)
+
+    def rest_client(self, _name: str) -> Any:
+        """Open the API."""
+        import httpx
+
+        from blocks.api_client import ApiClient
+        from blocks.egress import CheckedTransport
+        from blocks.http_auth import HomeAuth, Origin
+
+        base = self._job["base_url"]
+        transport = CheckedTransport(
+            allow_private=True, total_seconds=300, limits=httpx.Limits(max_connections=8)
+        )
+        return ApiClient(base, HomeAuth(Origin.of(httpx.URL(base))), transport)
+
+    def redis_url(self) -> None:
+        """Name no Redis server."""
+
+    def warehouse(self) -> Any:
+        """Give no warehouse: with one client the state of the host need not be shared."""
+        raise ConnectionError
+
+
+@contextmanager
+def _ready(_name: str, job: dict[str, Any]) -> Iterator[Any]:
+    yield ReadyClients(job)
+
+
+@contextmanager
+def _from_blocks(name: str, job: dict[str, Any]) -> Iterator[Any]:
+    """Open the clients from Prefect's blocks, in a process that has Prefect, as a flow does."""
     from types import SimpleNamespace
 
+    import tasks.ingestion.ingest  # noqa: F401 - the stage as a Prefect task
     from blocks.rest_api import RestApiCredentials
     from blocks.source_database import SourceDatabase
-
-    if name == "csv":
-        return {"kind": "files", "path": job["path"], "format": {"kind": "csv"}}, None
-    if name == "objects":
-        address = SimpleNamespace(
-            access_key=job["key"], secret_key=job["secret"], endpoint_url=job["endpoint"]
-        )
-        declared = {"kind": "s3", "path": "in/*.csv", "format": {"kind": "csv"}}
-        return declared, _bucket(address, job["bucket"])
-    if name == "table":
-        return {"kind": "database", "table": job["table"]}, SourceDatabase.from_url(job["url"])
-    paging = {"kind": "page", "size": PAGE_RECORDS, "pages": "pages"}
-    declared = {"kind": "rest", "path": job["path"], "records": "data", "pagination": paging}
-    return declared, RestApiCredentials(base_url=job["base_url"], allow_private=True)
-
-
-def extract_with_ours(name: str, job: dict[str, Any], out: Path) -> int:
-    """Plan and ingest as the flows do, into the raw zone of a lake."""
-    from blocks.object_store import LakeStorage
     from tasks.connections import Connections
     from tasks.environments import load_environment
-    from tasks.ingestion.ingest import limits_of
+
+    blocks = {
+        "csv": lambda: None,
+        "objects": lambda: _bucket(
+            SimpleNamespace(
+                access_key=job["key"], secret_key=job["secret"], endpoint_url=job["endpoint"]
+            ),
+            job["bucket"],
+        ),
+        "table": lambda: SourceDatabase.from_url(job["url"]),
+        "api": lambda: RestApiCredentials(base_url=job["base_url"], allow_private=True),
+    }
+    block: Any = blocks[name]()
+    with Connections(load_environment("prod"), lambda _class, _name: block) as connections:
+        yield connections
+
+
+def extract_with_ours(name: str, job: dict[str, Any], out: Path, opened: Any) -> int:
+    """Plan and ingest as the flows do, into the raw zone of a lake.
+
+    Args:
+        name: Which source.
+        job: Where it is.
+        out: Folder of the lake and of unfinished files.
+        opened: Opens the source's clients for one piece of work.
+    """
+    from obstore.store import LocalStore
+
+    from blocks.lake import Lake
+    from tasks.environments import load_environment
+    from tasks.ingestion.connector import PlanLimits
     from tasks.ingestion.read import ingest_partition
     from tasks.ingestion.registry import connector_for
     from tasks.model.dataset import DatasetSpec
     from tasks.model.run import Partition, SourceState
 
-    declared, block = _source(name, job)
-    if block is not None:
-        declared["block"] = "source"
     columns = {column: {"type": "string"} for column in COLUMNS}
     spec = DatasetSpec.model_validate(
         {
             "name": "things",
             "description": "Things",
-            "source": declared,
+            "source": _declared(name, job),
             "columns": columns,
             "load": {"table": "analytics.things", "mode": "append"},
         }
     )
     environment = load_environment("prod")  # how production cuts its sources
-    lake = LakeStorage(uri=(out / "lake").as_uri()).get_lake()
-    with Connections(environment, lambda _class, _name: block) as connections:
-        planner = connector_for(spec, connections, limits_of(environment), out)
-        partitions = planner.plan(SourceState())
+    limits = PlanLimits(partition_bytes=environment.partition_bytes)
+    (out / "lake").mkdir()
+    lake = Lake(LocalStore(out / "lake"), out / "lake")
+    with opened(name, job) as connections:
+        partitions = connector_for(spec, connections, limits, out).plan(SourceState())
 
         def ingest(numbered: tuple[int, Partition]) -> int:
             scratch = out / f"scratch-{numbered[0]}"
             scratch.mkdir()
-            with Connections(environment, lambda _class, _name: block) as opened:
-                connector = connector_for(spec, opened, limits_of(environment), scratch)
+            with opened(name, job) as clients:
+                connector = connector_for(spec, clients, limits, scratch)
                 return ingest_partition(connector, numbered[1], spec, lake, scratch).rows
 
         with ThreadPoolExecutor(min(environment.concurrency, os.cpu_count() or 1)) as pool:
             return sum(pool.map(ingest, enumerate(partitions)))
 
 
-def run_ours(name: str, described: str, out: str) -> None:
+def run_ours(contender: str, name: str, described: str, out: str) -> None:
     """Run our side of one job in this process, and say what it took."""
-    import tasks.ingestion.ingest  # noqa: F401 - importing is not what is measured
+    import tasks.ingestion.read
+    import tasks.ingestion.registry
 
+    opened = _ready
+    if contender == "ours_in_prefect":
+        import tasks.ingestion.ingest  # noqa: F401
+
+        opened = _from_blocks
     began = time.perf_counter()
-    rows = extract_with_ours(name, json.loads(described), Path(out))
+    rows = extract_with_ours(name, json.loads(described), Path(out), opened)
     seconds = time.perf_counter() - began
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
-    print(json.dumps({"rows": rows, "seconds": seconds, "peak": peak}))
+    print(json.dumps({"rows": rows, "seconds": seconds, "peak": peak_memory()}))
 
 
 def measure(contender: str, name: str, job: dict[str, Any], peers: str) -> dict[str, Any]:
@@ -315,8 +399,8 @@ def measure(contender: str, name: str, job: dict[str, Any], peers: str) -> dict[
     """
     out = tempfile.mkdtemp(prefix="dpp-bench-")
     command = [peers, str(Path(__file__).with_name("peers.py")), contender, json.dumps(job), out]
-    if contender == "ours":
-        ours = [sys.executable, "-m", "benchmarks.ingestion", "--ours"]
+    if contender.startswith("ours"):
+        ours = [sys.executable, "-m", "benchmarks.ingestion", "--ours", contender]
         command = [*ours, name, json.dumps(job), out]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=1800)
@@ -332,6 +416,8 @@ def measure(contender: str, name: str, job: dict[str, Any], peers: str) -> dict[
 
 def show(console: Console, name: str, job: dict[str, Any], found: dict[str, Any]) -> None:
     """Print the table of one job."""
+    from rich.table import Table
+
     title = f"{TITLES[name]}: {job['rows']:,} rows, {job['bytes'] / 1e6:,.0f} MB"
     table = Table(title=title, title_justify="left")
     table.add_column("")
@@ -339,7 +425,8 @@ def show(console: Console, name: str, job: dict[str, Any], found: dict[str, Any]
         table.add_column(heading, justify="right")
     ours = found["ours"]
     for contender, said in found.items():
-        label = contender.replace(f"_{name}", "").replace("_", " + ")
+        label = contender.replace(f"_{name}", "").replace("_in_prefect", ", in Prefect")
+        label = label.replace("_", " + ")
         if "seconds" not in said:
             table.add_row(label, said["failed"])
             continue
@@ -364,7 +451,7 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=1.0, help="size of the sources")
     parser.add_argument("--only", choices=list(CONTENDERS), action="append", help="these sources")
     parser.add_argument("--peers", default=".venv-peers/bin/python", help="Python that has dlt")
-    parser.add_argument("--ours", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--ours", nargs=4, help=argparse.SUPPRESS)
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.serve:
@@ -373,6 +460,8 @@ def main() -> None:
     if given.ours:
         run_ours(*given.ours)
         return
+    from rich.console import Console
+
     from embedded.stack import EmbeddedStack
 
     console = Console(width=120)

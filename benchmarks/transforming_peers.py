@@ -1,8 +1,8 @@
 """The peers' side of ``benchmarks/transformation.py``: run by the interpreter that has them installed.
 
 Each function does to the raw flights what the dataset of ``flights_job.py`` declares, in the way that
-the peer's own documentation shows, and leaves ``clean.parquet`` and ``refused.parquet``. Whether they
-agree on every value is checked by who starts them.
+the peer's own documentation shows, and leaves ``clean/all.parquet`` and ``refused.parquet``. Whether
+they agree on every value is checked by who starts them.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def pandas(job: dict[str, Any], out: Path) -> dict[str, int]:
     bookings = pd.read_parquet(job["lookup"])
     rows = rows.merge(bookings, on=KEY, how="left")
     newest = rows.sort_values(["updated_at", *ORIGIN]).drop_duplicates(KEY, keep="last")
-    newest.to_parquet(out / "clean.parquet", compression="zstd", index=False)
+    newest.to_parquet(out / "clean" / "all.parquet", compression="zstd", index=False)
     return {"refused": int(bad.sum()), "duplicates": len(rows) - len(newest)}
 
 
@@ -136,7 +136,7 @@ def polars(job: dict[str, Any], out: Path) -> dict[str, int]:
     newest = joined.sort(["updated_at", *ORIGIN]).unique(KEY, keep="last", maintain_order=True)
     bad, good = pl.collect_all([refused, newest], engine="in-memory")
     bad.write_parquet(out / "refused.parquet")
-    good.write_parquet(out / "clean.parquet", compression="zstd")
+    good.write_parquet(out / "clean" / "all.parquet", compression="zstd")
     return {"refused": bad.height, "duplicates": job["rows"] - bad.height - good.height}
 
 
@@ -152,6 +152,7 @@ def main() -> None:
     name, described, out = sys.argv[1], sys.argv[2], Path(sys.argv[3])
     imported = import_module(name)
     before = peak_bytes()
+    (out / "clean").mkdir()
     began = time.perf_counter()
     counts = {"pandas": pandas, "polars": polars}[name](json.loads(described), out)
     seconds = time.perf_counter() - began

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from collections.abc import Iterator
@@ -32,6 +33,21 @@ class Lake:
         """Store a file under a key that names its content; one that is there already is kept."""
         if self.size(key) != path.stat().st_size:
             obstore.put(self._store, key, path)
+
+    def take_file(self, path: Path, key: str) -> None:
+        """Store a file as ``put_file`` does, and remove it; a local lake moves it, if it is near."""
+        if self._root is not None and self.size(key) != path.stat().st_size:
+            target = self._root / key
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                path.replace(target)
+            except OSError as error:
+                if error.errno != errno.EXDEV:  # only another disk needs a copy
+                    raise
+            else:
+                return
+        self.put_file(path, key)
+        path.unlink()
 
     def put_new(self, key: str, content: bytes) -> bool:
         """Store a document unless the key exists; return whether this call stored it."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import base64
 from typing import Any, Literal, Self
-from urllib.parse import quote
 
 import httpx
 from prefect.blocks.core import Block
 from pydantic import Field, SecretStr, field_validator, model_validator
 
+from blocks.api_client import ApiClient
 from blocks.egress import CheckedTransport, Resolve, resolve
 from blocks.http_auth import (
     ClientCredentials,
@@ -21,42 +21,6 @@ from blocks.http_auth import (
 )
 
 CONNECTIONS = 8
-MASK = "***"
-
-
-class ApiClient(httpx.Client):
-    """A client of one API: it sends the credentials to that origin only, and follows no redirect.
-
-    Args:
-        block: The API.
-        auth: Its credentials.
-        transport: Goes to checked addresses only.
-    """
-
-    def __init__(
-        self, block: RestApiCredentials, auth: HomeAuth, transport: httpx.BaseTransport
-    ) -> None:
-        super().__init__(
-            base_url=block.base_url,
-            auth=auth,
-            timeout=httpx.Timeout(block.timeout, connect=min(10.0, block.timeout)),
-            follow_redirects=False,
-            transport=transport,
-            trust_env=False,
-        )
-        self._credentials = auth
-        self.home = Origin.of(self.base_url)
-        self.retry_seconds = block.retry_seconds
-        self.requests_per_second = block.requests_per_second
-        self.total_seconds = block.total_timeout
-
-    def redacted(self, text: str) -> str:
-        """Return a text, as a server may have said it, without the credentials."""
-        for secret in self._credentials.secrets():
-            for written in (secret, quote(secret, safe="")):
-                if written:
-                    text = text.replace(written, MASK)
-        return text
 
 
 class RestApiCredentials(Block):
@@ -130,7 +94,15 @@ class RestApiCredentials(Block):
             limits=limits,
             resolve=resolve,
         )
-        return ApiClient(self, self._auth(), transport)
+        return ApiClient(
+            self.base_url,
+            self._auth(),
+            transport,
+            timeout=self.timeout,
+            total_seconds=self.total_timeout,
+            retry_seconds=self.retry_seconds,
+            requests_per_second=self.requests_per_second,
+        )
 
     def _auth(self) -> HomeAuth:
         home = Origin.of(httpx.URL(self.base_url))

@@ -1,4 +1,8 @@
-"""The warehouse: a PostgreSQL database, reached through a bounded pool of checked connections."""
+"""The warehouse: a PostgreSQL database, reached through a bounded pool of checked connections.
+
+It may be behind a pooler that gives a server connection per transaction (PgBouncer): nothing of ours
+outlives a transaction, but what ``get_direct_engine`` is for.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +10,16 @@ from typing import Any, Literal
 
 from prefect.blocks.core import Block
 from pydantic import Field, SecretStr
-from sqlalchemy import URL, Engine, create_engine
+from sqlalchemy import URL, Engine, NullPool, create_engine
+
+from blocks.pool import WatchedPool
+from blocks.postgres_session import connector
 
 SslMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
 
 SECONDS_BEFORE_PROBING_AN_IDLE_PEER = 30
+MILLISECONDS_BEFORE_UNHEARD_DATA_ENDS_A_CONNECTION = 60_000
+"""The same 60 seconds after which probes end an idle one."""
 
 
 class PostgresConnection(Block):
@@ -48,6 +57,7 @@ class PostgresConnection(Block):
             "keepalives_idle": SECONDS_BEFORE_PROBING_AN_IDLE_PEER,
             "keepalives_interval": 10,
             "keepalives_count": 3,
+            "tcp_user_timeout": MILLISECONDS_BEFORE_UNHEARD_DATA_ENDS_A_CONNECTION,
         }
         if self.sslrootcert:
             arguments["sslrootcert"] = self.sslrootcert
@@ -60,34 +70,73 @@ class WarehouseCredentials(PostgresConnection):
     _block_type_name = "ETL Warehouse Credentials"
     _block_type_slug = "etl-warehouse-credentials"
 
+    direct_host: str | None = Field(
+        None, description="Where host is a pooler: the server itself, for building indexes."
+    )
+    direct_port: int | None = Field(
+        None, ge=1, le=65535, description="Where host is a pooler: the port of the server itself."
+    )
     pool_size: int = Field(4, ge=1, le=50, description="Most connections of one process.")
     pool_timeout: int = Field(60, ge=1, description="Seconds to wait for a free connection.")
-    lock_timeout: int = Field(60, ge=1, description="Seconds to wait for a lock.")
+    lock_timeout: int = Field(60, ge=1, description="Seconds to wait for locks of others, in all.")
     statement_timeout: int = Field(3600, ge=1, description="Seconds a statement may take.")
     idle_in_transaction_timeout: int = Field(
         60, ge=1, description="Seconds after which the server ends a silent transaction."
     )
 
-    def get_engine(self, application_name: str = "etl") -> Engine:
-        """Return an engine with a bounded pool whose connections are checked before use.
+    def session_settings(self) -> dict[str, str]:
+        """Return the settings under which everything runs.
 
-        Every connection works in UTC, with a fixed search path, and with time limits: without
-        them a COMMIT that never arrives would hold its locks for ever.
+        UTC, a fixed search path, and time limits: without them a COMMIT that never arrives would
+        hold its locks for ever.
         """
-        settings = {
+        return {
             "TimeZone": "UTC",
             "search_path": "pg_catalog",
             "lock_timeout": f"{self.lock_timeout}s",
             "statement_timeout": f"{self.statement_timeout}s",
             "idle_in_transaction_session_timeout": f"{self.idle_in_transaction_timeout}s",
         }
-        options = " ".join(f"-c {name}={value}" for name, value in settings.items())
+
+    @property
+    def answer_seconds(self) -> int:
+        """Seconds after which a server that does not answer is given up."""
+        return self.statement_timeout + self.connect_timeout
+
+    def get_engine(self, application_name: str = "etl") -> Engine:
+        """Return an engine with a bounded pool whose connections are checked before use.
+
+        Each transaction begins with our settings: a pooler in between keeps none of a session.
+        """
         return create_engine(
             self.url(),
+            poolclass=WatchedPool,
             pool_size=self.pool_size,
             max_overflow=0,
             pool_timeout=self.pool_timeout,
             pool_pre_ping=True,
             hide_parameters=True,
-            connect_args={**self.connect_args(application_name), "options": options},
+            connect_args={
+                **self.connect_args(application_name),
+                "connection_factory": connector(self.session_settings(), self.answer_seconds),
+            },
+        )
+
+    def get_direct_engine(self, application_name: str = "etl") -> Engine:
+        """Return an engine for what is no transaction: it opens a connection, and closes it.
+
+        It goes past a pooler where the block says how. Settings are those of its sessions.
+        """
+        direct = {"host": self.direct_host, "port": self.direct_port}
+        there = self.model_copy(update={name: to for name, to in direct.items() if to is not None})
+        options = " ".join(f"-c {name}={value}" for name, value in self.session_settings().items())
+        return create_engine(
+            there.url(),
+            poolclass=NullPool,
+            hide_parameters=True,
+            connect_args={
+                **there.connect_args(application_name),
+                "options": options,
+                "connection_factory": connector(None, self.answer_seconds),
+            },
         )

@@ -15,6 +15,7 @@ from rich.markup import escape
 
 from cli.console import console, reporting_errors, stderr
 from cli.context import chosen, connections, open_project, prefect_ready
+from cli.history import trace, unload
 from cli.quarantine import quarantine_app
 from tasks.model.run import RunRequest
 
@@ -325,25 +326,44 @@ def index(
         with connections(environment, catalog, [], sources=False) as opened:
             from cli.search import build_index
 
-            build_index(opened.warehouse(), catalog[picked], rebuild=rebuild)
+            build_index(opened.warehouse_itself(), catalog[picked], rebuild=rebuild)
 
 
 @app.command()
-def reconcile(names: Names = None, as_json: AsJson = False) -> None:
-    """Prove that every row is accounted for: ledger, lake and warehouse in one snapshot."""
+def reconcile(
+    names: Names = None,
+    repair: Annotated[
+        bool,
+        typer.Option(
+            "--repair", help="Load rows that differ again from the lake, then check again."
+        ),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Prove that every row is accounted for: ledger, lake and warehouse in one snapshot.
+
+    It lists every difference. --repair rewrites the rows that differ, and no others.
+    """
     with reporting_errors():
         environment, catalog = open_project()
         picked = chosen(catalog, names or [])
         with connections(environment, catalog, picked, sources=False) as opened:
-            from cli.reconcile import reconcile_datasets, show_checks
+            from cli.reconcile import reconcile_datasets, repair_datasets, show_checks
 
             checks = reconcile_datasets(environment, catalog, picked, opened)
+            if repair and (broken := sorted({c.dataset for c in checks if not c.holds})):
+                repair_datasets(environment, catalog, broken, opened)
+                checks = reconcile_datasets(environment, catalog, picked, opened)
         if as_json:
             typer.echo(json.dumps([check.model_dump(mode="json") for check in checks], indent=2))
         else:
             show_checks(checks)
         if not all(check.holds for check in checks):
             raise typer.Exit(1)
+
+
+app.command()(trace)
+app.command()(unload)
 
 
 @app.command()

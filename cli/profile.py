@@ -36,7 +36,7 @@ def profile_table(dataset: str, stored: StoredProfile) -> Table:
         box=box.SIMPLE_HEAD,
         title=escape(title),
         title_style="bold",
-        caption=f"quantiles and frequent values are of a sample of {sampled:,} rows"
+        caption=f"medians, frequent values and bounds of texts are of a sample of {sampled:,} rows"
         if sampled
         else None,
     )

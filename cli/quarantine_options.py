@@ -76,10 +76,10 @@ def seen_before(older_than: str | None) -> datetime | None:
     return datetime.now(UTC) - timedelta(hours=int(match[1]) * _HOURS[match[2]])
 
 
-def confirm(question: str) -> None:
+def confirm(question: str, what: str = "discarding") -> None:
     """Ask a person; end the command if the answer is no, or if nobody is there."""
     if not sys.stdin.isatty():
-        raise ConfigError("discarding needs a yes, and nobody is here to give it", "add --yes")
+        raise ConfigError(f"{what} needs a yes, and nobody is here to give it", "add --yes")
     if not typer.confirm(question):
         console.print("nothing was done")
         raise typer.Exit(ExitCode.DONE)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cli.console import console
+from cli.console import console, show_error, stderr
+from cli.quarantine_options import person
 from cli.render import reconcile_table
 from tasks.connections import Connections
 from tasks.datasets import Catalog
-from tasks.loading.ledger import ledger_exists
+from tasks.loading.ledger import ensure_ledger, ledger_exists
 from tasks.loading.reconcile import Check, reconcile
+from tasks.loading.repair import repair
 from tasks.model.environment import Environment
+from tasks.model.errors import ContractBroken
 
 
 def reconcile_datasets(
@@ -20,11 +23,32 @@ def reconcile_datasets(
     engine, lake = connections.warehouse(), connections.lake()
     if not ledger_exists(engine):
         return []
+    ensure_ledger(engine)  # one of an older version lacks what is read here
     return [
         check
         for name in names
         for check in reconcile(engine, lake, catalog[name], environment.retention_days)
     ]
+
+
+def repair_datasets(
+    environment: Environment, catalog: Catalog, names: Sequence[str], connections: Connections
+) -> None:
+    """Make the tables of some datasets as the lake says; one that cannot be is named."""
+    engine, lake = connections.warehouse(), connections.lake()
+    ensure_ledger(engine)
+    for name in names:
+        try:
+            done = repair(engine, lake, catalog[name], environment.retention_days, actor=person())
+        except ContractBroken as error:
+            show_error(error)
+            continue
+        loads = ", ".join(map(str, done.loads)) or "none"
+        stderr.print(
+            f"[bold]{name}[/]: {done.deleted:,} rows taken out, {done.inserted:,} put in "
+            f"(loads {loads})",
+            highlight=False,
+        )
 
 
 def show_checks(checks: Sequence[Check]) -> None:
@@ -35,6 +59,14 @@ def show_checks(checks: Sequence[Check]) -> None:
     console.print(reconcile_table(checks))
     broken = [check for check in checks if not check.holds]
     if broken:
+        for check in broken:
+            for line in check.differences:
+                console.print(
+                    f"{check.dataset} {check.invariant} {line}",
+                    markup=False,
+                    highlight=False,
+                    soft_wrap=True,
+                )
         for remedy in dict.fromkeys(f"{check.invariant}: {check.remedy}" for check in broken):
             console.print(remedy, markup=False, highlight=False, soft_wrap=True)
         console.print(f"[bold red]{len(broken)} of {len(checks)} invariants do not hold[/]")

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from tasks.loading.ledger import DatasetStatus
 from tasks.loading.reconcile import Check
-from tasks.model.run import DatasetReport, Outcome, Partition, RunReport
+from tasks.model.run import DatasetReport, Outcome, Partition, RowCounts, RunReport
 
 MAX_REMARKS = 10
 _OUTCOMES = {
@@ -41,11 +41,17 @@ def report_table(report: RunReport) -> Table:
         table.add_column(name, justify="right")
     for entry in report.datasets:
         table.add_row(_OUTCOMES[entry.outcome], entry.dataset, *_counts(entry))
+        for name, counts in entry.children.items():
+            table.add_row("", f"  {entry.dataset}.{name}", *_numbers(counts), "", "")
     return table
 
 
 def _counts(entry: DatasetReport) -> list[str]:
-    counts = entry.counts
+    speed = f"{entry.rows_per_second:,}" if entry.counts.read else "–"
+    return [*_numbers(entry.counts), f"{entry.seconds:.1f}", speed]
+
+
+def _numbers(counts: RowCounts) -> list[str]:
     numbers = (
         counts.read,
         counts.inserted,
@@ -54,8 +60,7 @@ def _counts(entry: DatasetReport) -> list[str]:
         counts.deduplicated,
         counts.quarantined,
     )
-    speed = f"{entry.rows_per_second:,}" if counts.read else "–"
-    return [*(f"{number:,}" for number in numbers), f"{entry.seconds:.1f}", speed]
+    return [f"{number:,}" for number in numbers]
 
 
 def equation_lines(report: RunReport) -> Iterable[Text]:

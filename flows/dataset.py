@@ -215,6 +215,7 @@ def _report(
         partitions_already_loaded=len(receipts) - len(loaded),
         counts=reduce(RowCounts.__add__, (receipt.counts for receipt in loaded), RowCounts()),
         table_rows=table_rows,
+        children=_children(loaded),
         reasons=tuple(reason for receipt in loaded for reason in receipt.reasons),
         findings=(
             *(finding for receipt in loaded for finding in receipt.findings),
@@ -224,6 +225,15 @@ def _report(
         failures=tuple(failures),
         seconds=seconds,
     )
+
+
+def _children(loaded: list[LoadReceipt]) -> dict[str, RowCounts]:
+    """Add up what the loads did to each child table."""
+    counts: dict[str, RowCounts] = {}
+    for receipt in loaded:
+        for name, of_child in receipt.children.items():
+            counts[name] = counts.get(name, RowCounts()) + of_child
+    return counts
 
 
 def _dataset_failure(spec: DatasetSpec, error: Exception) -> PartitionFailure:

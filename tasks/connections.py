@@ -17,11 +17,12 @@ from pydantic import SecretStr, ValidationError
 from sqlalchemy import Engine
 from sqlalchemy.exc import NoSuchModuleError
 
+from blocks.api_client import ApiClient
 from blocks.lake import Lake
 from blocks.object_store import LakeStorage, s3_store
 from blocks.privacy import PrivacyKeys
 from blocks.redis_server import RedisServer
-from blocks.rest_api import ApiClient, RestApiCredentials
+from blocks.rest_api import RestApiCredentials
 from blocks.source_database import SourceDatabase
 from blocks.warehouse import WarehouseCredentials
 from tasks.model.dataset import DatasetSpec
@@ -86,6 +87,11 @@ class Connections:
         """Open the warehouse; engines are shared within the process."""
         block = self.load(WarehouseCredentials, self.environment.warehouse_block)
         return _warehouse_engine(block.model_dump_json(), block.password.get_secret_value())
+
+    def warehouse_itself(self) -> Engine:
+        """Open the warehouse past any pooler, for work that is no transaction."""
+        block = self.load(WarehouseCredentials, self.environment.warehouse_block)
+        return cast(Engine, block.get_direct_engine("etl"))
 
     def lake(self) -> Lake:
         """Open the lake."""

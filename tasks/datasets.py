@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
@@ -276,10 +277,17 @@ def _mistakes_between(datasets: dict[str, DatasetSpec], paths: dict[str, Path]) 
     tables: dict[str, str] = {}
     for name, spec in datasets.items():
         document = read_yaml(paths[name])
-        if other := tables.get(spec.load.table):
+        for place, table in _tables(spec):
+            if other := tables.get(table):
+                found = f"{'.'.join(place)}: {table} is filled by {other!r} too"
+                yield f"{paths[name]}:{document.line(place)}: {found}"
+            tables[table] = name
+        if owner := _whose_name(spec, datasets.values()):
             line = document.line(("load", "table"))
-            yield f"{paths[name]}:{line}: load.table: {spec.load.table} is filled by {other!r} too"
-        tables[spec.load.table] = name
+            yield (
+                f"{paths[name]}:{line}: load.table: {spec.load.table} is what an index or a partition "
+                f"of {owner.load.table} is called, which {owner.name!r} fills; choose another"
+            )
         for number, lookup in enumerate(spec.lookups):
             key, position = "enrich", number
             if number >= len(spec.enrich):
@@ -300,6 +308,12 @@ def _mistakes_between(datasets: dict[str, DatasetSpec], paths: dict[str, Path]) 
         yield f"datasets look each other up in a circle: {' → '.join(error.args[1])}"
 
 
+def _tables(spec: DatasetSpec) -> Iterable[tuple[tuple[str, ...], str]]:
+    yield ("load", "table"), spec.load.table
+    for name, child in spec.children.items():
+        yield ("children", name, "table"), child.table
+
+
 def _gate_mistakes(
     spec: DatasetSpec, datasets: Mapping[str, DatasetSpec], document: Document
 ) -> Iterable[str]:
@@ -317,6 +331,23 @@ def _gate_mistakes(
         for column in gate.references.columns.values():
             if column not in there:
                 yield f"{where}: {other.name} has no column {column!r}"
+
+
+def _whose_name(spec: DatasetSpec, others: Iterable[DatasetSpec]) -> DatasetSpec | None:
+    """Return the dataset that makes something with the name of this one's table, if one does.
+
+    Tables, indexes and partitions of a schema share their names.
+    """
+    for other in others:
+        made = [
+            *(["pkey"] if other.table_key else []),
+            *(["search", "trigram"] if other.load.index else []),
+            *([r"p(default|min|m?\d)\w*"] if other.load.partition_by else []),
+        ]
+        pattern = rf"{re.escape(other.load.table)}_({'|'.join(made)})"
+        if made and re.fullmatch(pattern, spec.load.table):
+            return other
+    return None
 
 
 def _lookup_mistakes(spec: DatasetSpec, lookup: Lookup, target: LookedUp) -> Iterable[str]:

@@ -118,14 +118,14 @@ def members(token: bytes) -> dict[str, bytes]:
     return {name: bytes(value) for name, value in fields.items()}
 
 
-def items(token: bytes) -> list[bytes]:
-    """Return the items of a list, each as it is written.
+def items(token: bytes) -> Iterable[bytes]:
+    """Return the items of a list, each as it is written, and made when it is asked for.
 
     Raises:
         ValueError: It is no list, or not JSON.
     """
     try:
-        return [bytes(item) for item in _ITEMS(token)]
+        return map(bytes, _ITEMS(token))
     except (msgspec.DecodeError, RecursionError):
         raise ValueError("no list") from None
 

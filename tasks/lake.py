@@ -30,10 +30,9 @@ def store_file(lake: Lake, zone: Zone, dataset: str, path: Path, rows: int) -> L
     """Move a finished local file into the lake, under a key that names its content."""
     sha256 = file_sha256(path)
     key = f"{zone}/{dataset}/{sha256}.parquet"
-    lake.put_file(path, key)
-    stored = LakeFile(key=key, rows=rows, bytes=path.stat().st_size, sha256=sha256)
-    path.unlink()
-    return stored
+    size = path.stat().st_size
+    lake.take_file(path, key)
+    return LakeFile(key=key, rows=rows, bytes=size, sha256=sha256)
 
 
 def manifest_key(stage: str, dataset: str, fingerprint: str, identity: str) -> str:
@@ -76,13 +75,9 @@ def read_manifest(lake: Lake, key: str) -> Manifest | None:
 def intact_manifest(lake: Lake, key: str) -> Manifest | None:
     """Return the manifest at a key if every file it names is there, unchanged."""
     manifest = read_manifest(lake, key)
-    if manifest is None or any(broken_file(lake, file) for file in _files(manifest)):
+    if manifest is None or any(broken_file(lake, file) for file in manifest.all_files):
         return None
     return manifest
-
-
-def _files(manifest: Manifest) -> tuple[LakeFile, ...]:
-    return (*manifest.files, *manifest.quarantine)
 
 
 def broken_file(lake: Lake, file: LakeFile) -> str | None:

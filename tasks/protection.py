@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from blocks.privacy import Privacy
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ConfigError
+
+if TYPE_CHECKING:
+    from blocks.privacy import Privacy
 
 MASK = "***"
 """What is shown in place of a value that is masked."""
@@ -16,12 +18,16 @@ MASK = "***"
 
 def pii_columns(spec: DatasetSpec) -> dict[str, str]:
     """Return name → ``mask`` or ``token``, of each protected column by both of its names."""
-    return {
-        known: column.pii
-        for name, column in spec.columns.items()
-        if column.pii != "none"
-        for known in (name, column.source_column(name))
-    }
+    protected: dict[str, str] = {}
+    for name, column in spec.columns.items():
+        for known in (name, column.source_column(name)):
+            # Of several values inside of one field the strictest protection is the field's.
+            if column.pii == "mask" or (column.pii == "token" and known not in protected):
+                protected[known] = column.pii
+    for name, child in spec.children.items():
+        if any(column.pii != "none" for column in child.columns.values()):
+            protected[child.list_path(name).column] = "mask"
+    return protected
 
 
 def parse_values(raw: str | None) -> dict[str, Any] | None:
@@ -54,6 +60,10 @@ class Protection:
             )
         self._columns = columns
         self._privacy = privacy
+
+    def of_dataset(self, spec: DatasetSpec) -> Protection:
+        """Return what protects the columns of another dataset with the same keys."""
+        return Protection(pii_columns(spec), self._privacy)
 
     def protect(self, raw: str | None, *, is_row: bool) -> tuple[str | None, str | None]:
         """Return what may be shown of a row, and what is hidden of it, sealed.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -80,6 +80,11 @@ class Origin:
         usable = protection or Protection(pii_columns(spec), None)
         return cls(spec.name, fingerprint, spec.config_hash, usable)
 
+    def of_child(self, child: DatasetSpec) -> Origin:
+        """Return the origin of the items of a child table of these rows."""
+        protection = self.protection.of_dataset(child)
+        return replace(self, dataset=child.name, protection=protection)
+
 
 class QuarantineWriter:
     """Collects the refused rows of one stage and partition in a Parquet file.
@@ -97,7 +102,7 @@ class QuarantineWriter:
         origin: Origin | None = None,
     ) -> None:
         self._path = path
-        self._origin = origin or Origin()
+        self.origin = origin or Origin()
         self._stage: Literal["ingestion", "transformation"] = stage
         self._pending: list[RefusedRow] = []
         self._writer: pq.ParquetWriter | None = None
@@ -140,15 +145,15 @@ class QuarantineWriter:
 
     def _kept(self, row: RefusedRow) -> dict[str, Any]:
         is_row = self._stage == "transformation"
-        shown, sealed = self._origin.protection.protect(row.raw, is_row=is_row)
+        shown, sealed = self.origin.protection.protect(row.raw, is_row=is_row)
         return {
             **asdict(row),
             "raw": shown,
             "sealed": sealed,
             "stage": self._stage,
-            "dataset": self._origin.dataset,
-            "partition": self._origin.partition,
-            "config_hash": self._origin.config_hash,
+            "dataset": self.origin.dataset,
+            "partition": self.origin.partition,
+            "config_hash": self.origin.config_hash,
         }
 
     def close(self) -> None:

@@ -10,6 +10,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg2
@@ -33,17 +34,19 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _started(data: Path, log: Path) -> tuple[subprocess.Popen[bytes], int]:
-    port = _free_port()
+def _started(
+    data: Path, log: Path, port: int | None = None, *, fsync: str = "off"
+) -> tuple[subprocess.Popen[bytes], int]:
+    port = port or _free_port()
     settings = {
         "listen_addresses": LOCALHOST,
         "unix_socket_directories": "",
-        "fsync": "off",
+        "fsync": fsync,
         "shared_buffers": "128MB",
         "max_connections": "60",
     }
     options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-    with log.open("wb") as output:
+    with log.open("ab") as output:
         process = subprocess.Popen(
             [
                 *unprivileged(),
@@ -82,9 +85,50 @@ def postgres_port() -> Iterator[int]:
         shutil.rmtree(root, ignore_errors=True)
 
 
+class FragileServer:
+    """A server of its own that writes through to the disk, and can be stopped as by a power cut."""
+
+    def __init__(self, root: Path) -> None:
+        self._data, self._log = root / "postgres", root / "postgres.log"
+        initialise(self._data, PASSWORD)
+        self._process, self.port = _started(self._data, self._log, fsync="on")
+
+    def crash(self) -> None:
+        """Stop it at once, as ``pg_ctl stop -m immediate``, and start it: it recovers from its log."""
+        self._end(signal.SIGQUIT)
+        self._process, _ = _started(self._data, self._log, self.port, fsync="on")
+
+    def stop(self) -> None:
+        """End all sessions, and stop."""
+        self._end(signal.SIGINT)
+
+    def _end(self, how: signal.Signals) -> None:
+        os.kill(self._process.pid, how)
+        self._process.wait(timeout=30)
+
+
+@pytest.fixture(scope="module")
+def fragile() -> Iterator[FragileServer]:
+    """A server that a test may crash; its data are removed."""
+    root = Path(tempfile.mkdtemp(prefix="dpp-fragile-"))
+    server = FragileServer(root)
+    try:
+        yield server
+    finally:
+        server.stop()
+        shutil.rmtree(root, ignore_errors=True)
+
+
 @pytest.fixture
 def warehouse(postgres_port: int) -> Iterator[WarehouseCredentials]:
     """A block that points to an empty database of its own."""
+    with empty_database(postgres_port) as block:
+        yield block
+
+
+@contextmanager
+def empty_database(postgres_port: int) -> Iterator[WarehouseCredentials]:
+    """Make an empty database, and remove it."""
     name = f"test_{uuid.uuid4().hex[:12]}"
     admin = connect(postgres_port, PASSWORD, "postgres")
     admin.autocommit = True
@@ -102,5 +146,9 @@ def warehouse(postgres_port: int) -> Iterator[WarehouseCredentials]:
             idle_in_transaction_timeout=20,
             statement_timeout=60,
         )
+    admin.close()
+    admin = connect(postgres_port, PASSWORD, "postgres")  # the server may have crashed meanwhile
+    admin.autocommit = True
+    with admin.cursor() as cursor:
         cursor.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
     admin.close()

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import pyarrow as pa
 from pydantic import BaseModel
 
-from tasks.connections import Connections
 from tasks.model.dataset import DatasetSpec
 from tasks.model.run import Partition, SourceState
+
+if TYPE_CHECKING:
+    from tasks.connections import Connections
 
 SOURCE_URI = "_source_uri"
 """Column of every raw batch: which object, page or table the row came from."""

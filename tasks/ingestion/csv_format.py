@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pacsv
 
+from tasks.ingestion.arrow import whole
 from tasks.ingestion.connector import PlanLimits, RawBatch, Reject
 from tasks.ingestion.csv_grammar import Grammar, grammar_of, line_ends
 from tasks.ingestion.csv_guard import Block, RecordGuard
@@ -140,7 +141,7 @@ class Parser:
             ),
             convert_options=self._convert,
         )
-        columns = [column.combine_chunks() for column in table.columns]
+        columns = [whole(column) for column in table.columns]
         return Parsed(pa.record_batch(columns, schema=self._schema), ragged, lines)
 
 

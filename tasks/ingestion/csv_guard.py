@@ -91,29 +91,37 @@ class RecordGuard:
         while not self._ended:
             piece = self._source.read(self._block)
             self._ended = not piece
-            buffer = self._pending + piece if self._pending else piece
-            end = None if self._too_long is not None else self._regular(buffer)
-            if end is None:
-                block, end = self._irregular(buffer)
-            else:
-                text = buffer[:end]
-                block = Block(text, text)
-                if not is_text(text):
-                    block, end = self._irregular(buffer)
+            block, rest = self._whole_records(piece)
+            end = len(self._pending) + len(piece) - len(rest)
             self._position += end
             self.end = self._position
-            self._pending = buffer[end:]
+            self._pending = rest
             if len(self._pending) > self._longest:
                 self._shorten()
             if block.original:
                 yield block
 
-    def _regular(self, buffer: bytes) -> int | None:
+    def _whole_records(self, piece: bytes) -> tuple[Block, bytes]:
+        """Return the whole records of what is pending and the bytes after it, and what is left."""
+        # Most blocks end with a line of the new bytes: then these are copied once.
+        cut = len(piece) if self._ended else last_line_end(piece, len(piece))
+        buffer = b"".join((self._pending, memoryview(piece)[:cut] if cut else piece))
+        left = piece[cut:] if cut else b""
+        end = None if self._too_long is not None else self._regular(buffer, whole=bool(cut))
+        if end is not None:
+            text = buffer[:end]
+            if is_text(text):
+                return Block(text, text), buffer[end:] + left
+        buffer += left
+        block, end = self._irregular(buffer)
+        return block, buffer[end:]
+
+    def _regular(self, buffer: bytes, *, whole: bool) -> int | None:
         """Return where the last whole record ends, None if it must be looked for one by one."""
         quote, grammar = self._grammar.quote, self._grammar
         if any(mark and mark in buffer for mark in (grammar.escape, grammar.comment)):
             return None
-        end = len(buffer) if self._ended else last_line_end(buffer, len(buffer))
+        end = len(buffer) if self._ended or whole else last_line_end(buffer, len(buffer))
         if not quote or quote not in buffer:
             return end
         octets = np.frombuffer(buffer, np.uint8)

@@ -109,3 +109,12 @@ class _Joined:
             return self._rest.read(size)
         piece, self._begin = self._begin, b""
         return piece + self._rest.read(size - len(piece) if size >= 0 else -1)
+
+    def readinto(self, buffer: memoryview) -> int:
+        into = getattr(self._rest, "readinto", None)
+        if into is not None and not self._begin:
+            return int(into(buffer) or 0)
+        piece = self._begin[: len(buffer)] or self._rest.read(len(buffer))
+        self._begin = self._begin[len(buffer) :]
+        buffer[: len(piece)] = piece
+        return len(piece)

@@ -45,11 +45,16 @@ def with_origin(
         uri: Where all these rows are from, or where each of them is.
         numbers: The rows' numbers there, one a row.
     """
-    uris = pa.repeat(uri, len(numbers)) if isinstance(uri, str) else uri
+    uris = one_origin(uri, len(numbers)) if isinstance(uri, str) else uri
     return pa.record_batch(
         [*columns, uris, pa.array(numbers, pa.int64())],
         names=[*names, SOURCE_URI, SOURCE_ROW],
     )
+
+
+def one_origin(uri: str, rows: int) -> pa.DictionaryArray:
+    """Return where rows are from that are all from one place; its name is kept once, not with each."""
+    return pa.DictionaryArray.from_arrays(pa.repeat(pa.scalar(0, pa.int32()), rows), [uri])
 
 
 def shown_bytes(raw: bytes) -> str:

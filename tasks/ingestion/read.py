@@ -6,7 +6,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Self
@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import structlog
 
 from blocks.lake import Lake
+from tasks.ingestion.arrow import settle
 from tasks.ingestion.connector import SOURCE_ROW, SOURCE_URI, Connector, RawBatch
 from tasks.lake import intact_manifest, manifest_key, publish_manifest, store_file
 from tasks.model.dataset import DatasetSpec, canonical_json
@@ -28,15 +29,13 @@ from tasks.quarantine import Origin, QuarantineWriter, RefusedRow
 STAGE: Final = "ingestion"
 STAGE_VERSION = "2"
 """Raised whenever this code would make other raw files of the same source."""
-GROUP_BYTES = 8 << 20
+GROUP_BYTES = 4 << 20
 GROUP_ROWS = 100_000
 SAMPLE_ROWS = 4000
 
 log = structlog.get_logger("dpp.ingestion")
 
-# The default pool keeps what threads have freed: a large CSV file takes a third more memory with it.
-with suppress(NotImplementedError):  # not on every platform
-    pa.set_memory_pool(pa.jemalloc_memory_pool())
+settle()
 
 
 def ingestion_identity(spec: DatasetSpec) -> str:

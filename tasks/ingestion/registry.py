@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tasks.connections import Connections
 from tasks.environments import project_root
 from tasks.ingestion.connector import Connector, ConnectorContext, ConnectorPlugin, PlanLimits
 from tasks.ingestion.connectors.database import DatabaseConnector
@@ -18,6 +18,9 @@ from tasks.model.dataset import DatasetSpec
 from tasks.model.plugins import load_plugin
 from tasks.model.rest_source import RestSource
 from tasks.model.source import FilesSource, S3Source
+
+if TYPE_CHECKING:
+    from tasks.connections import Connections
 
 
 def connector_for(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class in lower case
 
@@ -40,6 +42,7 @@ def receipt_of(
     findings: tuple[Finding, ...],
     schema_changes: tuple[SchemaChange, ...],
     seconds: float,
+    children: Mapping[str, RowCounts] = MappingProxyType({}),
 ) -> LoadReceipt:
     """Return the receipt of a load; clean rows that changed nothing are counted as unchanged."""
     manifest = load.manifest
@@ -61,6 +64,7 @@ def receipt_of(
         reasons=manifest.reasons,
         findings=findings,
         schema_changes=schema_changes,
+        children=dict(children),
         warnings=manifest.warnings,
         seconds=seconds,
     )

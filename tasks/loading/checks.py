@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from tasks.model.dataset import DatasetSpec
 from tasks.model.run import Value
@@ -15,17 +16,21 @@ SHOWN = 3
 REMEDIES = {
     "I1": "the ledger was changed by hand: restore it from a backup",
     "I2": "restore the lake's files from a backup; the rows in the table are not touched by this",
+    "I3": "the ledger was changed by hand: restore it from a backup",
     "I4": "the ledger was changed by hand: restore it from a backup",
-    "I5": "the quarantine was changed by hand: restore it from a backup",
-    "I6": "rows were added to or deleted from the table by hand: restore it, or drop the table and "
-    "the dataset's ledger rows and run again",
-    "I7": "rows were written by somebody else: delete those whose _load_id is not in etl.loads",
-    "I8": "the primary key was dropped or its index is damaged: REINDEX, then check again",
-    "I10": "rows were written by somebody else, or the companion table in schema etl was changed by "
-    "hand: restore both, or drop the table and the dataset's ledger rows and run again",
-    "I14": "columns that were dropped count for ever: copy the table into a new one, which forgets "
-    "them",
-    "I9": "resolutions were changed by hand: restore etl.quarantine_resolutions from a backup",
+    "I5": "the quarantine, or what is resolved of it, was changed by hand: restore it from a backup",
+    "I6": "rows were added to or deleted from the table by hand: dpp reconcile --repair",
+    "I7": "rows were written by somebody else, or their ledger row is gone: dpp reconcile --repair",
+    "I8": "the primary key was dropped, its index is damaged, or rows were changed by hand: REINDEX, "
+    "then dpp reconcile --repair",
+    "I9": "a position of the source went back: look at etl.loads.source_state, and load what lies "
+    "between with dpp backfill",
+    "I10": "etl.datasets was changed by hand: restore it; until then two runs may publish at once",
+    "I11": "dpp reconcile --repair loads the rows that differ again, from the lake",
+    "I12": "run the dataset; it builds its search index, and builds a broken one again",
+    "I14": "alter the table as dpp check says; a table that is short of column numbers has to be "
+    "copied into a new one",
+    "I16": "etl.audit was changed by hand: compare it with a backup, and find out by whom",
 }
 
 
@@ -40,6 +45,8 @@ class Check(Value):
     holds: bool
     remedy: str | None = None
     """What to do about it; none where it holds."""
+    differences: tuple[str, ...] = ()
+    """Every difference that was found, as far as they are listed; never a value marked ``pii``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +69,10 @@ class LedgerRow:
     manifest_digest: str
     config_hash: str
     loaded_at: datetime
+    run: str
+    rows_staged: int | None
+    deletes_up_to: int | None
+    source_state: dict[str, Any]
 
     @property
     def written(self) -> int:
@@ -80,7 +91,12 @@ class LedgerRow:
 
 
 def check(
-    spec: DatasetSpec, invariant: str, statement: str, expected: object, found: object
+    spec: DatasetSpec,
+    invariant: str,
+    statement: str,
+    expected: object,
+    found: object,
+    differences: Sequence[str] = (),
 ) -> Check:
     """Return the verdict: what was found must be what was expected."""
     holds = expected == found
@@ -92,6 +108,7 @@ def check(
         found=str(found),
         holds=holds,
         remedy=None if holds else REMEDIES[invariant],
+        differences=() if holds else tuple(differences),
     )
 
 

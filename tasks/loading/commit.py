@@ -36,7 +36,7 @@ def commit(connection: Connection) -> None:
     """
     try:
         connection.commit()
-    except (psycopg2.OperationalError, psycopg2.InterfaceError) as error:
+    except psycopg2.Error as error:
         known = classify(error)
         if known.kind is not ErrorKind.TRANSIENT:
             raise known from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import pgpq
 import pyarrow as pa
@@ -13,8 +13,12 @@ _UNKNOWN_TYPE = "userdefined"
 _DECIMAL_DIGITS = 38
 
 
-def staged_schema(file: pa.Schema) -> pa.Schema:
+def staged_schema(file: pa.Schema, *, also: Collection[str] = ()) -> pa.Schema:
     """Return the schema in which a clean file's columns are staged: all but its provenance.
+
+    Args:
+        file: Schema of the file.
+        also: Columns of the product's own that are staged too.
 
     Raises:
         ContractBroken: A column has a type that cannot be staged.
@@ -23,7 +27,7 @@ def staged_schema(file: pa.Schema) -> pa.Schema:
         [
             pa.field(field.name, encodable_type(field.type))
             for field in file
-            if not field.name.startswith("_")
+            if not field.name.startswith("_") or field.name in also
         ]
     )
     for field in staged:

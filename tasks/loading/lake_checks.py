@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
@@ -18,66 +19,133 @@ from tasks.model.run import LakeFile, Manifest
 Loaded = list[tuple[LedgerRow, Manifest]]
 
 
-def lake_checks(lake: Lake, spec: DatasetSpec, rows: list[LedgerRow]) -> Iterator[Check]:
-    """Check the manifests of some loads, and read every file that they name.
+@dataclass(frozen=True, slots=True)
+class LakeState:
+    """What the lake has of the loads of a dataset.
+
+    Attributes:
+        checks: The invariants of those loads whose files must still be there.
+        clean: Manifests of the loads whose clean files are all intact, by load.
+        damaged: Files that are missing or changed, with what is wrong; of retained loads.
+    """
+
+    checks: list[Check]
+    clean: dict[int, Manifest]
+    damaged: dict[str, str]
+
+
+def examine_lake(
+    lake: Lake, spec: DatasetSpec, rows: list[LedgerRow], retained: set[int]
+) -> LakeState:
+    """Check the manifests of all loads, and read every file that they name.
 
     Args:
         lake: The lake.
         spec: The dataset.
-        rows: Loads whose files must still be there.
+        rows: The ledger.
+        retained: Loads whose files must still be there; those of others may be gone.
     """
-    loaded, broken = _manifests(lake, rows)
-    yield check(spec, "I2", "every load has its manifest", "none broken", shown(broken))
-    raw, without_raw = _raw_manifests(lake, spec, rows)
-    yield check(spec, "I2", "every load has its raw rows", "none broken", shown(without_raw))
+    loaded, broken = _manifests(lake, rows, retained)
+    kept = [row for row in rows if row.load_id in retained]
+    raw, without_raw = _raw_manifests(lake, spec, kept)
     named = {
         file.key: file
         for manifest in [*(manifest for _, manifest in loaded), *raw]
-        for file in (*manifest.files, *manifest.quarantine)
+        for file in manifest.all_files
     }
     with tempfile.TemporaryDirectory(prefix="dpp-reconcile-") as scratch:
-        damages = {key: damage_of(lake, file, Path(scratch)) for key, file in named.items()}
-    damaged = [f"{key}: {damage}" for key, damage in damages.items() if damage]
-    yield check(spec, "I2", "every lake file is as it was written", "none broken", shown(damaged))
-    yield from _sums(spec, loaded)
+        damages = {
+            key: damage
+            for key, file in named.items()
+            if (damage := damage_of(lake, file, Path(scratch)))
+        }
+    must_be_whole = {
+        file.key
+        for manifest in [*(manifest for row, manifest in loaded if row.load_id in retained), *raw]
+        for file in (*manifest.files, *manifest.quarantine)
+    }
+    damaged = {key: damage for key, damage in damages.items() if key in must_be_whole}
+    lines = [f"{key}: {damage}" for key, damage in damaged.items()]
+    of_retained = [(row, manifest) for row, manifest in loaded if row.load_id in retained]
+    checks = [
+        check(spec, "I2", "every load has its manifest", "none broken", shown(broken), broken),
+        check(spec, "I2", "every load has its raw rows", "none broken", shown(without_raw)),
+        check(
+            spec, "I2", "every lake file is as it was written", "none broken", shown(lines), lines
+        ),
+        *_sums(spec, of_retained),
+    ]
+    clean = {
+        row.load_id: manifest
+        for row, manifest in loaded
+        if not any(file.key in damages for file in manifest.files)
+    }
+    return LakeState(checks, clean, damaged)
 
 
-def _manifests(lake: Lake, rows: list[LedgerRow]) -> tuple[Loaded, list[str]]:
+def intact_loads(lake: Lake, rows: Sequence[LedgerRow]) -> dict[int, Manifest]:
+    """Return the manifests of the loads whose clean files are all intact; each file is read once."""
+    loaded, _ = _manifests(lake, rows, set())
+    files = {file.key: file for _, manifest in loaded for file in manifest.files}
+    with tempfile.TemporaryDirectory(prefix="dpp-lake-") as scratch:
+        damaged = {key for key, file in files.items() if damage_of(lake, file, Path(scratch))}
+    return {
+        row.load_id: manifest
+        for row, manifest in loaded
+        if damaged.isdisjoint(file.key for file in manifest.files)
+    }
+
+
+def _manifests(
+    lake: Lake, rows: Sequence[LedgerRow], retained: set[int]
+) -> tuple[Loaded, list[str]]:
     loaded: Loaded = []
     broken = []
     for row in rows:
         manifest = read_manifest(lake, row.manifest_key)
-        if manifest is None:
-            broken.append(f"{row.manifest_key}: missing")
-        elif manifest.digest != row.manifest_digest:
-            broken.append(f"{row.manifest_key}: is not the one that was loaded")
-        else:
+        if manifest is not None and manifest.digest == row.manifest_digest:
             loaded.append((row, manifest))
+        elif row.load_id in retained:
+            why = "is not the one that was loaded" if manifest else "missing"
+            broken.append(f"{row.manifest_key}: {why}")
     return loaded, broken
 
 
 def _raw_manifests(
     lake: Lake, spec: DatasetSpec, rows: list[LedgerRow]
 ) -> tuple[list[Manifest], list[str]]:
-    """Find what ingestion made of each load: a manifest with as many rows as the ledger says.
+    found, missing = [], []
+    for row in rows:
+        manifest = raw_manifest(lake, spec, row)
+        if manifest is not None:
+            found.append(manifest)
+        else:
+            folder = _manifests_folder(spec, row)
+            missing.append(f"load {row.load_id}: no manifest of {row.read} rows in {folder}")
+    return found, missing
+
+
+def raw_manifest(lake: Lake, spec: DatasetSpec, row: LedgerRow) -> Manifest | None:
+    """Find what ingestion made of a load: a manifest with as many rows as the ledger says.
 
     A partition has more than one when it was ingested again, under a changed format.
     """
-    found, missing = [], []
-    for row in rows:
-        folder = f"manifests/{spec.name}/{row.fingerprint[:SHORT]}"
-        candidates = [
-            manifest
-            for key in lake.keys(folder)
-            if key.startswith(f"{folder}/ingestion-")
-            and (manifest := read_manifest(lake, key)) is not None
+    folder = _manifests_folder(spec, row)
+    for key in lake.keys(folder):
+        if not key.startswith(f"{folder}/ingestion-"):
+            continue
+        manifest = read_manifest(lake, key)
+        if (
+            manifest is not None
             and manifest.fingerprint == row.fingerprint
             and manifest.rows_read == row.read
-        ]
-        found += candidates[:1]
-        if not candidates:
-            missing.append(f"load {row.load_id}: no manifest of {row.read} rows in {folder}")
-    return found, missing
+        ):
+            return manifest
+    return None
+
+
+def _manifests_folder(spec: DatasetSpec, row: LedgerRow) -> str:
+    return f"manifests/{spec.name}/{row.fingerprint[:SHORT]}"
 
 
 def damage_of(lake: Lake, file: LakeFile, scratch: Path) -> str | None:

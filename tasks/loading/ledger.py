@@ -10,11 +10,13 @@ from typing import Any
 
 import psycopg2.errors
 import psycopg2.extras
+from psycopg2 import sql
 from psycopg2.extensions import connection as Connection  # noqa: N812 - a class in lower case
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 from sqlalchemy import Engine
 
 from tasks.loading.queries import ledger_schema, query
+from tasks.loading.staging import STAGING
 from tasks.model.classify import classify
 from tasks.model.errors import LoadConflict
 from tasks.model.run import (
@@ -81,6 +83,9 @@ def ensure_ledger(engine: Engine) -> None:
         # Reading the catalog makes the session take notice of what was committed while it waited;
         # from its cache alone, CREATE … IF NOT EXISTS would create again, and fail.
         cursor.execute(query("schema_exists"), {"schema": "etl"})
+        # Whoever was before us has made it; to alter it again would wait for every load under way.
+        if _is_current(cursor):
+            return
         cursor.execute(ledger_schema())
         cursor.execute(ledger_comment())
 
@@ -206,7 +211,12 @@ def insert_load(cursor: Cursor, row: dict[str, Any], partition: Partition) -> No
         LoadConflict: One of the objects was loaded with another partition.
     """
     state = psycopg2.extras.Json(partition.state)
-    cursor.execute(query("insert_load"), {**row, "source_state": state})
+    marks = {
+        "source_state": state,
+        "staged": _staged_rows(cursor),
+        "deletes_up_to": partition.deletes_up_to,
+    }
+    cursor.execute(query("insert_load"), {**row, **marks})
     items = [
         (partition.dataset, item.uri, item.version, str(item.part or ""), row["load_id"])
         for item in partition.items
@@ -221,6 +231,19 @@ def insert_load(cursor: Cursor, row: dict[str, Any], partition: Partition) -> No
             f"{partition.dataset}: an object of {partition.label} was loaded with another partition",
             "nothing was published; run again, so that it is planned anew",
         ) from None
+
+
+def _staged_rows(cursor: Cursor) -> int | None:
+    """Count the rows that this transaction has staged, so that it can be checked again later.
+
+    None if it has staged none: it had no rows, or they were staged before.
+    """
+    cursor.execute("SELECT to_regclass(%s) IS NOT NULL", (f"pg_temp.{STAGING}",))
+    if not _one(cursor)[0]:
+        return None
+    staging = sql.Identifier("pg_temp", STAGING)
+    cursor.execute(sql.SQL("SELECT count(*) FROM {}").format(staging))
+    return int(_one(cursor)[0])
 
 
 class LoadSizes(Value):

@@ -157,13 +157,13 @@ def emit_gate_event(load: Load, error: GateFailed) -> None:
 @task(name="index", task_run_name="index {spec.name}", cache_policy=NO_CACHE, **RETRY)
 def build_index(environment: Environment, spec: DatasetSpec) -> list[str]:
     """Build the indexes of the dataset's table that are not there."""
-    return build_missing(Connections(environment).warehouse(), spec)
+    return build_missing(Connections(environment).warehouse_itself(), spec)
 
 
 @task(name="maintain", task_run_name="maintain {spec.name}", cache_policy=NO_CACHE, **RETRY)
 def maintain_table(environment: Environment, spec: DatasetSpec, run: str) -> Maintained:
     """Make partitions ahead, drop those past their retention, build indexes that are missing."""
-    engine = Connections(environment).warehouse()
+    engine = Connections(environment).warehouse_itself()
     ensure_ledger(engine)
     return maintain(engine, spec, run)
 

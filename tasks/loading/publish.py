@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,11 +20,19 @@ from sqlalchemy import Engine
 from blocks.lake import Lake
 from tasks.loading import ledger, parallel
 from tasks.loading.account import Changes, receipt_of, write_account
+from tasks.loading.children import (
+    child_files,
+    ensure_child_schemas,
+    publish_children,
+    stage_children,
+    write_child_accounts,
+)
 from tasks.loading.commit import ask_ledger, commit, wait_for_turn
 from tasks.loading.deletes import check_keys, delete_missing
-from tasks.loading.evolution import prepare_target
+from tasks.loading.evolution import Prepared, prepare_target
 from tasks.loading.gate_failures import record_gate_failure
 from tasks.loading.job import Load, OnStep
+from tasks.loading.locks import patiently
 from tasks.loading.modes.conflicts import check_conflicts
 from tasks.loading.modes.prepare import prepare_mode
 from tasks.loading.modes.publication import statements_of
@@ -93,11 +101,13 @@ def load_partition(
             log.info("loading.already_loaded", load_id=receipt.load_id)
             return receipt
     paths = clean_files(lake, scratch, load.manifest)
+    items = child_files(lake, scratch, load)
     ensure_schema(engine, load.spec)
+    ensure_child_schemas(engine, load.spec)
     try:
         # Before the transaction: a forest takes its time, and nobody shall wait for it.
         findings = check_history(engine, load)
-        receipt = _publish(engine, paths, load, findings, started, on_step)
+        receipt = _publish(engine, paths, items, load, findings, started, on_step)
     except GateFailed as error:
         record_gate_failure(engine, load, error)
         raise
@@ -121,6 +131,7 @@ def load_partition(
 def _publish(
     engine: Engine,
     paths: list[Path],
+    items: Mapping[str, list[Path]],
     load: Load,
     findings: tuple[Finding, ...],
     started: float,
@@ -129,7 +140,9 @@ def _publish(
     receipt: LoadReceipt | None = None
     try:
         with ledger.session(engine) as connection:
-            receipt = _transaction(engine, connection, paths, load, findings, started, on_step)
+            receipt = _transaction(
+                engine, connection, paths, items, load, findings, started, on_step
+            )
             with connection.cursor() as cursor:
                 parallel.end_staging(cursor)
             on_step("committing")
@@ -146,6 +159,7 @@ def _transaction(
     engine: Engine,
     connection: Connection,
     paths: list[Path],
+    items: Mapping[str, list[Path]],
     load: Load,
     findings: tuple[Finding, ...],
     started: float,
@@ -156,6 +170,7 @@ def _transaction(
         on_step("begun")
         columns = _staged_columns(load)
         has_rows = stage_rows(cursor, paths, load, columns, on_step, beside=engine)
+        staged = stage_children(cursor, load, items)
         _check(cursor, load, has_rows=has_rows)
         on_step("gated")
         wait_for_turn(cursor, load.spec.load.table)
@@ -164,17 +179,21 @@ def _transaction(
             return receipt
         check_fence(cursor, load)
         on_step("checked")
-        table = prepare_target(cursor, load.spec, load.columns)
-        prepare_mode(cursor, load.spec, table.columns, is_new=table.is_new)
-        if not load.compares_keys:
-            prepare_partitions(cursor, load.spec, table.columns, has_rows=has_rows)
+        table = patiently(cursor, load.spec, lambda: _prepare(cursor, load, has_rows=has_rows))
         on_step("evolved")
         load_id = ledger.next_load_id(cursor)
         changes = Changes()
         if load.compares_keys:
-            changes = _delete_missing(cursor, load, columns, has_rows=has_rows)
+            changes = patiently(
+                cursor,
+                load.spec,
+                lambda: _delete_missing(cursor, load, columns, has_rows=has_rows),
+            )
         elif has_rows:
-            changes = _change_table(cursor, load, table.columns, load_id)
+            changes = patiently(
+                cursor, load.spec, lambda: _change_table(cursor, load, table.columns, load_id)
+            )
+        children = publish_children(cursor, load, staged, table.columns, load_id, has_rows=has_rows)
         on_step("merged")
         receipt = receipt_of(
             load,
@@ -182,9 +201,11 @@ def _transaction(
             changes,
             findings=findings,
             schema_changes=table.changes,
+            children={child.name: child.counts for child in children},
             seconds=time.monotonic() - started,
         )
         write_account(cursor, load, receipt, on_step)
+        write_child_accounts(cursor, load, load_id, children)
         return receipt
 
 
@@ -224,6 +245,15 @@ def check_fence(cursor: Cursor, load: Load) -> None:
             f"{load.spec.name}: run {owner} took the dataset over from run {load.run}",
             "nothing was published by this run; the newer one goes on",
         )
+
+
+def _prepare(cursor: Cursor, load: Load, *, has_rows: bool) -> Prepared:
+    """Create or alter what the rows go into: the table, and what its mode keeps beside it."""
+    table = prepare_target(cursor, load.spec, load.columns)
+    prepare_mode(cursor, load.spec, table.columns, is_new=table.is_new)
+    if not load.compares_keys:
+        prepare_partitions(cursor, load.spec, table.columns, has_rows=has_rows)
+    return table
 
 
 def _delete_missing(

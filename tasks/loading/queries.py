@@ -12,7 +12,8 @@ _NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 
 @cache
 def _queries() -> dict[str, str]:
-    parts = _NAME.split((_FOLDER / "queries.sql").read_text())[1:]
+    texts = [(_FOLDER / name).read_text() for name in ("queries.sql", "history.sql")]
+    parts = _NAME.split("\n".join(texts))[1:]
     return {
         name: re.sub(r"^\s*--[^\n]*\n", "", body.lstrip("\n")).strip().removesuffix(";")
         for name, body in zip(parts[::2], parts[1::2], strict=True)
@@ -20,11 +21,11 @@ def _queries() -> dict[str, str]:
 
 
 def query(name: str) -> str:
-    """Return a named query of ``sql/queries.sql``."""
+    """Return a named query of ``sql/queries.sql`` or ``sql/history.sql``."""
     return _queries()[name]
 
 
 @cache
 def ledger_schema() -> str:
     """Return the DDL of the ledger."""
-    return (_FOLDER / "schema.sql").read_text()
+    return "\n".join((_FOLDER / name).read_text() for name in ("schema.sql", "audit_schema.sql"))

@@ -22,12 +22,12 @@ from tasks.loading.parallel import copies_at_once, copy_in_parallel
 from tasks.loading.schema import TargetColumn
 from tasks.loading.staging import STAGING, clean_batches, copy_into_staging, create_staging
 from tasks.model.errors import ContractBroken
-from tasks.model.run import Manifest
+from tasks.model.run import ChildManifest, Manifest
 
 log = structlog.get_logger("dpp.loading")
 
 
-def clean_files(lake: Lake, scratch: Path, manifest: Manifest) -> list[Path]:
+def clean_files(lake: Lake, scratch: Path, manifest: Manifest | ChildManifest) -> list[Path]:
     """Return the clean files on this machine, each with the content that its manifest names.
 
     Raises:

@@ -35,11 +35,11 @@ PUT_SECONDS = 0.2
 _END = b""
 
 
-def create_staging(cursor: Cursor, schema: pa.Schema) -> None:
+def create_staging(cursor: Cursor, schema: pa.Schema, table: str = STAGING) -> None:
     """Create the temporary table for batches of a schema; it goes with the transaction."""
     cursor.execute(
         sql.SQL("CREATE TEMPORARY TABLE {} ({}) ON COMMIT DROP").format(
-            sql.Identifier(STAGING), staging_columns(schema)
+            sql.Identifier(table), staging_columns(schema)
         )
     )
 
@@ -57,9 +57,10 @@ def copy_into_staging(
     schema: pa.Schema,
     batches: Iterator[pa.RecordBatch],
     on_first: Callable[[], None],
+    table: str = STAGING,
 ) -> int:
     """Copy batches into the temporary staging table; the arguments are those of ``copy_rows``."""
-    return copy_rows(cursor, sql.Identifier("pg_temp", STAGING), schema, batches, on_first)
+    return copy_rows(cursor, sql.Identifier("pg_temp", table), schema, batches, on_first)
 
 
 def copy_rows(
@@ -77,6 +78,7 @@ def copy_rows(
         schema: Schema of the batches.
         batches: What to copy; read and encoded in a thread of its own.
         on_first: Called when the first chunk is handed to the server.
+        table: The staging table.
 
     Returns:
         The number of rows that the server says it took.

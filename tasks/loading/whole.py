@@ -24,6 +24,7 @@ from tasks.loading.commit import ask_ledger, commit, wait_for_turn
 from tasks.loading.evolution import prepare_target
 from tasks.loading.gate_failures import record_gate_failure
 from tasks.loading.job import Load, OnStep
+from tasks.loading.locks import patiently
 from tasks.loading.modes.replace import (
     Pile,
     all_rows,
@@ -175,9 +176,9 @@ def _transaction(
             return found
         check_fence(cursor, loads[0])
         on_step("checked")
-        altered = _prepare(cursor, spec, piles)
+        altered = patiently(cursor, spec, lambda: _prepare(cursor, spec, piles))
         on_step("evolved")
-        changes = _replace(cursor, spec, piles, ids)
+        changes = patiently(cursor, spec, lambda: _replace(cursor, spec, piles, ids))
         check_unique_in_table(cursor, spec)
         on_step("merged")
         receipts = []

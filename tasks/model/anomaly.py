@@ -54,6 +54,8 @@ class Point(BaseModel):
     at: float
     """Seconds since 1970."""
     value: float
+    alike: bool = True
+    """Is it of the season that the partition is compared with?"""
 
 
 class Finding(BaseModel):

@@ -151,7 +151,16 @@ def _classify_libpq(error: psycopg2.Error, where: str) -> PipelineError:
         )
     if _MISSING_DATABASE_TEXT.search(text):
         return _rejected(where, f"{where}: {text.rsplit('FATAL:', 1)[-1].strip()}", "create it")
-    if isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError):
+    if "unsupported startup parameter" in text:
+        return _rejected(
+            where,
+            f"{where}: a pooler refuses the settings of a session",
+            "indexes are built past it: set direct_host or direct_port in the block",
+        )
+    # The server gives every error of its own a SQLSTATE: a plain DatabaseError without one is what
+    # the driver makes of a connection that was lost while the server was to say something.
+    lost = (psycopg2.OperationalError, psycopg2.InterfaceError)
+    if isinstance(error, lost) or type(error) is psycopg2.DatabaseError:
         first = next((line for line in text.splitlines() if line), "connection lost")
         return _unavailable(
             where,
@@ -192,8 +201,11 @@ def _first_words(text: str) -> str:
     return re.sub(r"\?[^\s\"']*", "", line)[:200]
 
 
-def _pool_is_busy(_error: BaseException, where: str) -> PipelineError:
-    return _unavailable(where, f"{where}: no free connection in the pool within its time limit")
+def _pool_is_busy(error: BaseException, where: str) -> PipelineError:
+    said = str(error)
+    if not said.startswith("no free connection"):  # of a pool that is none of ours
+        said = "no free connection in the pool within its time limit"
+    return _unavailable(where, f"{where}: {said}")
 
 
 def _transport(error: BaseException, where: str) -> PipelineError:

@@ -11,6 +11,7 @@ from typing import Literal, Self
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from tasks.model.anomaly import Anomaly
+from tasks.model.children import ChildTable, child_mistakes
 from tasks.model.columns import SYSTEM_COLUMNS, ColumnSpec, Identifier, Strict, _identifier
 from tasks.model.contract import Contract
 from tasks.model.database_source import DatabaseSource
@@ -89,6 +90,10 @@ class DatasetSpec(Strict):
         description="Columns that are computed: by SQL over columns, those taken by enrich included.",
     )
     enrich: tuple[Lookup, ...] = ()
+    children: dict[Identifier, ChildTable] = Field(
+        default_factory=dict,
+        description="Lists inside of rows whose items become rows of tables of their own.",
+    )
     quality: Quality = Field(default_factory=Quality)
     load: LoadSpec
 
@@ -141,6 +146,8 @@ class DatasetSpec(Strict):
         for name, column in self.columns.items():
             if column.path is not None and parse_value_path(column.path).column == ITEM:
                 raise ValueError(f"columns.{name}.path: begins with no name of the source")
+        for mistake in child_mistakes(self.children, self.key, self.load, self.load.mode):
+            raise ValueError(mistake)
 
     def _check_repeats(self, source: RestSource) -> None:
         why = source.repeats_records
@@ -334,7 +341,8 @@ class DatasetSpec(Strict):
     @property
     def source_columns(self) -> tuple[str, ...]:
         """Names of the declared columns in the source, each once."""
-        names = (column.source_column(name) for name, column in self.columns.items())
+        names = [column.source_column(name) for name, column in self.columns.items()]
+        names += [child.list_path(name).column for name, child in self.children.items()]
         return tuple(dict.fromkeys(names))
 
     @property
@@ -357,6 +365,7 @@ class DatasetSpec(Strict):
                 "user_schema": None,
                 "derive": {},
                 "enrich": (),
+                "children": {},
                 "quality": Quality(),
             }
         )

@@ -179,6 +179,35 @@ class QuarantineReason(Value):
     source_row: int
 
 
+class ChildManifest(Value):
+    """The items of one child table: where the clean ones are, and an account of all of them."""
+
+    files: tuple[LakeFile, ...] = ()
+    quarantine: tuple[LakeFile, ...] = ()
+    rows_read: int = 0
+    """Items of the rows that were kept."""
+    rows_deduplicated: int = 0
+    rows_quarantined: int = 0
+    reasons: tuple[QuarantineReason, ...] = ()
+    warnings: tuple[QuarantineReason, ...] = ()
+    columns_added: tuple[str, ...] = ()
+    column_types: dict[str, ColumnSpec] = Field(default_factory=dict)
+
+    @property
+    def rows(self) -> int:
+        """Items that go on to the next stage."""
+        return sum(file.rows for file in self.files)
+
+    @model_validator(mode="after")
+    def _every_item_is_accounted_for(self) -> Self:
+        accounted = self.rows + self.rows_deduplicated + self.rows_quarantined
+        if self.rows_read != accounted:
+            raise ValueError(f"{self.rows_read} items read but {accounted} accounted for")
+        if sum(file.rows for file in self.quarantine) != self.rows_quarantined:
+            raise ValueError("quarantine files do not hold the quarantined items")
+        return self
+
+
 class Manifest(Value):
     """What one stage hands to the next: where the rows are, and an account of all of them."""
 
@@ -205,8 +234,20 @@ class Manifest(Value):
     """What ingestion learned of where the next plan goes on; it overrides the partition's."""
     profile: Profile | None = None
     """What the clean rows look like; of the transformation only."""
+    children: dict[str, ChildManifest] = Field(default_factory=dict)
+    """The items of child tables, which have accounts of their own."""
     created_at: datetime
     seconds: float
+
+    @property
+    def all_files(self) -> tuple[LakeFile, ...]:
+        """Every file of the lake that it names."""
+        children = self.children.values()
+        return (
+            *self.files,
+            *self.quarantine,
+            *(file for child in children for file in (*child.files, *child.quarantine)),
+        )
 
     @property
     def rows(self) -> int:
@@ -229,15 +270,11 @@ class Manifest(Value):
     @property
     def digest(self) -> str:
         """SHA-256 of the manifest; the ledger keeps it."""
-        # Manifests that were made before there were profiles keep their digest.
-        unset = {"profile"} if self.profile is None else None
+        # Manifests that were made before there were these fields keep their digest.
+        unset = {name for name in ("profile", "children", "column_types") if not getattr(self, name)}
         return hashlib.sha256(
             canonical_json(self.model_dump(mode="json", exclude=unset))
         ).hexdigest()
-        content = self.model_dump(mode="json")
-        if not self.column_types:  # manifests that were made before there was this field
-            del content["column_types"]
-        return hashlib.sha256(canonical_json(content)).hexdigest()
 
 
 class RowCounts(Value):
@@ -305,6 +342,8 @@ class LoadReceipt(Value):
     """What is unusual about the partition."""
     warnings: tuple[QuarantineReason, ...] = ()
     schema_changes: tuple[SchemaChange, ...] = ()
+    children: dict[str, RowCounts] = Field(default_factory=dict)
+    """What was done to each child table."""
     seconds: float
 
 
@@ -344,6 +383,8 @@ class DatasetReport(Value):
     counts: RowCounts = Field(default_factory=RowCounts)
     table_rows: int | None = None
     """Rows of the target table after the run."""
+    children: dict[str, RowCounts] = Field(default_factory=dict)
+    """What was done to each child table."""
     reasons: tuple[QuarantineReason, ...] = ()
     findings: tuple[Finding, ...] = ()
     warnings: tuple[QuarantineReason, ...] = ()

@@ -11,7 +11,7 @@ from tasks.model.columns import Strict
 from tasks.model.database_source import DatabaseSource
 from tasks.model.dated_paths import DatedPath
 from tasks.model.formats import Format
-from tasks.model.plugins import PluginSource, plugin_kinds
+from tasks.model.plugins import OWN_KINDS, PluginSource, plugin_kinds
 from tasks.model.rest_source import RestSource
 
 
@@ -85,6 +85,8 @@ BRANCHES = frozenset({"<own>", "<plugin>"})
 
 def _who_brings(source: object) -> str:
     kind = source.get("kind") if isinstance(source, dict) else getattr(source, "kind", None)
+    if kind in OWN_KINDS:  # the installed packages are looked through only if it is none of these
+        return "<own>"
     return "<plugin>" if kind in plugin_kinds() else "<own>"
 
 

@@ -12,7 +12,7 @@ from tasks.model.anomaly import Anomaly, Finding, Point, Watched
 from tasks.model.profile import Profile
 from tasks.quality.bands import Band, usual
 from tasks.quality.drift import column_drift
-from tasks.quality.forest import judge as judge_profile
+from tasks.quality.forest import ProfileForest
 
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 NOTED_POINTS = 90
@@ -61,28 +61,43 @@ def judge(
     Returns:
         Nothing if all is as usual; one note if the history is too short to tell.
     """
-    if len(history) < anomaly.min_history:
-        return (
-            Finding(
-                severity="note",
-                metric=None,
-                message=f"not judged: {len(history)} partitions before it are known, "
-                f"{anomaly.min_history} are needed",
-            ),
+    return History(anomaly, history).judge(today)
+
+
+class History:
+    """The partitions before one, and what is learned from them."""
+
+    def __init__(self, anomaly: Anomaly, observations: Sequence[Observation]) -> None:
+        self.anomaly = anomaly
+        self.latest = sorted(observations, key=lambda one: one.at)[-anomaly.history :]
+        self.seasons = [self.season(one.at) for one in self.latest]
+        self.forest = ProfileForest([one.profile for one in self.latest], self.seasons)
+
+    def season(self, at: float) -> int:
+        """Return which partitions are like one of that time."""
+        moment = datetime.fromtimestamp(at, UTC)
+        by = {"weekday": moment.weekday(), "hour": moment.hour, "none": 0}
+        return by[self.anomaly.season]
+
+    def judge(self, today: Observation) -> tuple[Finding, ...]:
+        """Say what is unusual about a partition."""
+        needed = self.anomaly.min_history
+        if len(self.latest) >= needed:
+            return tuple(_Judge(self, today).findings())
+        message = (
+            f"not judged: {len(self.latest)} partitions before it are known, {needed} are needed"
         )
-    latest = sorted(history, key=lambda one: one.at)[-anomaly.history :]
-    return tuple(_Judge(anomaly, latest, today).findings())
+        return (Finding(severity="note", metric=None, message=message),)
 
 
 class _Judge:
     """One comparison."""
 
-    def __init__(
-        self, anomaly: Anomaly, history: Sequence[Observation], today: Observation
-    ) -> None:
-        self._anomaly, self._history, self._today = anomaly, history, today
-        self._seasons = [self._season(one.at) for one in history]
-        self._now = self._season(today.at)
+    def __init__(self, learned: History, today: Observation) -> None:
+        self._learned, self._today = learned, today
+        self._anomaly, self._history = learned.anomaly, learned.latest
+        self._season, self._seasons = learned.season, learned.seasons
+        self._now = learned.season(today.at)
 
     def findings(self) -> Iterator[Finding]:
         checks = {
@@ -94,11 +109,6 @@ class _Judge:
         }
         for name in self._anomaly.watch:
             yield from checks[name]()
-
-    def _season(self, at: float) -> int:
-        moment = datetime.fromtimestamp(at, UTC)
-        by = {"weekday": moment.weekday(), "hour": moment.hour, "none": 0}
-        return by[self._anomaly.season]
 
     def _season_name(self, band: Band) -> str:
         if not band.seasonal or self._anomaly.season == "none":
@@ -123,7 +133,7 @@ class _Judge:
         low, high = (max(0, round(math.expm1(end))) for end in (band.low, band.high))
         season = self._season_name(band)
         message = f"{season}volume is usually {low:,}–{high:,}, today {rows:,}"
-        yield self._finding("volume", message, rows, low, high, counts)
+        yield self._finding("volume", message, rows, (low, high), counts, seasonal=band.seasonal)
 
     def _freshness(self) -> Iterator[Finding]:
         known = [one for one in self._history if one.lag is not None]
@@ -139,7 +149,9 @@ class _Judge:
         message = f"the newest row is usually at most {_hours(band.high)} old, today {_hours(lag)}"
         high = band.high / HOUR
         low = max(band.low, 0.0) / HOUR
-        yield self._finding("freshness", message, lag / HOUR, low, high, hours, known)
+        yield self._finding(
+            "freshness", message, lag / HOUR, (low, high), hours, known, seasonal=band.seasonal
+        )
 
     def _null_rates(self) -> Iterator[Finding]:
         profile = self._today.profile
@@ -160,8 +172,12 @@ class _Judge:
             if low <= rate <= high:
                 continue
             usually = f"{low:.1%}–{high:.1%}" if low > 0 else f"at most {high:.1%}"
-            message = f"{name} is NULL in {rate:.1%}, {self._season_name(band)}usually {usually}"
-            yield self._finding("null_rate", message, rate, low, high, rates, known, name)
+            season = self._season_name(band).strip()
+            on = f"on {season}s " if season in WEEKDAYS else f"at {season} " if season else ""
+            message = f"{name} is NULL in {rate:.1%} of the rows, {on}usually in {usually}"
+            yield self._finding(
+                "null_rate", message, rate, (low, high), rates, known, name, seasonal=band.seasonal
+            )
 
     def _drift(self) -> Iterator[Finding]:
         for name, column in self._today.profile.columns.items():
@@ -175,24 +191,25 @@ class _Judge:
             found = column_drift([one.profile.columns[name] for one in known], column)
             if found is None:
                 continue
-            index, before = found
-            none = [0] * len(before)  # every day is compared with all of them
+            none = [0] * len(found.before)  # every day is compared with all of them
+            sensitivity = self._anomaly.sensitivity
             band = usual(
-                before, none, 0, sensitivity=self._anomaly.sensitivity, floor=lambda _: INDEX_FLOOR
+                found.before, none, 0, sensitivity=sensitivity, floor=lambda _: INDEX_FLOOR
             )
-            limit = max(self._anomaly.drift, band.high, *before)
-            if index <= limit:
+            limit = max(self._anomaly.drift, band.high, *found.before)
+            if found.index <= limit:
                 continue
             message = (
-                f"the values of {name} are distributed otherwise than before: stability index "
-                f"{index:.2f}, usually below {limit:.2f}"
+                f"the values of {name} are distributed otherwise than before: {found.words} "
+                f"(stability index {found.index:.2f}, usually below {limit:.2f})"
             )
-            yield self._finding("drift", message, index, 0.0, limit, before, known, name)
+            yield self._finding(
+                "drift", message, found.index, (0.0, limit), found.before, known, name
+            )
 
     def _profile(self) -> Iterator[Finding]:
-        history = [one.profile for one in self._history]
         try:
-            verdict = judge_profile(history, self._seasons, self._today.profile, self._now)
+            verdict = self._learned.forest.judge(self._today.profile, self._now)
         except ImportError:
             yield Finding(
                 severity="note",
@@ -204,11 +221,11 @@ class _Judge:
         if verdict is None or verdict.score >= verdict.limit:
             return
         message = (
-            f"the profile as a whole is unlike the {len(history)} before it: "
+            f"the profile as a whole is unlike the {len(self._history)} before it: "
             f"{', '.join(verdict.furthest)}"
         )
         yield self._finding(
-            "profile", message, verdict.score, verdict.limit, 1.0, list(verdict.scores)
+            "profile", message, verdict.score, (verdict.limit, 1.0), list(verdict.scores)
         )
 
     def _finding(
@@ -216,22 +233,26 @@ class _Judge:
         metric: Watched,
         message: str,
         value: float,
-        low: float,
-        high: float,
+        usual_between: tuple[float, float],
         values: Sequence[float],
         known: Sequence[Observation] | None = None,
         column: str | None = None,
+        *,
+        seasonal: bool = False,
     ) -> Finding:
         days = self._history if known is None else known
-        points = [Point(at=day.at, value=v) for day, v in zip(days, values, strict=True)]
+        points = [
+            Point(at=day.at, value=v, alike=not seasonal or self._season(day.at) == self._now)
+            for day, v in zip(days, values, strict=True)
+        ]
         return Finding(
             severity=self._anomaly.action,
             metric=metric,
             column=column,
             message=message,
             value=value,
-            low=low,
-            high=high,
+            low=usual_between[0],
+            high=usual_between[1],
             at=self._today.at,
             history=tuple(points[-NOTED_POINTS:]),
         )

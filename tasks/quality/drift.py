@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from statistics import fmean, median
 
@@ -14,6 +15,18 @@ SMALLEST_SHARE = 1e-3
 """Of a bin. An empty bin would make the index infinite."""
 COVERED = 0.5
 """Share of the values that the top ones must be, for them to stand for all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """How far the values of a column are from what they were."""
+
+    index: float
+    """Of today's values against those of the whole history."""
+    before: list[float]
+    """Of each day of the history."""
+    words: str
+    """What has changed most; it shows no value of a row."""
 
 
 def stability_index(expected: Sequence[float], found: Sequence[float]) -> float:
@@ -43,10 +56,8 @@ def share_below(quantiles: Sequence[float], value: float) -> float:
     return (position - 1 + (value - low) / (high - low)) * DECILES[1]
 
 
-def column_drift(
-    history: Sequence[ColumnProfile], today: ColumnProfile
-) -> tuple[float, list[float]] | None:
-    """Return the index of today's values against all of the history, and of each day of it.
+def column_drift(history: Sequence[ColumnProfile], today: ColumnProfile) -> Drift | None:
+    """Compare today's values with all of the history, and each day of it.
 
     Returns:
         None if the profiles do not say enough to compare: times go on, and keys are all different.
@@ -63,9 +74,7 @@ def _is_covered(profiles: Sequence[ColumnProfile]) -> bool:
     return median(sum(share for _, share in profile.top) for profile in profiles) >= COVERED
 
 
-def _top_drift(
-    history: Sequence[Mapping[str, float]], today: Mapping[str, float]
-) -> tuple[float, list[float]]:
+def _top_drift(history: Sequence[Mapping[str, float]], today: Mapping[str, float]) -> Drift:
     pooled: dict[str, float] = {}
     for shares in history:
         for value, share in shares.items():
@@ -78,12 +87,14 @@ def _top_drift(
 
     expected = shares_of(pooled)
     each = [stability_index(expected, shares_of(shares)) for shares in history]
-    return stability_index(expected, shares_of(today)), each
+    most = max(names, key=lambda name: abs(today.get(name, 0.0) - pooled.get(name, 0.0)))
+    words = (
+        f"a value that is usually {pooled.get(most, 0.0):.0%} of them is {today.get(most, 0.0):.0%}"
+    )
+    return Drift(stability_index(expected, shares_of(today)), each, words)
 
 
-def _quantile_drift(
-    history: Sequence[Sequence[float]], today: Sequence[float]
-) -> tuple[float, list[float]]:
+def _quantile_drift(history: Sequence[Sequence[float]], today: Sequence[float]) -> Drift:
     edges = sorted({median(day[step] for day in history) for step in range(1, len(DECILES) - 1)})
 
     def shares_of(quantiles: Sequence[float]) -> list[float]:
@@ -92,6 +103,14 @@ def _quantile_drift(
 
     days = [shares_of(quantiles) for quantiles in history]
     expected = [fmean(bins) for bins in zip(*days, strict=True)]
-    return stability_index(expected, shares_of(today)), [
-        stability_index(expected, day) for day in days
-    ]
+    each = [stability_index(expected, day) for day in days]
+    return Drift(stability_index(expected, shares_of(today)), each, _moved(history, today))
+
+
+def _moved(history: Sequence[Sequence[float]], today: Sequence[float]) -> str:
+    """Say which of the lower tenth, the middle and the upper tenth has moved most."""
+    usually = [median(quantiles) for quantiles in zip(*history, strict=True)]
+    width = max(usually[9] - usually[1], 1e-9)
+    names = {5: "the median is", 1: "the lowest tenth ends at", 9: "the highest tenth begins at"}
+    step = max(names, key=lambda step: abs(today[step] - usually[step]) / width)
+    return f"{names[step]} usually {usually[step]:,.6g}, today {today[step]:,.6g}"

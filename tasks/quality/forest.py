@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import Any
 
 from tasks.model.profile import Profile
 from tasks.quality.bands import MAD_TO_SIGMA, usual
@@ -52,49 +53,84 @@ def features(profile: Profile) -> dict[str, float]:
     return found
 
 
-def judge(
-    history: Sequence[Profile], seasons: Sequence[int], today: Profile, season: int
-) -> Verdict | None:
-    """Compare a profile with those before it.
+class ProfileForest:
+    """What is learned from some profiles: the usual of each number in them, and a forest over all."""
 
-    Returns:
-        None if the history is too short.
+    def __init__(self, profiles: Sequence[Profile], seasons: Sequence[int]) -> None:
+        self._past = [features(profile) for profile in profiles]
+        self._seasons = seasons
+        self._learned: dict[tuple[str, ...], _Learned] = {}
 
-    Raises:
-        ImportError: scikit-learn is not installed.
-    """
-    if len(history) < MIN_HISTORY:
-        return None
+    def judge(self, today: Profile, season: int) -> Verdict | None:
+        """Compare a profile with those before it.
+
+        Returns:
+            None if the history is too short.
+
+        Raises:
+            ImportError: scikit-learn is not installed.
+        """
+        if len(self._past) < MIN_HISTORY:
+            return None
+        present = features(today)
+        names = tuple(name for name in present if all(name in day for day in self._past))
+        if names not in self._learned:
+            self._learned[names] = _learn(names, self._past, self._seasons)
+        learned = self._learned[names]
+        last = [
+            _bounded(
+                usual(values, self._seasons, season, sensitivity=1, floor=_floor).distance(
+                    present[name]
+                )
+            )
+            for name, values in zip(names, learned.values, strict=True)
+        ]
+        score = float(learned.forest.score_samples([last])[0]) + 1
+        middle = median(learned.scores)
+        spread = MAD_TO_SIGMA * median(abs(one - middle) for one in learned.scores)
+        limit = middle - MARGIN * max(spread, SMALLEST_SPREAD)
+        if max(map(abs, last), default=0.0) < NEEDED_DEVIATION:
+            limit = 0.0
+        order = sorted(range(len(names)), key=lambda position: -abs(last[position]))
+        furthest = tuple(
+            f"{names[position]} {'above' if last[position] > 0 else 'below'} the usual"
+            for position in order[:NAMED]
+        )
+        return Verdict(score, limit, learned.scores, furthest)
+
+
+@dataclass(frozen=True, slots=True)
+class _Learned:
+    """A forest over some features, their values in the history, and its scores of that."""
+
+    forest: Any
+    values: list[list[float]]
+    scores: tuple[float, ...]
+
+
+def _learn(
+    names: Sequence[str], past: Sequence[dict[str, float]], seasons: Sequence[int]
+) -> _Learned:
     # scikit-learn takes seconds to import, and only datasets that ask for it need it.
     from sklearn.ensemble import IsolationForest
 
-    past = [features(profile) for profile in history]
-    present = features(today)
-    names = [name for name in present if all(name in day for day in past)]
-    rows = [[0.0] * len(names) for _ in past]
-    last = [0.0] * len(names)
-    for position, name in enumerate(names):
-        values = [day[name] for day in past]
+    columns = [[day[name] for day in past] for name in names]
+    distances = []
+    for values in columns:
         bands = {
-            of: usual(values, seasons, of, sensitivity=1, floor=_floor) for of in {*seasons, season}
+            season: usual(values, seasons, season, sensitivity=1, floor=_floor)
+            for season in {*seasons}
         }
-        for row, value, of in zip(rows, values, seasons, strict=True):
-            row[position] = _bounded(bands[of].distance(value))
-        last[position] = _bounded(bands[season].distance(present[name]))
+        distances.append(
+            [
+                _bounded(bands[season].distance(value))
+                for value, season in zip(values, seasons, strict=True)
+            ]
+        )
+    rows = list(zip(*distances, strict=True))
     forest = IsolationForest(n_estimators=TREES, random_state=0).fit(rows)
-    scores = [float(score) + 1 for score in forest.score_samples(rows)]
-    score = float(forest.score_samples([last])[0]) + 1
-    middle = median(scores)
-    spread = MAD_TO_SIGMA * median(abs(one - middle) for one in scores)
-    limit = middle - MARGIN * max(spread, SMALLEST_SPREAD)
-    if max(map(abs, last), default=0.0) < NEEDED_DEVIATION:
-        limit = 0.0
-    order = sorted(range(len(names)), key=lambda position: -abs(last[position]))
-    furthest = tuple(
-        f"{names[position]} {'above' if last[position] > 0 else 'below'} the usual"
-        for position in order[:NAMED]
-    )
-    return Verdict(score, limit, tuple(scores), furthest)
+    scores = tuple(float(score) + 1 for score in forest.score_samples(rows))
+    return _Learned(forest, columns, scores)
 
 
 def _floor(center: float) -> float:

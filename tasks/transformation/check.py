@@ -9,8 +9,10 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tasks.model.child_dataset import child_datasets
 from tasks.model.dataset import DatasetSpec, LookedUp
 from tasks.model.errors import ConfigError
+from tasks.transformation.children import register_broken
 from tasks.transformation.enrich import LookupTable, default_value, lookup_columns
 from tasks.transformation.functions import register
 from tasks.transformation.query import TransformQuery, compile_query, declared_types
@@ -51,6 +53,7 @@ def check_query(spec: DatasetSpec, lookups: Mapping[str, LookedUp], scratch: Pat
         types = dict.fromkeys(declared_types(spec), TEXT)
         query = compile_query(spec, types, [str(raw_path)], tables)
         register(connection, spec)
+        register_broken(connection, spec, {})
         load_schema(spec)
         if spec.custom:
             load_object(spec, "custom", spec.custom.function)
@@ -63,6 +66,8 @@ def check_query(spec: DatasetSpec, lookups: Mapping[str, LookedUp], scratch: Pat
             raise ConfigError(
                 f"{spec.name}: the query of this dataset is wrong: {reason}"
             ) from None
+    for child in child_datasets(spec).values():
+        check_query(child, {}, scratch)
 
 
 def _check_defaults(

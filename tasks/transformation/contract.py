@@ -46,7 +46,7 @@ def unknown_columns(spec: DatasetSpec, raw_types: Mapping[str, str]) -> list[str
     Raises:
         ContractBroken: There are some, and the contract freezes the columns.
     """
-    declared = {source_name(name, column) for name, column in spec.columns.items()}
+    declared = set(spec.source_columns)
     unknown = [name for name in raw_types if name not in declared]
     if unknown and spec.contract.unknown == "freeze":
         raise ContractBroken(

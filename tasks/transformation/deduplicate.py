@@ -21,7 +21,7 @@ from tasks.transformation.session import stream
 from tasks.transformation.sql import identifier
 
 REPEATED = "repeated"
-_CONTENDERS, _POSITION = "contenders", "_position"
+_CONTENDERS, _POSITION = "contenders", "_contender"
 _ORIGIN = ("_source_uri", "_source_row")
 WINNERS_AT_ONCE = 100_000
 
@@ -81,16 +81,17 @@ class Contenders:
     Args:
         spec: The dataset.
         path: The file; it is made with the first row.
-        rows_at_once: Rows of a batch, in the file and of what is given back.
+
+    Attributes:
+        dropped: Rows that did not stay, when all that do were given back.
     """
 
-    def __init__(self, spec: DatasetSpec, path: Path, rows_at_once: int) -> None:
+    def __init__(self, spec: DatasetSpec, path: Path) -> None:
         self._spec = spec
         self._path = path
-        self._rows_at_once = rows_at_once
-        self._pending: list[pa.RecordBatch] = []
         self._writer: pa.RecordBatchStreamWriter | None = None
         self._rows = 0
+        self.dropped = 0
 
     def __enter__(self) -> Contenders:
         return self
@@ -107,35 +108,23 @@ class Contenders:
         """Put rows aside."""
         if not batch.num_rows:
             return
-        self._pending.append(batch)
-        self._rows += batch.num_rows
-        if sum(pending.num_rows for pending in self._pending) >= self._rows_at_once:
-            self._flush()
-
-    def _flush(self) -> None:
-        if not self._pending:
-            return
-        batch = pa.concat_batches(self._pending)
-        self._pending.clear()
         if self._writer is None:
             options = pa.ipc.IpcWriteOptions(compression="lz4")
             self._writer = pa.ipc.new_stream(str(self._path), batch.schema, options=options)
         self._writer.write_batch(batch)
+        self._rows += batch.num_rows
 
     def _close(self) -> None:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
 
-    def resolve(
-        self, connection: duckdb.DuckDBPyConnection
-    ) -> Iterator[tuple[pa.RecordBatch, int]]:
-        """Yield the rows that stay, in batches, each with the number of those that do not.
+    def resolve(self, connection: duckdb.DuckDBPyConnection) -> Iterator[pa.RecordBatch]:
+        """Yield the rows that stay, in batches.
 
         Args:
             connection: A session in which no query runs.
         """
-        self._flush()
         self._close()
         if not self._rows:
             return
@@ -144,8 +133,8 @@ class Contenders:
         for batch in self._read():
             chosen = stays[position : position + batch.num_rows]
             position += batch.num_rows
-            kept = batch.filter(pa.array(chosen))
-            yield kept, batch.num_rows - kept.num_rows
+            yield batch.filter(pa.array(chosen))
+        self.dropped = self._rows - int(stays.sum())
 
     def _winners(self, connection: duckdb.DuckDBPyConnection) -> np.ndarray:
         """Tell of each contender whether it stays; only the columns that decide are looked at."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,14 +19,25 @@ import structlog
 
 from blocks.lake import Lake
 from tasks.lake import intact_manifest, manifest_key, publish_manifest, store_file
+from tasks.model.child_dataset import child_datasets
 from tasks.model.columns import ColumnSpec
 from tasks.model.dataset import DatasetSpec, canonical_json
 from tasks.model.errors import ContractBroken
 from tasks.model.profile import Profile
 from tasks.model.rules import Severity
-from tasks.model.run import LakeFile, Manifest
+from tasks.model.run import ChildManifest, LakeFile, Manifest
 from tasks.protection import Protection
 from tasks.quarantine import Origin, QuarantineWriter, RefusedRow
+from tasks.transformation.children import (
+    Broken,
+    Refuse,
+    Session,
+    broken_rows,
+    kept_items,
+    register_broken,
+    with_items_named,
+    without_position,
+)
 from tasks.transformation.custom import run_custom
 from tasks.transformation.deduplicate import Contenders
 from tasks.transformation.enrich import LookupTable
@@ -34,15 +45,13 @@ from tasks.transformation.functions import register
 from tasks.transformation.originals import with_originals
 from tasks.transformation.profile import profile_clean_rows
 from tasks.transformation.query import (
-    FAILURES,
     OUTCOME,
     PROVENANCE,
-    RAW,
     RowOutcome,
     TransformQuery,
-    broken_rules,
     compile_query,
 )
+from tasks.transformation.refusals import check_severity, pandera_rows, refused_rows
 from tasks.transformation.row_sample import RowSample
 from tasks.transformation.session import column_types, duckdb_session, stream
 from tasks.transformation.severity import WarningCounts, first_failure
@@ -53,9 +62,13 @@ from tasks.transformation.widening import widened_columns
 STAGE: Final = "transformation"
 STAGE_VERSION = "2"
 """Raised whenever this code would make other rows of the same input."""
-BATCH_ROWS = 50_000
-BATCH_BYTES = 48 << 20
-"""What a few batches take while they are checked and written; the query is given the rest."""
+BATCH_ROWS, BATCH_BYTES = 40_000, 10 << 20
+"""Rows that are validated and written together; fewer, if that many bytes come first."""
+QUERY_ROWS, QUERY_VALUES, QUERY_BYTES = 16_384, 500_000, 3 << 20
+"""What the query hands over at once at most: rows, values, and bytes as the raw rows have them."""
+AROUND_QUERY = 112 << 20
+"""What rows take outside the query's own memory: batches under way, their validation and writing.
+The allocator keeps an eighth besides; the query is given the rest of the budget, at least half."""
 
 log = structlog.get_logger("dpp.transformation")
 
@@ -122,6 +135,9 @@ def transform_partition(
             columns_added, types = _run(
                 spec, raw, snapshots, lake, scratch, output, memory_bytes, deadline_seconds
             )
+    children = _children(
+        spec, types, raw, lake, output, Session(scratch, memory_bytes, deadline_seconds)
+    )
     manifest = Manifest(
         stage="transformation",
         dataset=spec.name,
@@ -130,7 +146,7 @@ def transform_partition(
         files=output.store(lake),
         quarantine=(*raw.quarantine, *output.quarantine.store(lake, spec.name)),
         rows_read=raw.rows_read,
-        rows_deduplicated=raw.rows_deduplicated + output.duplicates,
+        rows_deduplicated=raw.rows_deduplicated + output.contenders.dropped,
         rows_quarantined=raw.rows_quarantined + output.quarantine.rows,
         reasons=(*raw.reasons, *output.quarantine.reasons),
         warnings=output.warnings.reasons,
@@ -138,6 +154,7 @@ def transform_partition(
         column_types=types,
         state=raw.state,
         profile=output.profile,
+        children=children,
         created_at=datetime.now(UTC),
         seconds=time.monotonic() - started,
     )
@@ -165,13 +182,30 @@ def _run(
     lookup_files = {
         name: str(lake.local_path(file.key, scratch)) for name, file in snapshots.items()
     }
+    output.broken = _broken(spec, raw_files, Session(scratch, memory_bytes, deadline_seconds))
+    return _run_files(
+        spec, raw_files, lookup_files, scratch, output, memory_bytes, deadline_seconds
+    )
+
+
+def _run_files(
+    spec: DatasetSpec,
+    raw_files: Sequence[str],
+    lookup_files: Mapping[str, str],
+    scratch: Path,
+    output: _Output,
+    memory_bytes: int,
+    deadline_seconds: float | None,
+) -> tuple[tuple[str, ...], dict[str, ColumnSpec]]:
+    """Run the query of a dataset over local files."""
     _check_names(spec, raw_files)
     files = [*raw_files, *lookup_files.values(), str(output.path)]
-    memory_bytes -= min(BATCH_BYTES, memory_bytes // 5)
+    memory_bytes -= min(AROUND_QUERY + memory_bytes // 8, memory_bytes // 2)
     with duckdb_session(files, scratch, memory_bytes, deadline_seconds) as connection:
         types = column_types(connection, raw_files)
         raw_types = {name: kind for name, kind in types.items() if name not in PROVENANCE}
         register(connection, spec)
+        register_broken(connection, spec, output.broken)
         wide = widened_columns(connection, spec, raw_types, raw_files)
         spec = spec.model_copy(update={"columns": {**spec.columns, **wide}})
         output.spec = spec
@@ -179,21 +213,84 @@ def _run(
             name: LookupTable(path, column_types(connection, [path]))
             for name, path in lookup_files.items()
         }
-        query = compile_query(spec, raw_types, raw_files, lookups)
+        query = without_position(spec, compile_query(spec, raw_types, raw_files, lookups))
         if query.preparation:
             connection.execute(query.preparation)
-        for batch in stream(connection, query.sql, BATCH_ROWS):
+        at_once = _rows_at_once(raw_files, len(raw_types) + len(query.columns))
+        for batch in stream(connection, query.sql, at_once):
             output.write(query, batch)
-        for clean, duplicates in output.contenders.resolve(connection):
-            output.write_clean(query, clean)
-            output.duplicates += duplicates
+        for clean in output.contenders.resolve(connection):
+            output.add_clean(query, clean)
+        output.flush(query)
         for rows in with_originals(connection, raw_files, list(raw_types), output.unexplained):
             output.quarantine.append(rows)
         output.finish(connection)
     return query.columns_added, {**query.column_types, **wide}
 
 
-def _check_names(spec: DatasetSpec, raw_files: list[str]) -> None:
+def _broken(spec: DatasetSpec, raw_files: Sequence[str], session: Session) -> Broken:
+    """Find the rows that are refused for one of their items."""
+
+    def judge(child: DatasetSpec, files: Sequence[str], refuse: Refuse) -> None:
+        with _Judge(child, session.scratch, refuse) as output:
+            _run_files(
+                child, files, {}, session.scratch, output, session.memory_bytes,
+                session.deadline_seconds,
+            )  # fmt: skip
+
+    return {
+        name: broken_rows(spec, name, raw_files, session, judge)
+        for name, child in spec.children.items()
+        if child.refuse == "parent"
+    }
+
+
+def _children(
+    spec: DatasetSpec,
+    types: Mapping[str, ColumnSpec],
+    raw: Manifest,
+    lake: Lake,
+    parents: _Output,
+    session: Session,
+) -> dict[str, ChildManifest]:
+    """Transform the items of the rows that were kept."""
+    declared = {name: types.get(name, column) for name, column in spec.columns.items()}
+    made = {}
+    for name, child in child_datasets(spec.model_copy(update={"columns": declared})).items():
+        if parents.clean_file is None:
+            made[name] = ChildManifest()
+            continue
+        folder = session.scratch / f"child-{name}"
+        folder.mkdir(exist_ok=True)
+        origin = parents.quarantine.origin.of_child(child)
+        raw_files = [str(lake.local_path(file.key, session.scratch)) for file in raw.files]
+        with _Output(child, folder, origin) as output:
+            items = kept_items(
+                spec, name, raw_files, parents.clean_file, session, output.quarantine.append
+            )
+            added: tuple[str, ...] = ()
+            wide = {mine: child.columns[mine] for mine in spec.children[name].links(spec.key)}
+            if items.paths:
+                added, found = _run_files(
+                    child, items.paths, {}, session.scratch, output, session.memory_bytes,
+                    session.deadline_seconds,
+                )  # fmt: skip
+                wide |= found
+        made[name] = ChildManifest(
+            files=output.store(lake),
+            quarantine=output.quarantine.store(lake, child.name),
+            rows_read=items.rows,
+            rows_deduplicated=output.contenders.dropped,
+            rows_quarantined=output.quarantine.rows,
+            reasons=output.quarantine.reasons,
+            warnings=output.warnings.reasons,
+            columns_added=added,
+            column_types=wide,
+        )
+    return made
+
+
+def _check_names(spec: DatasetSpec, raw_files: Sequence[str]) -> None:
     """Refuse columns that differ only by case: to DuckDB they would be one."""
     folded: dict[str, str] = {}
     for path in raw_files:
@@ -204,6 +301,18 @@ def _check_names(spec: DatasetSpec, raw_files: list[str]) -> None:
                     f"{spec.name}: the source has columns that differ only by case: {other}, {name}",
                     "rename one of them in the source",
                 )
+
+
+def _rows_at_once(raw_files: Sequence[str], columns: int) -> int:
+    """Return how many rows the query hands over at once: fewer of wide ones."""
+    files = [pq.read_metadata(path) for path in raw_files]
+    rows: int = sum(file.num_rows for file in files)
+    held: int = sum(
+        file.row_group(group).total_byte_size
+        for file in files
+        for group in range(file.num_row_groups)
+    )
+    return max(1, min(QUERY_ROWS, QUERY_VALUES // columns, QUERY_BYTES * rows // max(held, 1)))
 
 
 class _Output:
@@ -219,15 +328,15 @@ class _Output:
         self._writer: pq.ParquetWriter | None = None
         self._open = ExitStack()
         self._rows = 0
+        self._waiting: list[pa.RecordBatch] = []
         self._sample = RowSample()
         self.profile = Profile(rows=0)
         """What the clean rows look like, once they are all there."""
-        self.duplicates = 0
+        self.broken: Broken = {}
+        """Rows that are refused for one of their items."""
         self.unexplained: list[RefusedRow] = []
         """Rows that pandera refused: what they said originally is still to be found."""
-        self.contenders = self._open.enter_context(
-            Contenders(spec, scratch / "contenders.arrow", BATCH_ROWS)
-        )
+        self.contenders = self._open.enter_context(Contenders(spec, scratch / "contenders.arrow"))
         self.quarantine = QuarantineWriter(scratch / "refused.parquet", STAGE, origin)
 
     def __enter__(self) -> _Output:
@@ -241,13 +350,24 @@ class _Output:
         outcome = batch.column(OUTCOME)
         refused = batch.filter(pc.equal(outcome, RowOutcome.REFUSED.value))
         if refused.num_rows:
-            _check_severity(self.spec, query, refused)
-            self.quarantine.append(_refused_rows(query, refused))
+            check_severity(self.spec, query, refused)
+            self.quarantine.append(with_items_named(refused_rows(query, refused), self.broken))
         self.contenders.add(batch.filter(pc.equal(outcome, RowOutcome.CONTENDER.value)))
-        self.write_clean(query, batch.filter(pc.equal(outcome, RowOutcome.CLEAN.value)))
+        self.add_clean(query, batch.filter(pc.equal(outcome, RowOutcome.CLEAN.value)))
 
-    def write_clean(self, query: TransformQuery, clean: pa.RecordBatch) -> None:
-        """Validate clean rows and write them; what is refused now goes to quarantine."""
+    def add_clean(self, query: TransformQuery, clean: pa.RecordBatch) -> None:
+        """Take clean rows; they are validated and written when there are enough of them."""
+        self._waiting.append(clean)
+        rows = sum(batch.num_rows for batch in self._waiting)
+        if rows >= BATCH_ROWS or sum(batch.nbytes for batch in self._waiting) >= BATCH_BYTES:
+            self.flush(query)
+
+    def flush(self, query: TransformQuery) -> None:
+        """Validate the clean rows that wait and write them; what is refused now goes to quarantine."""
+        if not self._waiting:
+            return
+        clean = pa.concat_batches(self._waiting)
+        self._waiting.clear()
         if not clean.num_rows:
             return
         self.warnings.count(query.rules, clean)
@@ -276,6 +396,11 @@ class _Output:
         self._sample.add(clean)
         self._rows += clean.num_rows
 
+    @property
+    def clean_file(self) -> Path | None:
+        """The rows that were kept, None if there are none."""
+        return self.path if self._rows else None
+
     def finish(self, connection: duckdb.DuckDBPyConnection) -> None:
         """End the file of clean rows, and say what they look like."""
         self._open.close()
@@ -289,7 +414,7 @@ class _Output:
         """Return the rows that go on after pandera has refused some."""
         if not failures:
             return clean
-        refused = _pandera_rows(clean, failures)
+        refused = pandera_rows(clean, failures)
         if severity == "warn":
             self.warnings.add(refused)
             return clean
@@ -305,52 +430,15 @@ class _Output:
         return (store_file(lake, "clean", self.spec.name, self.path, self._rows),)
 
 
-def _check_severity(spec: DatasetSpec, query: TransformQuery, refused: pa.RecordBatch) -> None:
-    """Stop at the first row that breaks a rule of severity ``fail``."""
-    hard = {n for n, rule in enumerate(query.rules) if rule.severity == "fail"}
-    if not hard:
-        return
-    for position, broken in enumerate(refused.column(FAILURES).to_pylist()):
-        if hard.intersection(broken_rules(broken)):
-            raise first_failure(spec, _refused_rows(query, refused.slice(position, 1))[0])
+class _Judge(_Output):
+    """Tells which rows are refused, and keeps none."""
 
+    def __init__(self, spec: DatasetSpec, scratch: Path, refuse: Refuse) -> None:
+        super().__init__(spec, scratch, Origin())
+        self._refuse = refuse
 
-def _refused_rows(query: TransformQuery, batch: pa.RecordBatch) -> list[RefusedRow]:
-    refused = []
-    rows = batch.select([*PROVENANCE, FAILURES, RAW]).to_pylist()
-    for row in rows:
-        broken = [query.rules[position] for position in broken_rules(row[FAILURES])]
-        refused.append(
-            RefusedRow(
-                source_uri=row["_source_uri"],
-                source_row=row["_source_row"],
-                rule=broken[0].name,
-                column=broken[0].column,
-                message=broken[0].message,
-                failures="; ".join(
-                    f"{rule.column or rule.name}: {rule.message}" for rule in broken
-                ),
-                raw=row[RAW],
-            )
-        )
-    return refused
-
-
-def _pandera_rows(
-    batch: pa.RecordBatch, failures: Mapping[int, tuple[str, str]]
-) -> list[RefusedRow]:
-    refused = []
-    for position, (check, column) in failures.items():
-        message = f"pandera refuses it: {check}"
-        refused.append(
-            RefusedRow(
-                source_uri=batch.column("_source_uri")[position].as_py(),
-                source_row=batch.column("_source_row")[position].as_py(),
-                rule=f"pandera.{check}",
-                column=column,
-                message=message,
-                failures=f"{column}: {message}",
-                raw=None,
-            )
-        )
-    return refused
+    def write(self, query: TransformQuery, batch: pa.RecordBatch) -> None:
+        refused = batch.filter(pc.equal(batch.column(OUTCOME), RowOutcome.REFUSED.value))
+        if refused.num_rows:
+            check_severity(self.spec, query, refused)
+            self._refuse(refused_rows(query, refused))

@@ -119,6 +119,9 @@ def wanted_values(spec: DatasetSpec) -> dict[str, tuple[Wanted, ...]]:
     for name, column in spec.columns.items():
         if path := column.value_path:
             wanted.setdefault(path.column, []).append(Wanted(name, path.inner, _kind(column)))
+    for name, child in spec.children.items():
+        path = child.list_path(name)
+        wanted.setdefault(path.column, []).append(Wanted(list_name(name), path.inner, "list"))
     return {column: tuple(values) for column, values in wanted.items()}
 
 
@@ -167,6 +170,22 @@ def nested_value(name: str, column: str) -> str:
     )
 
 
+def list_name(child: str) -> str:
+    """Return the name under which the list of a child is taken out; no column has it."""
+    return f"list {child}"
+
+
+def sound_list(child: str, column: str) -> str:
+    """Return SQL for the list of a child, NULL where there is something else."""
+    flaw = nested_value(_flaw(list_name(child)), column)
+    return f"CASE WHEN {flaw} IS NULL THEN {nested_value(list_name(child), column)} END"
+
+
+def broken_table(child: str) -> str:
+    """Return the name of the table with the origins of rows that have a bad item."""
+    return f"broken items of {child}"
+
+
 def nested_flaws(spec: DatasetSpec, raw_types: Mapping[str, str]) -> Iterator[str]:
     """Yield SQL for the columns that tell where something else was found than is declared."""
     for column, wanted in wanted_values(spec).items():
@@ -178,11 +197,23 @@ def nested_rules(spec: DatasetSpec, raw_types: Mapping[str, str]) -> Iterator[Ru
     """Yield the rules that there is what is declared, or nothing."""
     for column, wanted in wanted_values(spec).items():
         for value in wanted if column in raw_types else ():
+            violated = f"{identifier(_flaw(value.name))} IS NOT NULL"
+            if value.kind == "list":
+                yield Rule("list", column, f"has no list at {_way(column, value)}", violated)
+                continue
             path = spec.columns[value.name].path
             what = "single value at" if value.kind == "scalar" else "objects on the way to"
-            message = f"has no {what} {path}"
-            violated = f"{identifier(_flaw(value.name))} IS NOT NULL"
-            yield Rule("path", value.name, message, violated)
+            yield Rule("path", value.name, f"has no {what} {path}", violated)
+    for name, child in spec.children.items():
+        column = child.list_path(name).column
+        if child.refuse == "parent" and column in raw_types:
+            origins = f"SELECT uri, number FROM {identifier(broken_table(name))}"
+            message = f"has an item of {name} that breaks a rule"
+            yield Rule("item", column, message, f"(_source_uri, _source_row) IN ({origins})")
+
+
+def _way(column: str, value: Wanted) -> str:
+    return ".".join(map(str, (column, *value.steps)))
 
 
 def _function(column: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,11 @@ import pyarrow as pa
 
 from tasks.model.errors import CapacityExhausted, ContractBroken, StageTimeout
 from tasks.transformation.sql import literals
+
+MEMORY_OF_A_THREAD = 64 << 20
+"""With less each, threads would only make each other spill."""
+_lock = threading.Lock()
+_threads_taken: list[int] = []
 
 
 @contextmanager
@@ -32,11 +38,42 @@ def duckdb_session(
         CapacityExhausted: The memory limit cannot be kept, or the disk is full.
         ContractBroken: A query fails on the data.
     """
+    with _share_of_cores(memory_bytes // MEMORY_OF_A_THREAD) as threads:
+        yield from _session(files, scratch, memory_bytes, deadline_seconds, threads)
+
+
+@contextmanager
+def _share_of_cores(most: int) -> Iterator[int]:
+    """Say how many threads a session gets: the cores that no other session of the process has.
+
+    A partition that is alone takes all of them; of those side by side each has at least one, and
+    keeps what it began with.
+
+    Args:
+        most: Threads that its memory suffices for.
+    """
+    with _lock:
+        threads = max(1, min(most, (os.cpu_count() or 1) - sum(_threads_taken)))
+        _threads_taken.append(threads)
+    try:
+        yield threads
+    finally:
+        with _lock:
+            _threads_taken.remove(threads)
+
+
+def _session(
+    files: Sequence[str],
+    scratch: Path,
+    memory_bytes: int,
+    deadline_seconds: float | None,
+    threads: int,
+) -> Iterator[duckdb.DuckDBPyConnection]:
     connection = duckdb.connect(
         ":memory:",
         config={
             "memory_limit": f"{memory_bytes // 1000}KB",
-            "threads": 1,  # partitions run side by side; a second thread would only cost memory
+            "threads": threads,
             "temp_directory": str(scratch / "spill"),
             "preserve_insertion_order": False,
             "autoinstall_known_extensions": False,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +31,51 @@ load: {table: analytics.things, mode: merge}
 """
 
 
+class CommandLine:
+    """``dpp``, each command a process of its own, forked from one that has imported the libraries."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._server = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("command_line.py"))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(
+        self, arguments: Sequence[str], environment: dict[str, str], folder: Path
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end."""
+        assert self._server.stdin and self._server.stdout
+        said = {name: self._folder / name for name in ("stdout", "stderr")}
+        request = {
+            "arguments": arguments,
+            "environment": environment,
+            "folder": str(folder),
+            "root": str(ROOT),
+            "timeout": 180,
+            **{name: str(path) for name, path in said.items()},
+        }
+        self._server.stdin.write(json.dumps(request) + "\n")
+        self._server.stdin.flush()
+        code = json.loads(self._server.stdout.readline())["code"]
+        return subprocess.CompletedProcess(
+            [*arguments], code, **{name: path.read_text() for name, path in said.items()}
+        )
+
+    def close(self) -> None:
+        """End the process that waits for commands."""
+        self._server.communicate()
+
+
 class Project:
     """A folder with datasets, as ``dpp`` sees it."""
 
-    def __init__(self, root: Path, stack: EmbeddedStack) -> None:
+    def __init__(self, root: Path, stack: EmbeddedStack, command_line: CommandLine) -> None:
         self.root = root
         self.stack = stack
+        self._command_line = command_line
 
     def dpp(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
         """Run the command line as a user does."""
@@ -44,14 +84,10 @@ class Project:
             for name, value in os.environ.items()
             if not name.startswith(("DPP_", "PREFECT_"))
         }
-        done = subprocess.run(
-            [sys.executable, "-m", "cli.app", *arguments],
-            env={**environment, "DPP_HOME": str(self.root), "PYTHONPATH": str(ROOT), **variables},
-            cwd=self.root,
-            capture_output=True,
-            text=True,
-            timeout=180,
-            check=False,
+        done = self._command_line.run(
+            arguments,
+            {**environment, "DPP_HOME": str(self.root), "PYTHONPATH": str(ROOT), **variables},
+            self.root,
         )
         assert "Traceback" not in done.stdout + done.stderr, done.stderr
         for secret in (self.stack.secrets.warehouse_password, self.stack.secrets.s3_secret_key):
@@ -91,14 +127,21 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedStack]
         drain_prefect()
 
 
+@pytest.fixture(scope="package")
+def command_line(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CommandLine]:
+    made = CommandLine(tmp_path_factory.mktemp("said"))
+    yield made
+    made.close()
+
+
 @pytest.fixture
-def project(servers: EmbeddedStack) -> Project:
+def project(servers: EmbeddedStack, command_line: CommandLine) -> Project:
     """The project with one dataset, ``things``, and two files in its inbox."""
     root = servers.local.parent
     for folder in ("datasets", "inbox"):
         shutil.rmtree(root / folder, ignore_errors=True)
         (root / folder).mkdir()
-    made = Project(root, servers)
+    made = Project(root, servers, command_line)
     made.dataset("things", THINGS)
     (root / "inbox" / "a.csv").write_text("id,price\n1,1.50\n2,2.00\n3,-1\n")
     (root / "inbox" / "b.csv").write_text("id,price\n2,2.50\n4,x\n")

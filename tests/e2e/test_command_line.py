@@ -53,7 +53,20 @@ def test_own_files_are_loaded_once_and_accounted_for(project: Project) -> None:
         done = project.dpp(*command)
         assert done.returncode == 0, done.stderr
         assert "things" in done.stdout
-    assert project.dpp("check", "things").returncode == 0
+    checked = project.dpp("check", "things")
+    assert checked.returncode == 0
+    assert "things: analytics.things is as the dataset file says" in checked.stdout
+    script = project.dpp("check", "things", "--dry-run")
+    assert (script.returncode, "CREATE" in script.stdout) == (0, False), script.stderr
+    assert script.stdout.endswith("-- is as the dataset file says\n")
+    maintained = project.dpp("maintain", "things", "--json")
+    assert maintained.returncode == 0, maintained.stderr
+    assert json.loads(maintained.stdout) == [
+        {
+            "dataset": "things", "table": "analytics.things", "exists": True, "made": [],
+            "dropped": [], "built": [],
+        }
+    ]  # fmt: skip
     assert "WITH raw AS" in project.dpp("explain", "things").stdout
 
 

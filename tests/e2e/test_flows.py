@@ -161,3 +161,34 @@ def test_alert_that_cannot_be_sent_changes_nothing(server: Project) -> None:
         seconds=1,
     )
     alerts.send_alerts(environment, report)
+
+
+def test_whole_dataset_is_replaced_or_nothing_of_it(
+    server: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One file that cannot be read keeps all of them out; once it can, all replace the table."""
+    monkeypatch.setenv("DPP_PARTITION_BYTES", "1024")  # two files are two partitions
+    server.dataset("things", THINGS.replace("mode: merge", "mode: replace"))
+    inbox = server.root / "inbox"
+    rest = "".join(f"{number},1.00\n" for number in range(100, 160))
+
+    def write(name: str, *rows: str) -> None:
+        others = rest.replace(",", "0,") if name == "b" else rest
+        (inbox / f"{name}.csv").write_text("\n".join(["id,price", *rows, others]))
+
+    write("a", "1,1.50")
+    write("b", "2,2.50")
+    report = run("things")
+    assert (report.partitions_loaded, report.counts.inserted) == (2, 122)
+    assert run("things").partitions == 0
+    write("a", "1,7.00")
+    write("b", '2,"2.50', "5,5.00")
+    report = run("things")
+    assert report.outcome is Outcome.FAILED and report.partitions_loaded == 0
+    assert server.query("SELECT price::text FROM analytics.things WHERE id = 1") == [("1.50",)]
+    write("b", "2,2.50", "5,5.00")
+    report = run("things")
+    counts = report.counts
+    assert report.outcome is Outcome.SUCCEEDED
+    assert (counts.inserted, counts.updated, counts.unchanged, counts.deleted) == (1, 1, 121, 0)
+    assert report.table_rows == 123

@@ -9,6 +9,7 @@ import time
 from typing import Any
 
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.deployments import run_deployment
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from pydantic import SecretStr
@@ -46,8 +47,12 @@ def prefect(project: Project, *arguments: str) -> str:
 
 def test_worker_runs_the_deployment_of_the_ui(project: Project) -> None:
     """``prefect deploy --all`` works, a worker runs what is asked, and its rows are in the table."""
-    for pool in ("dev", "staging", "prod"):
-        prefect(project, "work-pool", "create", pool, "--type", "process", "--overwrite")
+    with (
+        temporary_settings({PREFECT_API_URL: project.stack.prefect_api_url}),
+        get_client(sync_client=True) as client,
+    ):
+        for pool in ("dev", "staging", "prod"):
+            client.create_work_pool(WorkPoolCreate(name=pool, type="process"), overwrite=True)
     prefect(project, "deploy", "--all")
     address = project.stack.postgres
     with temporary_settings({PREFECT_API_URL: project.stack.prefect_api_url}):

@@ -124,8 +124,8 @@ def victim(document: dict[str, Any], root: str, number: int, step: str, signal_n
         os._exit(CONFLICT)
 
 
-_FORKSERVER = multiprocessing.get_context("forkserver")
-_FORKSERVER.set_forkserver_preload(["tests.faults.campaign"])
+FORKSERVER = multiprocessing.get_context("forkserver")
+FORKSERVER.set_forkserver_preload(["tests.faults.campaign", "tests.faults.soak"])
 
 
 def start_victim(
@@ -136,7 +136,7 @@ def start_victim(
     signal_number: int = signal.SIGKILL,
 ) -> BaseProcess:
     """Start a run in a process of its own."""
-    process = _FORKSERVER.Process(
+    process = FORKSERVER.Process(
         target=victim,
         args=(connection_document(warehouse), str(root), number, step, int(signal_number)),
     )

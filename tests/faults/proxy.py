@@ -1,4 +1,4 @@
-"""A TCP proxy in front of PostgreSQL that loses the request, or the reply, of one COMMIT."""
+"""A TCP proxy in front of PostgreSQL that loses one COMMIT, cuts a COPY, or goes deaf."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from embedded.ports import LOCALHOST
 COMMIT = b"Q\x00\x00\x00\x0bCOMMIT\x00"
 PIECE = 65_536
 LATE_SECONDS = 0.7
-Fault = Literal["none", "request", "request_half_open", "request_late", "reply"]
+Fault = Literal["none", "request", "request_half_open", "request_late", "reply", "cut", "deaf"]
 
 
 class LossyProxy:
@@ -21,12 +21,17 @@ class LossyProxy:
     ``fault`` decides what happens to the next COMMIT: ``request``, it never arrives; with
     ``request_half_open`` the server is not told that its client is gone; ``reply``, it arrives, and
     its answer is lost; ``request_late``, it arrives some time after its client was told that the
-    connection is gone. The fault happens once.
+    connection is gone. These happen once.
+
+    With ``cut`` half of what the client sends next arrives, and the connection ends, once. With
+    ``deaf`` the connections that are open stay open, everything that a client sends is taken, and
+    nothing is passed on any more, in either direction; with ``deaf_to_all`` neither for new ones.
     """
 
     def __init__(self, port: int) -> None:
         self.fault: Fault = "none"
         self.lost = 0
+        self.deaf_to_all = False
         self._target = (LOCALHOST, port)
         self._listener = socket.create_server((LOCALHOST, 0))
         self.port: int = self._listener.getsockname()[1]
@@ -49,12 +54,21 @@ class LossyProxy:
             threading.Thread(target=self._forward, args=(client, server), daemon=True).start()
 
     def _forward(self, client: socket.socket, server: socket.socket) -> None:
-        keep_server = False
+        keep_server = deaf = False
         try:
             while True:
-                for ready in select.select([client, server], [], [])[0]:
+                heard = [client] if deaf else [client, server]
+                for ready in select.select(heard, [], [])[0]:
                     data = ready.recv(PIECE)
                     if not data:
+                        return
+                    if self.fault == "deaf" or deaf or self.deaf_to_all:
+                        deaf, self.fault = True, "none"
+                        continue  # taken, and that is all
+                    if ready is client and self.fault == "cut":
+                        self.fault = "none"
+                        self.lost += 1
+                        server.sendall(data[: len(data) // 2])
                         return
                     if ready is server:
                         client.sendall(data)

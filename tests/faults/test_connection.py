@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -99,6 +100,59 @@ def test_lost_commit_is_looked_up_in_the_ledger(
             assert _lose_commit(remote, proxy, "none", number) is LoadStatus.LOADED
     assert proxy.lost == 3
     check_exact(world)
+
+
+def test_connection_is_cut_in_the_middle_of_copy(
+    world: World, remote: World, proxy: LossyProxy
+) -> None:
+    """Half of what was sent arrives: the server forgets it, and the load may be tried again."""
+    spec = make_spec()
+    fence = remote.open(spec, "remote")
+
+    def on_step(step: str) -> None:
+        if step == "copying":
+            proxy.fault = "cut"
+
+    for number in range(3):
+        load = prepared(remote, spec, number, fence, "remote")
+        with pytest.raises(WarehouseUnavailable):
+            remote.publish(load, on_step)
+        assert remote.publish(load).status is LoadStatus.LOADED
+    assert proxy.lost == 3
+    check_exact(world)
+
+
+@pytest.mark.parametrize("step", ["copying", "gated", "committing"])
+def test_server_that_never_answers_is_given_up(
+    world: World, warehouse: WarehouseCredentials, proxy: LossyProxy, tmp_path: Path, step: str
+) -> None:
+    """The connection stays open and everything sent is taken: the time limit of answers ends it."""
+    limits = {"idle_in_transaction_timeout": 1, "statement_timeout": 2, "connect_timeout": 2}
+    block = warehouse.model_copy(update={"port": proxy.port, **limits})
+    engine = block.get_engine("remote")
+    remote = World(engine, make_lake(tmp_path / "lake"), tmp_path)
+    spec = make_spec()
+    load = prepared(remote, spec, 0, remote.open(spec, "remote"), "remote")
+
+    def on_step(at: str) -> None:
+        if at == step:
+            proxy.fault = "deaf"
+
+    began = time.monotonic()
+    with pytest.raises(WarehouseUnavailable) as raised:
+        remote.publish(load, on_step)
+    # One answer that does not come, and of a COMMIT the turn after the silent session has ended.
+    assert block.answer_seconds <= time.monotonic() - began < 3 * block.answer_seconds
+    if step != "committing":
+        assert "timeout expired: the server did not answer within 4 s" in raised.value.message
+    load_all(world, "second")
+    check_exact(world)
+    proxy.deaf_to_all = True
+    began = time.monotonic()
+    with pytest.raises(WarehouseUnavailable):
+        remote.sql("SELECT 1")
+    assert time.monotonic() - began < 3 * block.answer_seconds
+    engine.dispose()
 
 
 def test_overlapping_loads_in_opposite_order_do_not_deadlock(world: World) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
 import time
 from pathlib import Path
@@ -30,26 +29,6 @@ def test_killed_at_a_step_loses_and_doubles_nothing(
     assert loaded == (2 if step == "committed" else 1)
     load_all(world, "second")
     check_exact(world)
-
-
-def test_killed_at_random_again_and_again(
-    world: World, warehouse: WarehouseCredentials, tmp_path: Path
-) -> None:
-    """Twenty runs killed at random times, then one that is left alone: the truth."""
-    seed = random.randrange(2**32)
-    print(f"seed {seed}")  # noqa: T201 - shown when the test fails
-    chance = random.Random(seed)
-    killed = 0
-    for _ in range(20):
-        process = start_victim(warehouse, tmp_path, -1, "never")
-        process.join(chance.uniform(0.02, 0.5))
-        if process.exitcode is None:
-            process.kill()
-            killed += 1
-        process.join(SECONDS)
-    load_all(world, "last")
-    check_exact(world)
-    assert killed > 0
 
 
 @pytest.mark.parametrize("step", ["begun", "copied", "gated"])

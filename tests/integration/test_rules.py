@@ -179,6 +179,88 @@ def test_references_must_be_keys_of_the_other_dataset(pipeline: Pipeline) -> Non
     assert warned(load(pipeline, lenient, "4,1,1,z", name="b")) == {("reference", "code"): 1}
 
 
+BAND = {"sql": "lower(code)", "type": "string"}
+CENTS = {"sql": "CAST(price AS DECIMAL(9,2)) / 100", "type": "decimal(9,2)"}
+
+
+@pytest.mark.parametrize("columns", [["band"], ["cents", "band"]])
+def test_derived_values_are_unique_in_the_partition_and_in_the_table(
+    pipeline: Pipeline, columns: list[str]
+) -> None:
+    """Rows that differ as they are read, and not in what is computed from them."""
+    spec = spec_of(derive={"band": BAND, "cents": CENTS}, unique=[columns])
+    rows = ["1,1,150,a", "2,1,250,B", "3,2,250,b", "4,1,150,NULL", "5,9,150,NULL", "1,2,150,A"]
+    receipt = load(pipeline, spec, *rows)
+    assert refused(receipt) == {("unique", ", ".join(columns)): 2}
+    assert [(row["id"], row["band"], str(row["cents"])) for row in pipeline.rows(spec)] == [
+        (1, "a", "1.50"), (4, None, "1.50"), (5, None, "1.50"),
+    ]  # fmt: skip
+    words = rf"1 values of \({', '.join(columns)}\) would be in more than one row"
+    with pytest.raises(GateFailed, match=words):
+        load(pipeline, spec, "7,1,150,A", "8,1,1,x", name="b")
+    assert ids(pipeline, spec) == [1, 4, 5]
+    (pipeline.base / "b.csv").unlink()
+    load(pipeline, spec, "1,3,150,a", name="c")  # its own row may keep its value
+
+
+def test_row_that_is_refused_takes_no_derived_value_from_another(pipeline: Pipeline) -> None:
+    """A derived column that fails is NULL for a rule over rows, and the reason is the failure."""
+    half = {"sql": "size / price", "type": "int32"}
+    spec = spec_of(derive={"half": half}, unique=[["half"]])
+    receipt = load(pipeline, spec, "1,4,2,a", "2,5,2,a", "3,7,2,a", "4,NULL,2,a")
+    assert refused(receipt) == {("derive", "half"): 2}
+    assert ids(pipeline, spec) == [1, 4]
+
+
+def test_derived_values_must_be_keys_of_the_other_dataset(pipeline: Pipeline) -> None:
+    codes = DatasetSpec.model_validate(
+        {
+            "name": "codes", "description": "Codes",
+            "source": {"kind": "files", "path": "codes/*.csv", "format": {"kind": "csv"}},
+            "key": ["code", "size"],
+            "columns": {"code": {"type": "string"}, "size": {"type": "int64"},
+                        "name": {"type": "string"}},
+            "load": {"table": "analytics.codes", "mode": "merge"},
+        }
+    )  # fmt: skip
+    (pipeline.base / "codes").mkdir()
+    (pipeline.base / "codes" / "c.csv").write_text("code,size,name\na,10,x\nb,20,y\n")
+    pipeline.run(codes)
+    pipeline.lookups = {"codes": codes}
+    tens = {"sql": "size * 10", "type": "int32"}  # narrower than the key it is compared with
+    reference = {"dataset": "codes", "columns": {"band": "code", "tens": "size"}}
+    spec = spec_of(derive={"band": BAND, "tens": tens}, references=[reference])
+    rows = ["1,1,1,A", "2,2,1,b", "3,2,1,A", "4,1,1,NULL", "5,NULL,1,z"]
+    receipt = load(pipeline, spec, *rows)
+    assert refused(receipt) == {("reference", "band, tens"): 1}
+    assert ids(pipeline, spec) == [1, 2, 4, 5]
+    strict = spec_of(
+        derive={"band": BAND, "tens": tens}, references=[{**reference, "severity": "fail"}]
+    )
+    with pytest.raises(GateFailed, match=r"b\.csv row 1: .*codes has no row for this band, tens"):
+        load(pipeline, strict, "9,1,1,z", name="b")
+    taken = spec_of(
+        name="labelled",
+        load={"table": "analytics.labelled", "mode": "merge"},
+        derive={"band": BAND, "tens": tens, "label": {"sql": "upper(name)", "type": "string"}},
+        enrich=[{"lookup": "codes", "by": {"band": "code", "tens": "size"}, "take": ["name"]}],
+        unique=[["label"]],
+    )
+    for file in pipeline.base.glob("*.csv"):
+        file.unlink()
+    receipt = load(pipeline, taken, "11,1,1,a", "12,1,1,A", "13,2,1,b", name="d")
+    assert refused(receipt) == {("unique", "label"): 2}
+    wrong = spec_of(
+        derive={"label": {"sql": "upper(name)", "type": "string"}, "band": BAND, "tens": tens},
+        enrich=taken.model_dump(mode="json", exclude_defaults=True)["enrich"],
+        references=[{"dataset": "codes", "columns": {"label": "code", "tens": "size"}}],
+    )
+    with pytest.raises(
+        ConfigError, match="codes is looked up by label, which is derived from what"
+    ):
+        check_query(wrong, {"codes": codes}, pipeline.scratch)
+
+
 def test_ties_are_decided_by_the_declared_order(pipeline: Pipeline) -> None:
     spec = spec_of(cursor="price", tie_break=["size desc", "code"])
     receipt = load(pipeline, spec, "1,2,7,b", "1,3,7,b", "1,3,7,a", "1,1,7,c", "1,9,6,d")

@@ -38,6 +38,22 @@ def test_stage_logic_never_imports_prefect(path: Path) -> None:
     assert "from prefect " not in text and "from prefect." not in text
 
 
+def test_reading_sources_brings_neither_prefect_nor_pandas_into_a_process() -> None:
+    """Not by way of others either: each of them takes a third of the memory that reading takes."""
+    script = (
+        "import sys, tasks.ingestion.read, tasks.ingestion.registry\n"
+        "import pyarrow as pa\n"
+        "pa.array([1])  # would import pandas\n"
+        "print(sorted({'prefect', 'boto3', 'pandas', 'duckdb'} & set(sys.modules)))\n"
+        "import pandas as pd\n"
+        "print(pa.table({'a': [1.5]}).to_pandas().a.sum(), pa.array(pd.Series(['x'])).to_pylist())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.splitlines() == ["[]", "1.5 ['x']"], done.stderr
+
+
 def test_committed_files_name_no_registry_and_no_machine() -> None:
     listed = subprocess.run(
         ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False

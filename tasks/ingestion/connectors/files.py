@@ -193,7 +193,6 @@ class _Hashed:
         self._file = path.open("rb", buffering=0)
         self._item = item
         self._hash = hashlib.sha256()
-        self._checked = False
 
     def __enter__(self) -> _Hashed:
         if os.fstat(self._file.fileno()).st_size != self._item.bytes:
@@ -212,6 +211,22 @@ class _Hashed:
         """
         piece = self._file.read(size)
         self._hash.update(piece)
-        if not piece and size and self._hash.hexdigest() != self._item.version:
-            raise _changed(self._item)
+        if not piece and size:
+            self._check()
         return piece
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Fill a buffer with the next bytes, without a copy of them on the way.
+
+        Raises:
+            SourceRejected: It was the end, and the bytes were others than those planned.
+        """
+        count = self._file.readinto(buffer) or 0
+        self._hash.update(buffer[:count])
+        if not count and len(buffer):
+            self._check()
+        return count
+
+    def _check(self) -> None:
+        if self._hash.hexdigest() != self._item.version:
+            raise _changed(self._item)

@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 
-from blocks.rest_api import ApiClient
+from blocks.api_client import ApiClient
 from tasks.ingestion.connector import PlanLimits, RawBatch
 from tasks.ingestion.connectors.rest_increments import Mark, instant, windows_in
 from tasks.ingestion.connectors.rest_pages import PageReader

@@ -18,13 +18,14 @@ import pyarrow.compute as pc
 import pyarrow.csv as pv
 import sqlalchemy as sa
 
+from tasks.ingestion.arrow import whole
 from tasks.ingestion.connector import PlanLimits, RawBatch, Reject
 from tasks.ingestion.database.columns import Column
 from tasks.ingestion.database.values import batch_of, too_long, unhexed
 from tasks.ingestion.typed import out_of_range
 
-CHUNKS_AHEAD = 4
-CHUNK_BYTES = 1 << 20
+CHUNKS_AHEAD = 2
+CHUNK_BYTES = 512 << 10
 MOST_ROWS = 50_000
 _END: Final = object()
 
@@ -172,7 +173,7 @@ def _read(
     )
     if table.num_rows != len(rows):
         raise pa.ArrowInvalid(f"{table.num_rows} rows of {len(rows)}")
-    return [column.combine_chunks() for column in table.columns]
+    return [whole(column) for column in table.columns]
 
 
 def _arrays(read: list[pa.Array], columns: Sequence[Column]) -> list[pa.Array]:

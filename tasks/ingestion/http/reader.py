@@ -12,9 +12,9 @@ import httpx
 import structlog
 from tenacity import RetryCallState, Retrying, retry_if_exception_type
 
+from blocks.api_client import ApiClient
 from blocks.egress import AddressRefusedError, Reach
 from blocks.http_auth import Origin, TokenRefusedError
-from blocks.rest_api import ApiClient
 from tasks.ingestion.http.answers import Answer, bounded_body, document, refusal
 from tasks.ingestion.http.guard import HostGuard, LeftAloneError
 from tasks.ingestion.http.links import target_of

@@ -9,9 +9,10 @@ SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = %(schema)s)
 -- name: wait_for_turn
 -- Publishing into a table is one at a time. The wait ends with the statement's time limit, not with
 -- that of locks: those before us may take their time, and one that hangs is ended by the server.
-SET LOCAL lock_timeout = 0;
+SELECT set_config('etl.lock_timeout', current_setting('lock_timeout'), true),
+       set_config('lock_timeout', '0', true);
 SELECT pg_advisory_xact_lock(hashtextextended(%(table)s, 0));
-SET LOCAL lock_timeout TO DEFAULT;
+SELECT set_config('lock_timeout', current_setting('etl.lock_timeout'), true);
 
 -- name: open_dataset
 -- Take over a dataset: of the runs of one purpose, the one that raised the fence last may publish.
@@ -40,13 +41,14 @@ SELECT nextval(pg_get_serial_sequence('etl.loads', 'load_id'));
 INSERT INTO etl.loads (
     load_id, dataset, fingerprint, label, run, target, rows_read, rows_inserted, rows_updated,
     rows_unchanged, rows_deduplicated, rows_quarantined, rows_deleted, rows_restored, manifest_key,
-    manifest_digest, config_hash, code_version, source_state, source_bytes, seconds)
+    manifest_digest, config_hash, code_version, source_state, source_bytes,
+    rows_staged, deletes_up_to, seconds)
 OVERRIDING SYSTEM VALUE VALUES (
     %(load_id)s, %(dataset)s, %(fingerprint)s, %(label)s, %(run)s, %(target)s, %(read)s,
     %(inserted)s, %(updated)s, %(unchanged)s, %(deduplicated)s, %(quarantined)s, %(deleted)s,
     %(restored)s,
     %(manifest_key)s, %(manifest_digest)s, %(config_hash)s, %(code_version)s, %(source_state)s, %(source_bytes)s,
-    %(seconds)s);
+    %(staged)s, %(deletes_up_to)s, %(seconds)s);
 
 -- name: insert_source_items
 -- The objects of the partition, so that they are not planned again.
@@ -64,16 +66,25 @@ INSERT INTO etl.quarantine (
 
 -- name: committed_items
 -- Every object, and every part of one, that a dataset has loaded.
-SELECT uri, version, part FROM etl.source_items WHERE dataset = %(dataset)s;
+SELECT uri, version, part FROM etl.source_items WHERE dataset = %(dataset)s
+UNION
+SELECT i.uri, i.version, i.part
+FROM etl.unloads u CROSS JOIN jsonb_to_recordset(u.items) AS i (uri text, version text, part text)
+WHERE u.dataset = %(dataset)s AND u.excluded;
 
 -- name: committed_fingerprints
 -- Every partition that a dataset has loaded.
-SELECT fingerprint FROM etl.loads WHERE dataset = %(dataset)s;
+SELECT fingerprint FROM etl.loads WHERE dataset = %(dataset)s
+UNION SELECT fingerprint FROM etl.unloads WHERE dataset = %(dataset)s AND excluded;
 
 -- name: latest_state
 -- Where the next plan of a dataset goes on.
-SELECT source_state FROM etl.loads
-WHERE dataset = %(dataset)s AND source_state <> '{}' ORDER BY load_id DESC LIMIT 1;
+SELECT source_state FROM (
+    SELECT load_id, source_state FROM etl.loads WHERE dataset = %(dataset)s
+    UNION ALL
+    SELECT load_id, load -> 'source_state' FROM etl.unloads
+    WHERE dataset = %(dataset)s AND excluded
+) s WHERE source_state <> '{}' ORDER BY load_id DESC LIMIT 1;
 
 -- name: last_load
 -- The last load of a dataset, NULL if there was none.
@@ -126,7 +137,10 @@ WHERE %(dataset)s::text IS NULL OR l.dataset = %(dataset)s ORDER BY l.dataset, l
 -- name: rows_read
 -- Rows that each dataset's source gave; what was replayed came from it before.
 SELECT l.dataset, sum(l.rows_read)::bigint FROM etl.loads l
-WHERE NOT EXISTS (SELECT 1 FROM etl.replays r WHERE r.load_id = l.load_id) GROUP BY l.dataset;
+WHERE NOT EXISTS (SELECT 1 FROM etl.replays r WHERE r.load_id = l.load_id) GROUP BY l.dataset
+UNION ALL
+SELECT l.dataset || '.' || c.child, sum(c.rows_read)::bigint
+FROM etl.child_loads c JOIN etl.loads l USING (load_id) GROUP BY l.dataset, c.child;
 
 -- name: resolutions_of_load
 -- What became of the refused rows of a load.
@@ -180,7 +194,7 @@ WHERE dataset = %(dataset)s AND rows_quarantined > 0 ORDER BY load_id;
 -- The ledger of one dataset.
 SELECT load_id, fingerprint, label, target, rows_read, rows_inserted, rows_updated, rows_unchanged,
        rows_deduplicated, rows_quarantined, rows_deleted, rows_restored, manifest_key, manifest_digest, config_hash,
-       loaded_at
+       loaded_at, run, rows_staged, deletes_up_to, source_state
 FROM etl.loads WHERE dataset = %(dataset)s ORDER BY load_id;
 
 -- name: quarantine_per_load
@@ -334,6 +348,36 @@ INSERT INTO etl.schema_changes (load_id, dataset, column_name, from_type, to_typ
 -- How many columns a table ever had; a dropped one keeps its number.
 SELECT coalesce(max(attnum), 0) FROM pg_attribute WHERE attrelid = to_regclass(%(table)s);
 
+-- name: insert_child_load
+-- The account of a child table in one load; it commits with the rows it stands for.
+INSERT INTO etl.child_loads (
+    load_id, child, target, rows_read, rows_inserted, rows_updated, rows_unchanged,
+    rows_deduplicated, rows_quarantined, rows_deleted)
+VALUES (%(load_id)s, %(child)s, %(target)s, %(read)s, %(inserted)s, %(updated)s, %(unchanged)s,
+        %(deduplicated)s, %(quarantined)s, %(deleted)s);
+
+-- name: insert_child_quarantine
+-- The refused items of a child table, by reason.
+INSERT INTO etl.child_quarantine (
+    load_id, child, rule, column_name, rows, message, source_uri, source_row) VALUES %s;
+
+-- name: child_loads
+-- The accounts of a child of a dataset, with the refused items that their reasons count.
+SELECT c.load_id, c.rows_read, c.rows_inserted, c.rows_updated, c.rows_unchanged,
+       c.rows_deduplicated, c.rows_quarantined, c.rows_deleted,
+       coalesce((SELECT sum(q.rows) FROM etl.child_quarantine q
+                 WHERE q.load_id = c.load_id AND q.child = c.child), 0)::bigint
+FROM etl.child_loads c JOIN etl.loads l USING (load_id)
+WHERE l.dataset = %(dataset)s AND c.child = %(child)s ORDER BY c.load_id;
+
+-- name: child_quarantine
+-- Refused items of child tables by load and reason, as quarantine_reasons has those of rows.
+SELECT l.dataset || '.' || q.child, q.load_id, 'transformation', q.rule, q.column_name, q.message,
+       q.source_uri, q.source_row, l.loaded_at, q.rows, 0, 0
+FROM etl.child_quarantine q JOIN etl.loads l USING (load_id)
+WHERE %(dataset)s::text IS NULL OR l.dataset = %(dataset)s
+ORDER BY l.dataset, q.child, q.load_id;
+
 -- name: hold_staging
 -- While this transaction lasts, a staging table of this name is needed.
 SELECT pg_advisory_xact_lock(hashtextextended('etl.' || %(name)s, 0));
@@ -401,3 +445,31 @@ FROM etl.gate_failures f
 WHERE NOT EXISTS (SELECT FROM etl.loads l
                   WHERE l.dataset = f.dataset AND l.fingerprint = f.fingerprint)
 ORDER BY f.dataset, f.failed_at DESC, f.gate;
+
+-- name: lock_timeout
+-- How long locks are waited for, in milliseconds; 0 is without end.
+SELECT setting::int FROM pg_settings WHERE name = 'lock_timeout';
+
+-- name: set_lock_timeout
+-- How long locks are waited for until the transaction ends.
+SELECT set_config('lock_timeout', %(value)s, true);
+
+-- name: lock_holders
+-- Who holds a lock on a table, or on an index of it: first those whose lock keeps writers out, then
+-- those who may have locked rows, then readers, who keep out only what alters the table.
+SELECT pid, coalesce(application_name, ''), coalesce(state, ''),
+       coalesce(extract(epoch FROM clock_timestamp() - xact_start), 0)::float8,
+       CASE WHEN query <> '<insufficient privilege>' THEN query END
+FROM (
+    SELECT l.pid, a.application_name, a.state, a.xact_start, a.query,
+           min(CASE WHEN l.mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock',
+                                    'AccessExclusiveLock') THEN 1
+                    WHEN l.mode IN ('RowShareLock', 'RowExclusiveLock') THEN 2 ELSE 3 END) AS rank
+    FROM pg_locks l LEFT JOIN pg_stat_activity a USING (pid)
+    WHERE l.granted AND l.locktype = 'relation' AND l.pid IS DISTINCT FROM pg_backend_pid()
+      AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+      AND (l.relation = to_regclass(%(table)s) OR l.relation IN (
+          SELECT indexrelid FROM pg_index WHERE indrelid = to_regclass(%(table)s)))
+    GROUP BY 1, 2, 3, 4, 5
+) AS held
+ORDER BY rank, xact_start, pid LIMIT %(most)s;

@@ -49,6 +49,10 @@ CREATE TABLE IF NOT EXISTS etl.loads (
 );
 ALTER TABLE etl.loads ADD COLUMN IF NOT EXISTS source_bytes bigint;
 ALTER TABLE etl.loads ADD COLUMN IF NOT EXISTS rows_deleted bigint NOT NULL DEFAULT 0;
+ALTER TABLE etl.loads ADD COLUMN IF NOT EXISTS rows_staged bigint;
+ALTER TABLE etl.loads ADD COLUMN IF NOT EXISTS deletes_up_to bigint;
+COMMENT ON COLUMN etl.loads.rows_staged IS 'Rows that the server took by COPY; NULL in loads of older versions.';
+COMMENT ON COLUMN etl.loads.deletes_up_to IS 'Set where the rows are the keys of the whole source: rows of this load and older ones were deleted if their key is not among them.';
 ALTER TABLE etl.loads ADD COLUMN IF NOT EXISTS rows_restored bigint NOT NULL DEFAULT 0;
 COMMENT ON TABLE etl.loads IS 'The ledger: one row per committed partition, written with its rows.';
 
@@ -85,7 +89,7 @@ CREATE INDEX IF NOT EXISTS quarantine_load_id ON etl.quarantine (load_id);
 COMMENT ON TABLE etl.quarantine IS 'Refused rows by reason, with the first of each; the rows are in the lake.';
 
 CREATE TABLE IF NOT EXISTS etl.schema_changes (
-    load_id     bigint NOT NULL REFERENCES etl.loads,
+    load_id     bigint NOT NULL,
     dataset     text NOT NULL,
     column_name text NOT NULL,
     from_type   text,
@@ -167,6 +171,37 @@ CREATE TABLE IF NOT EXISTS etl.lookup_answers (
     PRIMARY KEY (request, key)
 );
 COMMENT ON TABLE etl.lookup_answers IS 'What APIs answered when rows looked something up, until it expires; NULL where they have nothing.';
+
+CREATE TABLE IF NOT EXISTS etl.child_loads (
+    load_id           bigint NOT NULL REFERENCES etl.loads ON DELETE CASCADE,
+    child             text NOT NULL,
+    target            text NOT NULL,
+    rows_read         bigint NOT NULL,
+    rows_inserted     bigint NOT NULL,
+    rows_updated      bigint NOT NULL,
+    rows_unchanged    bigint NOT NULL,
+    rows_deduplicated bigint NOT NULL,
+    rows_quarantined  bigint NOT NULL,
+    rows_deleted      bigint NOT NULL,
+    PRIMARY KEY (load_id, child),
+    CONSTRAINT every_item_is_accounted_for CHECK (
+        rows_read = rows_inserted + rows_updated + rows_unchanged + rows_deduplicated
+                    + rows_quarantined)
+);
+COMMENT ON TABLE etl.child_loads IS 'What each load did to its child tables; an account of the items of the rows that were kept.';
+
+CREATE TABLE IF NOT EXISTS etl.child_quarantine (
+    load_id     bigint NOT NULL REFERENCES etl.loads ON DELETE CASCADE,
+    child       text NOT NULL,
+    rule        text NOT NULL,
+    column_name text,
+    rows        bigint NOT NULL,
+    message     text NOT NULL,
+    source_uri  text NOT NULL,
+    source_row  bigint NOT NULL
+);
+CREATE INDEX IF NOT EXISTS child_quarantine_load_id ON etl.child_quarantine (load_id);
+COMMENT ON TABLE etl.child_quarantine IS 'Refused items of child tables by reason, with the first of each; source_row is that of the row they belong to.';
 
 CREATE TABLE IF NOT EXISTS etl.gate_failures (
     dataset         text NOT NULL,

@@ -17,7 +17,9 @@ from tests.integration.loading.support import World, make_spec
 
 def _loaded(world: World, spec: DatasetSpec) -> None:
     world.load(spec, "a", [(1, "one", 1), (2, "two", 1)], duplicates=1, bad={"range": 2})
-    world.load(spec, "b", [(2, "zwei", 2), (3, "three", 1)], bad={"pattern": 1})
+    world.load(spec, "b", [(2, "zwei", 2), (3, "three", 1), (4, None, 1)], bad={"pattern": 1})
+    for number in range(2):
+        world.sql("SELECT etl.append_audit('me', 'test', 'things', %s, 'x', '{}')", number)
 
 
 def _flip(world: World, zone: str) -> None:
@@ -58,7 +60,7 @@ BREAKS: dict[str, tuple[Callable[[World], object], set[str]]] = {
             "UPDATE etl.loads SET rows_unchanged = rows_unchanged + 3 - 2 * load_id * load_id + "
             "load_id WHERE load_id IN (1, 2)"
         ),
-        {"I1", "I2"},
+        {"I1", "I2", "I3"},
     ),
     "ledger: a load twice": (
         lambda world: world.sql(
@@ -72,41 +74,41 @@ BREAKS: dict[str, tuple[Callable[[World], object], set[str]]] = {
             "UPDATE etl.loads SET rows_quarantined = 0, rows_unchanged = rows_unchanged + 2 "
             "WHERE load_id = 1"
         ),
-        {"I2", "I5"},
+        {"I2", "I3", "I5"},
     ),
-    "lake: clean file gone": (lambda world: _remove(world, "clean/**/*.parquet"), {"I2"}),
-    "lake: byte of a clean file": (lambda world: _flip(world, "clean"), {"I2"}),
-    "lake: row of a clean file": (_drop_a_row, {"I2"}),
+    "lake: clean file gone": (lambda world: _remove(world, "clean/**/*.parquet"), {"I2", "I11"}),
+    "lake: byte of a clean file": (lambda world: _flip(world, "clean"), {"I2", "I11"}),
+    "lake: row of a clean file": (_drop_a_row, {"I2", "I11"}),
     "lake: byte of a raw file": (lambda world: _flip(world, "raw"), {"I2"}),
     "lake: raw manifest gone": (lambda world: _remove(world, "ingestion-*.json"), {"I2"}),
     "lake: byte of a quarantine file": (lambda world: _flip(world, "quarantine"), {"I2"}),
-    "lake: manifest gone": (lambda world: _remove(world, "transformation-*.json"), {"I2"}),
-    "lake: manifest edited": (_edit_manifest, {"I2"}),
+    "lake: manifest gone": (lambda world: _remove(world, "transformation-*.json"), {"I2", "I11"}),
+    "lake: manifest edited": (_edit_manifest, {"I2", "I11"}),
     "quarantine: a reason deleted": (
         lambda world: world.sql("DELETE FROM etl.quarantine WHERE rule = 'range'"),
         {"I5"},
     ),
     "table: a row deleted": (
         lambda world: world.sql("DELETE FROM analytics.things WHERE id = 1"),
-        {"I6"},
+        {"I6", "I11"},
     ),
     "table: a row of nobody's load": (
         lambda world: world.sql("INSERT INTO analytics.things VALUES (9, 'x', 1, 999)"),
-        {"I6", "I7"},
+        {"I6", "I7", "I11"},
     ),
     "table: a row deleted and another one added": (
         lambda world: world.sql(
             "DELETE FROM analytics.things WHERE id = 3; "
-            "INSERT INTO analytics.things VALUES (9, 'x', 1, 1), (8, 'x', 1, 1)"
+            "INSERT INTO analytics.things VALUES (9, 'x', 1, 1)"
         ),
-        {"I6"},
+        {"I11"},
     ),
     "table: a key twice": (
         lambda world: world.sql(
             "ALTER TABLE analytics.things DROP CONSTRAINT things_pkey; "
             "UPDATE analytics.things SET id = 1 WHERE id = 2"
         ),
-        {"I8"},
+        {"I8", "I11"},
     ),
     "table: a key is NULL": (
         lambda world: world.sql(
@@ -114,7 +116,71 @@ BREAKS: dict[str, tuple[Callable[[World], object], set[str]]] = {
             "ALTER TABLE analytics.things ALTER id DROP NOT NULL; "
             "UPDATE analytics.things SET id = NULL WHERE id = 2"
         ),
-        {"I8"},
+        {"I8", "I11"},
+    ),
+    "ledger: another number of rows was copied": (
+        lambda world: world.sql("UPDATE etl.loads SET rows_staged = 3 WHERE load_id = 1"),
+        {"I3"},
+    ),
+    "ledger: a position goes back": (
+        lambda world: world.sql(
+            "UPDATE etl.loads SET source_state = jsonb_build_object('at', 9 - load_id)"
+        ),
+        {"I9"},
+    ),
+    "ledger: the fence is lowered": (
+        lambda world: world.sql("UPDATE etl.datasets SET fence = 0"),
+        {"I10"},
+    ),
+    "quarantine: a row resolved that was never refused": (
+        lambda world: world.sql(
+            "INSERT INTO etl.quarantine_resolutions (load_id, row_number, stage, rule, column_name, "
+            "resolution, reason, resolved_by) "
+            "VALUES (1, 9, 'transformation', 'range', 'name', 'discarded', 'x', 'x')"
+        ),
+        {"I5"},
+    ),
+    "table: a value changed": (
+        lambda world: world.sql("UPDATE analytics.things SET name = 'eins' WHERE id = 1"),
+        {"I11"},
+    ),
+    "table: NULL made empty": (
+        lambda world: world.sql("UPDATE analytics.things SET name = '' WHERE id = 4"),
+        {"I11"},
+    ),
+    "table: a version that is older": (
+        lambda world: world.sql("UPDATE analytics.things SET seen = 1 WHERE id = 2"),
+        {"I8", "I11"},
+    ),
+    "table: a row under another load": (
+        lambda world: world.sql("UPDATE analytics.things SET _load_id = 1 WHERE id = 2"),
+        {"I11"},
+    ),
+    "table: a column dropped": (
+        lambda world: world.sql("ALTER TABLE analytics.things DROP COLUMN name"),
+        {"I14"},
+    ),
+    "table: few column numbers left": (
+        lambda world: world.sql(
+            "DO $$ BEGIN FOR n IN 1..1500 LOOP EXECUTE 'ALTER TABLE analytics.things ADD x int, "
+            "ADD y int'; EXECUTE 'ALTER TABLE analytics.things DROP x, DROP y'; "
+            "EXIT WHEN n = 750; END LOOP; END $$"
+        ),
+        {"I14"},
+    ),
+    "audit: a line changed": (
+        lambda world: world.sql(
+            "SET session_replication_role = replica; UPDATE etl.audit SET reason = 'y' "
+            "WHERE audit_id = 1; RESET session_replication_role"
+        ),
+        {"I16"},
+    ),
+    "audit: the last line taken out": (
+        lambda world: world.sql(
+            "SET session_replication_role = replica; DELETE FROM etl.audit WHERE audit_id = 2; "
+            "RESET session_replication_role"
+        ),
+        {"I16"},
     ),
     "table: gone": (lambda world: world.sql("DROP TABLE analytics.things"), {"I6"}),
 }
@@ -138,7 +204,7 @@ def test_append_counts_rows_by_load(world: World) -> None:
     _loaded(world, spec)
     assert world.broken(spec) == set()
     world.sql("UPDATE analytics.things SET _load_id = 1")
-    assert world.broken(spec) == {"I6"}
+    assert world.broken(spec) == {"I6", "I11"}
 
 
 def test_file_with_other_rows_than_promised_is_damaged(world: World, tmp_path: Path) -> None:

@@ -111,8 +111,8 @@ def test_usual_days_are_usual() -> None:
         (day(0, 312), "volume", r"Monday volume is usually \d{3}–\d{3}|1,\d{3}, today 312"),
         (day(5, 905), "volume", "Saturday volume is usually .* today 905"),  # a usual Monday
         (day(0, 0), "volume", "today 0"),
-        (day(0, 903, nulls=400), "null_rate", "price is NULL in 44.3%"),
-        (day(0, 903, shift=40), "drift", "values of price are distributed otherwise"),
+        (day(0, 903, nulls=400), "null_rate", "price is NULL in 44.3% of the rows, on Mondays usually in at most 3.0%"),
+        (day(0, 903, shift=40), "drift", r"values of price .* than before: the median is usually 49\.\d+, today 90 \("),
         (day(0, 903, lag=30), "freshness", "usually at most .* hours old, today 30.0 hours"),
     ],
 )  # fmt: skip
@@ -124,6 +124,8 @@ def test_fault_is_found_and_said(today: Observation, metric: str, words: str) ->
     of_metric = next(finding for finding in found if finding.metric == metric)
     assert re.search(words, of_metric.message)
     assert of_metric.severity == "fail"
+    # Eight weeks: eight days are of today's weekday; drift is compared with all of them.
+    assert sum(point.alike for point in of_metric.history) == (56 if metric == "drift" else 8)
     picture = finding_svg(of_metric)
     assert (
         picture.count("<polyline") == 1
@@ -141,6 +143,8 @@ def test_top_values_drift() -> None:
     )
     found = judge(Anomaly(watch=("drift",)), weeks(), Observation(today.at, None, profile))
     assert [finding.column for finding in found] == ["code"]
+    assert "a value that is usually 0% of them is 90% (" in found[0].message
+    assert "Z" not in found[0].message  # it may be anybody's
 
 
 def test_profile_as_a_whole() -> None:

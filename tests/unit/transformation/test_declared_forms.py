@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from functools import cache
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -207,18 +207,18 @@ def utc(local: datetime, zone: ZoneInfo, fold: int) -> datetime:
     return local.replace(tzinfo=zone, fold=fold).astimezone(UTC)
 
 
-def around_changes() -> Iterator[tuple[str, datetime]]:
-    """Local times around every change of every zone in some years."""
-    for name in ZONES:
-        zone = ZoneInfo(name)
-        hour = datetime(2010, 1, 1, tzinfo=UTC)
-        while hour.year < 2014:
-            following = hour + timedelta(hours=1)
-            if hour.astimezone(zone).utcoffset() != following.astimezone(zone).utcoffset():
-                local = following.astimezone(zone).replace(tzinfo=None)
-                for minutes in range(-180, 181, 15):
-                    yield name, local + timedelta(minutes=minutes)
-            hour = following
+@cache
+def around_changes(name: str) -> list[datetime]:
+    """Local times around every change of a zone in some years."""
+    zone, found = ZoneInfo(name), []
+    hour = datetime(2010, 1, 1, tzinfo=UTC)
+    while hour.year < 2014:
+        following = hour + timedelta(hours=1)
+        if hour.astimezone(zone).utcoffset() != following.astimezone(zone).utcoffset():
+            local = following.astimezone(zone).replace(tzinfo=None)
+            found += [local + timedelta(minutes=minutes) for minutes in range(-180, 181, 15)]
+        hour = following
+    return found
 
 
 @pytest.mark.parametrize("nonexistent", ["quarantine", "shift_forward"])
@@ -236,7 +236,7 @@ def test_b26_local_time_is_what_python_says_around_every_change(
                 "nonexistent": nonexistent,
             }
         )
-        times = [local for zone_name, local in around_changes() if zone_name == name]
+        times = around_changes(name)
         if not times:
             continue
         CONNECTION.execute(

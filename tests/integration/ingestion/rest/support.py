@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
+from blocks.api_client import ApiClient
 from blocks.egress import Resolve, resolve
-from blocks.rest_api import ApiClient, RestApiCredentials
+from blocks.rest_api import RestApiCredentials
 from tasks.ingestion.connector import PlanLimits, Reject
 from tasks.ingestion.connectors.rest import RestConnector
 from tasks.ingestion.http.guard import BreakerEvent, HostGuard

@@ -1,0 +1,65 @@
+-- name: fences
+-- How often the dataset was opened, by runs of any purpose.
+SELECT coalesce(sum(fence), 0) FROM etl.datasets WHERE dataset = %(dataset)s;
+
+-- name: database_collation
+-- The order of texts in this database.
+SELECT datcollate FROM pg_database WHERE datname = current_database();
+
+-- name: audit_append
+-- Append to the audit; who changes or takes out a line afterwards breaks the chain of hashes.
+SELECT etl.append_audit(%(actor)s, %(action)s, %(dataset)s, %(load_id)s, %(reason)s, %(details)s);
+
+-- name: audit_broken
+-- Lines of the audit whose hash is not that of what they say after the line before them.
+SELECT audit_id FROM (
+    SELECT a.audit_id, a.hash, etl.audit_hash(a) AS made, a.previous,
+           coalesce(lag(a.hash) OVER (ORDER BY a.audit_id), '') AS before
+    FROM etl.audit a) c
+WHERE c.hash <> c.made OR c.previous <> c.before ORDER BY audit_id;
+
+-- name: audit_head
+-- The last line that was appended, and the last one that is there.
+SELECT h.hash, coalesce((SELECT a.hash FROM etl.audit a ORDER BY a.audit_id DESC LIMIT 1), '')
+FROM etl.audit_head h;
+
+-- name: raise_fences
+-- Take a dataset over from every run that is under way, whatever its purpose.
+UPDATE etl.datasets SET fence = fence + 1, run = %(run)s, opened_at = now()
+WHERE dataset = %(dataset)s;
+
+-- name: find_unload
+-- A load that was taken back already.
+SELECT unloaded_at, unloaded_by, rows_deleted, rows_restored, excluded FROM etl.unloads
+WHERE dataset = %(dataset)s AND load_id = %(load_id)s;
+
+-- name: replays_of
+-- Loads that are replays of rows that a load refused.
+SELECT load_id FROM etl.replays WHERE origin_load_id = %(load_id)s ORDER BY load_id;
+
+-- name: is_replay
+-- Is a load a replay of rows that were refused before?
+SELECT 1 FROM etl.replays WHERE load_id = %(load_id)s;
+
+-- name: keep_unload
+-- All that the ledger says of a load that is taken back.
+INSERT INTO etl.unloads (load_id, dataset, fingerprint, excluded, unloaded_by, reason, rows_deleted,
+                         rows_restored, load, quarantine, items, recounted)
+SELECT l.load_id, l.dataset, l.fingerprint, %(excluded)s, %(by)s, %(reason)s, %(deleted)s,
+       %(restored)s, to_jsonb(l),
+       coalesce((SELECT jsonb_agg(to_jsonb(q)) FROM etl.quarantine q WHERE q.load_id = l.load_id), '[]'),
+       coalesce((SELECT jsonb_agg(to_jsonb(i)) FROM etl.source_items i WHERE i.load_id = l.load_id), '[]'),
+       %(recounted)s
+FROM etl.loads l WHERE l.load_id = %(load_id)s;
+
+-- name: forget_load
+-- Take a load out of the ledger; replays, profiles and resolutions go with it.
+DELETE FROM etl.source_items WHERE load_id = %(load_id)s;
+DELETE FROM etl.quarantine WHERE load_id = %(load_id)s;
+DELETE FROM etl.loads WHERE load_id = %(load_id)s;
+
+-- name: recount_load
+-- What a load did, now that one before it is taken back.
+UPDATE etl.loads SET rows_inserted = rows_inserted + %(inserted)s,
+       rows_updated = rows_updated + %(updated)s, rows_unchanged = rows_unchanged + %(unchanged)s
+WHERE load_id = %(load_id)s;

@@ -1,0 +1,50 @@
+"""Kill loads at random, again and again; every history ends as if nothing had happened."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from pathlib import Path
+
+from blocks.warehouse import WarehouseCredentials
+from tests.faults.soak import MODES, History, start
+from tests.integration.loading.support import World
+
+KILLS = int(os.environ.get("DPP_SOAK_KILLS", "200"))
+"""How often; nightly runs set more."""
+SECONDS = 60
+UNDISTURBED = 2
+
+
+def test_killed_at_random_times(
+    world: World, warehouse: WarehouseCredentials, tmp_path: Path
+) -> None:
+    """The moments lie evenly over a run, however fast this machine is."""
+    seed = int(os.environ.get("DPP_SOAK_SEED", random.randrange(2**32)))
+    print(f"DPP_SOAK_SEED={seed}")  # noqa: T201 - shown when the test fails
+    chance = random.Random(seed)
+    killed = finished = 0
+    length = 0.0
+    while killed < KILLS:
+        history = History(chance.randrange(2**32), MODES[finished % len(MODES)])
+        loads = history.prepared(world)
+        # To see how long a run is; the first starts the server of processes, too.
+        undisturbed = finished < UNDISTURBED
+        while True:
+            began = time.monotonic()
+            process = start(warehouse, tmp_path, loads)
+            process.join(SECONDS if undisturbed or killed == KILLS else chance.uniform(0, length))
+            if process.exitcode is None:
+                process.kill()
+                killed += 1
+                process.join(SECONDS)
+                continue
+            assert process.exitcode == 0, history
+            break
+        if undisturbed:
+            length = time.monotonic() - began
+        history.check(world)
+        finished += 1
+    print(f"{killed} kills in {finished} histories")  # noqa: T201
+    assert finished > KILLS / 50
