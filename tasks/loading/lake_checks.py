@@ -62,7 +62,7 @@ def examine_lake(
     must_be_whole = {
         file.key
         for manifest in [*(manifest for row, manifest in loaded if row.load_id in retained), *raw]
-        for file in (*manifest.files, *manifest.quarantine)
+        for file in manifest.all_files
     }
     damaged = {key: damage for key, damage in damages.items() if key in must_be_whole}
     lines = [f"{key}: {damage}" for key, damage in damaged.items()]
