@@ -92,6 +92,18 @@ class LocalServers:
         )
 
 
+def with_dependencies(catalog: Catalog, names: Iterable[str]) -> set[str]:
+    """Return datasets with those that they look up, and those that these look up."""
+    found: set[str] = set()
+    waiting = [*names]
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting += catalog[name].dependencies
+    return found
+
+
 @contextmanager
 def local_servers(
     environment: Environment,
@@ -113,10 +125,9 @@ def local_servers(
     from embedded.secrets import load_secrets
 
     root = project_root()
-    chosen = {*names}
-    for name in chosen:
-        chosen.update(catalog[name].dependencies)
-    of_datasets = (getattr(catalog[name].source, "block", None) for name in chosen)
+    of_datasets = (
+        getattr(catalog[name].source, "block", None) for name in with_dependencies(catalog, names)
+    )
     named = {str(block) for block in of_datasets if block}.union(blocks)
     weather = weather_component(load_secrets(root / ".local").api_key)
     with EmbeddedStack(root, on_event, extra=[weather]) as stack:

@@ -271,9 +271,7 @@ class Manifest(Value):
     def digest(self) -> str:
         """SHA-256 of the manifest; the ledger keeps it."""
         # Manifests that were made before there were these fields keep their digest.
-        unset = {
-            name for name in ("profile", "children") if not getattr(self, name)
-        }
+        unset = {name for name in ("profile", "children") if not getattr(self, name)}
         return hashlib.sha256(
             canonical_json(self.model_dump(mode="json", exclude=unset))
         ).hexdigest()
