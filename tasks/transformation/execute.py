@@ -66,9 +66,11 @@ BATCH_ROWS, BATCH_BYTES = 40_000, 10 << 20
 """Rows that are validated and written together; fewer, if that many bytes come first."""
 QUERY_ROWS, QUERY_VALUES, QUERY_BYTES = 16_384, 500_000, 3 << 20
 """What the query hands over at once at most: rows, values, and bytes as the raw rows have them."""
-AROUND_QUERY = 112 << 20
+AROUND_QUERY = 176 << 20
 """What rows take outside the query's own memory: batches under way, their validation and writing.
-The allocator keeps an eighth besides; the query is given the rest of the budget, at least half."""
+The allocator keeps an eighth besides; the query is given the rest of the budget."""
+LEAST_OF_QUERY = 96 << 20
+"""The query is given so much at least, or half of a budget that is smaller than two of it."""
 
 log = structlog.get_logger("dpp.transformation")
 
@@ -200,7 +202,8 @@ def _run_files(
     """Run the query of a dataset over local files."""
     _check_names(spec, raw_files)
     files = [*raw_files, *lookup_files.values(), str(output.path)]
-    memory_bytes -= min(AROUND_QUERY + memory_bytes // 8, memory_bytes // 2)
+    least = min(LEAST_OF_QUERY, memory_bytes // 2)
+    memory_bytes = max(least, memory_bytes - memory_bytes // 8 - AROUND_QUERY)
     with duckdb_session(files, scratch, memory_bytes, deadline_seconds) as connection:
         types = column_types(connection, raw_files)
         raw_types = {name: kind for name, kind in types.items() if name not in PROVENANCE}
