@@ -39,7 +39,7 @@ def test_own_files_are_loaded_once_and_accounted_for(project: Project) -> None:
     counts = json.loads(first.stdout)["datasets"][0]["counts"]
     assert counts == {
         "read": 5, "inserted": 2, "updated": 0, "unchanged": 0, "deduplicated": 1, "quarantined": 2,
-        "deleted": 0,
+        "deleted": 0, "restored": 0,
     }  # fmt: skip
     rows = project.query("SELECT id, price::text FROM analytics.things ORDER BY id")
     assert rows == [(1, "1.50"), (2, "2.50")]
