@@ -70,7 +70,7 @@ AROUND_QUERY = 176 << 20
 """What rows take outside the query's own memory: batches under way, their validation and writing.
 The allocator keeps an eighth besides; the query is given the rest of the budget."""
 LEAST_OF_QUERY = 96 << 20
-"""The query is given so much at least, or half of a budget that is smaller than two of it."""
+"""The query is given so much at least, or three quarters of a smaller budget."""
 
 log = structlog.get_logger("dpp.transformation")
 
@@ -202,7 +202,7 @@ def _run_files(
     """Run the query of a dataset over local files."""
     _check_names(spec, raw_files)
     files = [*raw_files, *lookup_files.values(), str(output.path)]
-    least = min(LEAST_OF_QUERY, memory_bytes // 2)
+    least = min(LEAST_OF_QUERY, memory_bytes * 3 // 4)
     memory_bytes = max(least, memory_bytes - memory_bytes // 8 - AROUND_QUERY)
     with duckdb_session(files, scratch, memory_bytes, deadline_seconds) as connection:
         types = column_types(connection, raw_files)
