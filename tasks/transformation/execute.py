@@ -69,8 +69,8 @@ QUERY_ROWS, QUERY_VALUES, QUERY_BYTES = 16_384, 500_000, 3 << 20
 AROUND_QUERY = 176 << 20
 """What rows take outside the query's own memory: batches under way, their validation and writing.
 The allocator keeps an eighth besides; the query is given the rest of the budget."""
-LEAST_OF_QUERY = 96 << 20
-"""The query is given so much at least, or three quarters of a smaller budget."""
+LEAST_OF_QUERY = 128 << 20
+"""The query is given so much at least, or all of a smaller budget: wide rows of long texts need it."""
 
 log = structlog.get_logger("dpp.transformation")
 
@@ -202,7 +202,7 @@ def _run_files(
     """Run the query of a dataset over local files."""
     _check_names(spec, raw_files)
     files = [*raw_files, *lookup_files.values(), str(output.path)]
-    least = min(LEAST_OF_QUERY, memory_bytes * 3 // 4)
+    least = min(LEAST_OF_QUERY, memory_bytes)
     memory_bytes = max(least, memory_bytes - memory_bytes // 8 - AROUND_QUERY)
     with duckdb_session(files, scratch, memory_bytes, deadline_seconds) as connection:
         types = column_types(connection, raw_files)
