@@ -144,6 +144,8 @@ def stage_context(stage: str, work: Work, environment: Environment) -> Iterator[
 
 def scratch_root(environment: Environment) -> Path:
     """Return the folder for intermediate files; a relative one is below the project."""
+    if environment.scratch is None:
+        return Path(tempfile.gettempdir()) / "dpp"
     return project_root() / environment.scratch
 
 

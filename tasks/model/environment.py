@@ -59,8 +59,10 @@ class Environment(BaseSettings):
     retention_days: int = Field(
         ge=1, description="Days for which files of the lake must be there; reconcile checks it."
     )
-    scratch: Path = Field(
-        Path(".local/scratch"), description="Folder for intermediate files; on a disk with room."
+    scratch: Path | None = Field(
+        None,
+        description="Folder for intermediate files, on a disk with room; without it one in the "
+        "system's temporary folder, which TMPDIR names: an emptyDir of a pod.",
     )
     timezone: str = "UTC"
     privacy_block: str | None = Field(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from tasks.environments import load_environment
+from tasks.environments import load_environment, project_root
 from tasks.model.environment import parse_bytes
 from tasks.model.errors import ConfigError
+from tasks.stages import scratch_root
 
 ROOT = Path(__file__).parents[3]
 
@@ -22,6 +24,15 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(ROOT / "deployments" / "environments", tmp_path / "deployments/environments")
     monkeypatch.setenv("DPP_HOME", str(tmp_path))
     return tmp_path
+
+
+def test_intermediate_files_of_a_pod_are_in_its_temporary_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dev keeps them in the project; where no folder is named, TMPDIR decides."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert scratch_root(load_environment("prod")) == tmp_path / "dpp"
+    assert scratch_root(load_environment("dev")) == project_root() / ".local" / "scratch"
 
 
 def test_dev_is_the_default_and_embedded() -> None:
