@@ -8,7 +8,7 @@ words, null and a missing field as NULL, objects and lists as JSON. This is the 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -171,6 +171,48 @@ class Flattener:
                 yield from self._leaves(value, path)
             elif not (unfolds and listed is not None and not above and value is None):
                 yield path, value
+
+
+class KnownKeys:
+    """The keys that records brought so far, of which a table's columns are made.
+
+    Args:
+        whose: In which records they are, for the message of one that brings too many.
+        check: Refuses new keys for reasons of the caller's own.
+    """
+
+    def __init__(self, whose: str, check: Callable[[Sequence[str]], None]) -> None:
+        self.names: dict[str, None] = {}
+        """In the order in which they came."""
+        self._folded: dict[str, str] = {}
+        self._whose = whose
+        self._check = check
+
+    def learn(self, names: Iterable[str]) -> None:
+        """Take in the keys of a record, all of them or none.
+
+        Raises:
+            RefusedRecordError: They are too many, or differ in case only; what ``check`` raises.
+        """
+        new = [name for name in names if name not in self.names]
+        if not new:
+            return
+        if len(self.names) + len(new) > MOST_COLUMNS:
+            raise RefusedRecordError(
+                "too_many_keys", f"brings the keys of {self._whose} to more than {MOST_COLUMNS}"
+            )
+        folded: dict[str, str] = {}
+        for name in new:
+            fold = name.casefold()
+            other = folded.get(fold) or self._folded.get(fold)
+            if other is not None:
+                raise RefusedRecordError(
+                    "duplicate_key", f"keys {other!r} and {name!r} differ in case only"
+                )
+            folded[fold] = name
+        self._check(new)
+        self._folded |= folded
+        self.names.update(dict.fromkeys(new))
 
 
 def _field(value: Any) -> str | None:

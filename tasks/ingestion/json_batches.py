@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,8 @@ import pyarrow as pa
 from tasks.ingestion.connector import PlanLimits, RawBatch, Reject
 from tasks.ingestion.provenance import RAW_SHOWN, check_names, with_origin
 from tasks.json_records import (
-    MOST_COLUMNS,
     Flattener,
+    KnownKeys,
     RefusedRecordError,
     parse_json,
     record_texts,
@@ -48,8 +48,7 @@ class RecordBatcher:
         self._limits = limits
         self._next = first_row
         self._flattener = Flattener(flatten) if flatten else None
-        self._names: dict[str, None] = {}
-        self._folded: dict[str, str] = {}
+        self._keys = KnownKeys("this source", lambda names: check_names(names, uri))
         self._tokens: dict[tuple[str, ...], tuple[list[bytes], list[int]]] = {}
         self._texts: tuple[list[dict[str, str | None]], list[int]] = ([], [])
         self._rejects: list[Reject] = []
@@ -118,7 +117,7 @@ class RecordBatcher:
             return False
         try:
             for group in groups:
-                self._learn(group.names)
+                self._keys.learn(group.names)
         except RefusedRecordError:
             return False
         rows = 0
@@ -137,41 +136,19 @@ class RecordBatcher:
         if size > self._limits.max_value_bytes:
             message = f"longer than {self._limits.max_value_bytes}"
             raise RefusedRecordError("value_too_long", message)
-        self._learn(row)
+        self._keys.learn(row)
         self._texts[0].append(row)
         self._texts[1].append(self._next)
         self._next += 1
         self._rows += 1
         self._bytes += size
 
-    def _learn(self, names: Iterable[str]) -> None:
-        """Take in the keys of a record; refuse it if they do not fit those of the others."""
-        new = [name for name in names if name not in self._names]
-        if not new:
-            return
-        if len(self._names) + len(new) > MOST_COLUMNS:
-            raise RefusedRecordError(
-                "too_many_keys", f"brings the keys of this source to more than {MOST_COLUMNS}"
-            )
-        folded: dict[str, str] = {}
-        for name in new:
-            fold = name.casefold()
-            other = folded.get(fold) or self._folded.get(fold)
-            if other is not None:
-                raise RefusedRecordError(
-                    "duplicate_key", f"keys {other!r} and {name!r} differ in case only"
-                )
-            folded[fold] = name
-        check_names(new, self._uri)
-        self._folded |= folded
-        self._names.update(dict.fromkeys(new))
-
     def _full(self) -> Iterator[RawBatch]:
         """Yield what has come together if it is enough for a batch."""
         if (
             self._rows >= BATCH_ROWS
             or self._bytes >= self._limits.batch_bytes
-            or self._rows * len(self._names) >= BATCH_CELLS
+            or self._rows * len(self._keys.names) >= BATCH_CELLS
         ) and (made := self.flush()):
             yield made
 
@@ -191,7 +168,9 @@ class RecordBatcher:
             parts.append((dict(zip(names, columns, strict=True)), numbers))
         rows, numbers = self._texts
         if rows:
-            texts = {n: pa.array([row.get(n) for row in rows], pa.string()) for n in self._names}
+            texts = {
+                n: pa.array([row.get(n) for row in rows], pa.string()) for n in self._keys.names
+            }
             parts.append((texts, numbers))
         numbers = [number for part in parts for number in part[1]]
         made = [
@@ -201,12 +180,12 @@ class RecordBatcher:
                     for part, some in parts
                 ]
             )
-            for name in self._names
+            for name in self._keys.names
         ]
         if len(parts) > 1:
             order = pa.array(np.argsort(np.array(numbers)))
             made, numbers = [column.take(order) for column in made], sorted(numbers)
-        return with_origin(list(self._names), made, self._uri, numbers)
+        return with_origin(list(self._keys.names), made, self._uri, numbers)
 
 
 def _is_text(content: bytes) -> bool:

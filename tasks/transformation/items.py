@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks.json_records import MOST_COLUMNS, RefusedRecordError, parse_json, record_texts
+from tasks.json_records import KnownKeys, RefusedRecordError, parse_json, record_texts
 from tasks.json_tokens import items, split_record, split_together, token_columns
 from tasks.model.child_dataset import PARENT
 from tasks.model.children import POSITION
@@ -48,8 +48,7 @@ class ItemWriter:
         self._keys = keys
         self._whole = whole
         self._refuse = refuse
-        self._names: dict[str, None] = {}
-        self._folded: dict[str, str] = {}
+        self._known = KnownKeys("these items", _check_reserved)
         self._writer: pq.ParquetWriter | None = None
         self.paths: list[str] = []
         self.rows = 0
@@ -119,7 +118,7 @@ class ItemWriter:
             name: pa.concat_arrays(
                 [part.get(name, pa.nulls(len(some), pa.string())) for part, some in parts]
             )
-            for name in self._names
+            for name in self._known.names
         }
         if len(parts) > 1:
             order = pa.array(np.argsort(np.array(kept)))
@@ -137,7 +136,7 @@ class ItemWriter:
         groups = split_together(contents)
         try:
             for group in groups or ():
-                self._learn(group.names)
+                self._known.learn(group.names)
         except RefusedRecordError:
             return None
         if groups is None:
@@ -158,7 +157,7 @@ class ItemWriter:
                 record = split_record(content)
                 if record is None:
                     record = record_texts(parse_json(content.decode()))
-                self._learn(tuple(record))
+                self._known.learn(tuple(record))
             except RefusedRecordError as error:
                 refused[number] = error
             except (ValueError, RecursionError):
@@ -167,32 +166,10 @@ class ItemWriter:
                 texts.append(record)
                 numbers.append(number)
         columns = {
-            name: pa.array([text.get(name) for text in texts], pa.string()) for name in self._names
+            name: pa.array([text.get(name) for text in texts], pa.string())
+            for name in self._known.names
         }
         return [(columns, numbers)]
-
-    def _learn(self, names: Sequence[str]) -> None:
-        """Take in the keys of an item; refuse it if they do not fit those of the others."""
-        new = [name for name in names if name not in self._names]
-        if not new:
-            return
-        if len(self._names) + len(new) > MOST_COLUMNS:
-            raise RefusedRecordError(
-                "too_many_keys", f"brings the keys of these items to more than {MOST_COLUMNS}"
-            )
-        folded: dict[str, str] = {}
-        for name in new:
-            fold = name.casefold()
-            other = folded.get(fold) or self._folded.get(fold)
-            if other is not None:
-                raise RefusedRecordError(
-                    "duplicate_key", f"keys {other!r} and {name!r} differ in case only"
-                )
-            if fold in _RESERVED or fold.startswith(PARENT):
-                raise RefusedRecordError("reserved_key", f"key {name!r} is a name of the product")
-            folded[fold] = name
-        self._folded |= folded
-        self._names.update(dict.fromkeys(new))
 
     def _append(self, batch: pa.RecordBatch) -> None:
         if self._writer is None or self._writer.schema != batch.schema:
@@ -216,3 +193,10 @@ def _refused_row(
         failures=message,
         raw=content.decode(),
     )
+
+
+def _check_reserved(names: Sequence[str]) -> None:
+    for name in names:
+        fold = name.casefold()
+        if fold in _RESERVED or fold.startswith(PARENT):
+            raise RefusedRecordError("reserved_key", f"key {name!r} is a name of the product")
