@@ -25,6 +25,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
@@ -306,7 +307,6 @@ def _from_blocks(name: str, job: dict[str, Any]) -> Iterator[Any]:
     """Open the clients from Prefect's blocks, in a process that has Prefect, as a flow does."""
     from types import SimpleNamespace
 
-    import tasks.ingestion.ingest  # noqa: F401 - the stage as a Prefect task
     from blocks.rest_api import RestApiCredentials
     from blocks.source_database import SourceDatabase
     from tasks.connections import Connections
@@ -377,12 +377,9 @@ def extract_with_ours(name: str, job: dict[str, Any], out: Path, opened: Any) ->
 
 def run_ours(contender: str, name: str, described: str, out: str) -> None:
     """Run our side of one job in this process, and say what it took."""
-    import tasks.ingestion.read
-    import tasks.ingestion.registry
-
     opened = _ready
     if contender == "ours_in_prefect":
-        import tasks.ingestion.ingest  # noqa: F401
+        import_module("tasks.ingestion.ingest")  # the stage as a Prefect task
 
         opened = _from_blocks
     began = time.perf_counter()

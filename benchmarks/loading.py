@@ -25,6 +25,7 @@ from rich.table import Table
 
 from benchmarks.lineitem import lineitem, write_rows
 from benchmarks.warehouse import Bench, warehouse
+from tasks.loading.ledger import session
 
 CONTENDERS = {
     "append": (
@@ -55,13 +56,12 @@ def raw_copy(bench: Bench, file: Path, schema: str) -> dict[str, Any]:
     seconds = []
     before = wal(bench)
     for _ in range(ROUNDS):
-        with bench.engine.raw_connection() as connection:  # type: ignore[attr-defined]
-            with connection.cursor() as cursor:
-                cursor.execute(f"CREATE TABLE {schema}.raw_copy {shape}")
-                began = time.perf_counter()
-                cursor.execute(f"COPY {schema}.raw_copy FROM '{file}' (FORMAT binary)")
-                seconds.append(time.perf_counter() - began)
-                rows = cursor.rowcount
+        with session(bench.engine) as connection, connection.cursor() as cursor:
+            cursor.execute(f"CREATE TABLE {schema}.raw_copy {shape}")
+            began = time.perf_counter()
+            cursor.execute(f"COPY {schema}.raw_copy FROM '{file}' (FORMAT binary)")
+            seconds.append(time.perf_counter() - began)
+            rows = cursor.rowcount
             connection.rollback()
     return {
         "rows": rows, "seconds": sorted(seconds)[ROUNDS // 2], "cpu": 0.0, "peak": 0,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from rich import box
+from rich.console import JustifyMethod
 from rich.markup import escape
 from rich.table import Table
 
@@ -40,11 +41,12 @@ def profile_table(dataset: str, stored: StoredProfile) -> Table:
         if sampled
         else None,
     )
-    for name, justify in (
+    columns: tuple[tuple[str, JustifyMethod], ...] = (
         ("column", "left"), ("NULL", "right"), ("distinct", "right"), ("min", "left"),
         ("median", "left"), ("max", "left"), ("length", "right"), ("most frequent", "left"),
-    ):  # fmt: skip
-        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    )  # fmt: skip
+    for name, justify in columns:
+        table.add_column(name, justify=justify)
     for name, column in profile.columns.items():
         table.add_row(name, *map(escape, _cells(profile, name, column)))
     return table

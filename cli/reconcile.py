@@ -72,4 +72,6 @@ def show_checks(checks: Sequence[Check]) -> None:
         console.print(f"[bold red]{len(broken)} of {len(checks)} invariants do not hold[/]")
     else:
         datasets = len({check.dataset for check in checks})
-        console.print(f"[green]all {len(checks)} invariants hold[/] for {datasets} datasets")
+        console.print(
+            f"[green]all {len(checks)} invariants hold[/] for {datasets} {'dataset' if datasets == 1 else 'datasets'}"
+        )

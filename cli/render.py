@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from rich import box
+from rich.console import JustifyMethod
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
@@ -127,12 +128,13 @@ def status_table(statuses: Sequence[DatasetStatus], older: set[str]) -> Table:
         older: Datasets of which something was loaded under an older dataset file.
     """
     table = Table(box=box.SIMPLE_HEAD)
-    for name, justify in (
+    columns: tuple[tuple[str, JustifyMethod], ...] = (
         ("dataset", "left"), ("table", "left"), ("loads", "right"), ("read", "right"),
         ("loaded", "right"), ("deduplicated", "right"), ("quarantined", "right"),
         ("last loaded", "left"), ("by run", "left"), ("", "left"),
-    ):  # fmt: skip
-        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    )  # fmt: skip
+    for name, justify in columns:
+        table.add_column(name, justify=justify)
     for entry in statuses:
         table.add_row(
             entry.dataset,
