@@ -71,7 +71,6 @@ def show_checks(checks: Sequence[Check]) -> None:
             console.print(remedy, markup=False, highlight=False, soft_wrap=True)
         console.print(f"[bold red]{len(broken)} of {len(checks)} invariants do not hold[/]")
     else:
-        datasets = len({check.dataset for check in checks})
-        console.print(
-            f"[green]all {len(checks)} invariants hold[/] for {datasets} {'dataset' if datasets == 1 else 'datasets'}"
-        )
+        count = len({check.dataset for check in checks})
+        datasets = "1 dataset" if count == 1 else f"{count} datasets"
+        console.print(f"[green]all {len(checks)} invariants hold[/] for {datasets}")
