@@ -31,7 +31,13 @@ from tasks.loading.schema import (
     target_columns,
 )
 from tasks.loading.staged import clean_files
-from tasks.loading.staging import STAGING, clean_batches, copy_into_staging, create_staging
+from tasks.loading.staging import (
+    STAGING,
+    analyze_staging,
+    clean_batches,
+    copy_into_staging,
+    create_staging,
+)
 from tasks.model.child_dataset import child_tables
 from tasks.model.children import POSITION
 from tasks.model.dataset import DatasetSpec
@@ -130,7 +136,7 @@ def _stage(cursor: Cursor, child: StagedChild, staging: str, paths: Sequence[Pat
             f"{child.spec.name}: COPY took {rows} rows, the manifest has {child.manifest.rows}",
             "this must never happen; keep the lake files and report it",
         )
-    cursor.execute(sql.SQL("ANALYZE {}").format(sql.Identifier("pg_temp", staging)))
+    analyze_staging(cursor, sql.Identifier("pg_temp", staging))
 
 
 def publish_children(
@@ -231,7 +237,7 @@ def _name_parents(cursor: Cursor, spec: DatasetSpec, columns: Sequence[TargetCol
             is_there=is_there,
         )
     )
-    cursor.execute(sql.SQL("ANALYZE {}").format(sql.Identifier("pg_temp", PARENTS)))
+    analyze_staging(cursor, sql.Identifier("pg_temp", PARENTS))
 
 
 def delete_vanished(child: StagedChild, columns: Sequence[TargetColumn]) -> sql.Composed:
