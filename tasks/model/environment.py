@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 from zoneinfo import available_timezones
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 _UNITS = {"": 1, "B": 1, "KB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30}
@@ -27,6 +34,37 @@ def parse_bytes(text: object) -> object:
 
 
 Bytes = Annotated[int, BeforeValidator(parse_bytes)]
+
+
+Severity = Literal["warning", "critical"]
+Channel = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]+/[a-z0-9-]+$")]
+"""A notification block of Prefect: ``<block type slug>/<name>``."""
+
+
+class Alerts(BaseModel):
+    """Who is told by the automations of an environment; nobody, if no block is named."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    warning: tuple[Channel, ...] = Field(
+        (), description="Told of what wants a look during the day: <block type slug>/<name>."
+    )
+    critical: tuple[Channel, ...] = Field(
+        (), description="Told of what must not wait: runs that failed, died or do not begin."
+    )
+    usual_minutes: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        default_factory=dict,
+        description="Longest usual time of a run, in minutes, by flow; longer ones are warned of.",
+    )
+
+    def channels(self, severity: Severity) -> tuple[str, ...]:
+        """Return the blocks that are told of alerts of a severity."""
+        return self.warning if severity == "warning" else self.critical
+
+    @property
+    def all_channels(self) -> tuple[str, ...]:
+        """Every block that is named, once."""
+        return tuple(dict.fromkeys([*self.warning, *self.critical]))
 
 
 class Environment(BaseSettings):
@@ -77,9 +115,7 @@ class Environment(BaseSettings):
     schedules: dict[str, str] = Field(
         default_factory=dict, description="Cron expression of each schedule, for prefect.yaml."
     )
-    alerts: tuple[str, ...] = Field(
-        (), description="Notification blocks told of failed runs: <block type slug>/<name>."
-    )
+    alerts: Alerts = Field(default_factory=Alerts, description="Who is told of what.")
 
     @field_validator("timezone")
     @classmethod
