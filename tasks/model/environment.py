@@ -56,6 +56,12 @@ class Environment(BaseSettings):
     partition_bytes: Bytes = Field(ge=1024, description="Target size of a partition.")
     concurrency: int = Field(ge=1, le=32, description="Partitions worked on at the same time.")
     stage_timeout: float = Field(gt=0, description="Seconds that a stage may take.")
+    stop_seconds: float = Field(
+        12,
+        ge=0,
+        description="Seconds that partitions under way have to end after SIGTERM; then they are given "
+        "up and rolled back, within 4 more.",
+    )
     retention_days: int = Field(
         ge=1, description="Days for which files of the lake must be there; reconcile checks it."
     )
