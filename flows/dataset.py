@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextvars import copy_context
 from datetime import UTC, datetime
 from functools import reduce
 from typing import TypeVar
 
+import structlog
 from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
@@ -50,8 +49,10 @@ from tasks.reporting.events import Event, RunCompleted, RunFailed, RunStarted, e
 from tasks.reporting.logs import ensure_logs
 from tasks.reporting.report import ProgressArtifact, publish_report
 from tasks.stages import run_name, sweep_scratch
+from tasks.stopping import in_threads, stop_asked, stoppable
 
 Result = TypeVar("Result")
+log = structlog.get_logger("dpp.flows")
 
 
 class DatasetParameters(BaseModel):
@@ -83,7 +84,9 @@ def run_and_report(name: str, request: RunRequest) -> State[DatasetReport]:
     environment = load_environment()
     catalog = environment_catalog(environment)
     started = datetime.now(UTC)
-    report = run_dataset(environment, catalog, catalog[name], request)
+    report = stoppable(
+        lambda: run_dataset(environment, catalog, catalog[name], request), environment.stop_seconds
+    )
     run_report = RunReport(
         environment=environment.name,
         run=_run_name(),
@@ -161,6 +164,8 @@ def _run_dataset(
             together = isinstance(spec.load, ReplaceLoad) and request.purpose != "replay"
             work = _run_together if together else _run_each
             results = work(run, partitions, most)
+        if stop_asked():
+            return _stopped(_report(spec, partitions, results, None, time.monotonic() - started))
         table_rows = count_rows(environment, spec)
         if (spec.load.index or spec.load.indexes) and table_rows is not None:
             build_index(environment, spec)
@@ -182,7 +187,7 @@ def _run_together(
     """Prepare every partition, and publish all of them at once; none, if one of them fails."""
     made = _in_threads(run, prepare_partition, partitions, most)
     failures = [one for one in made if isinstance(one, PartitionFailure)]
-    if failures:
+    if failures or stop_asked():
         return [*failures]
     prepared = {
         one.partition.fingerprint: one for one in made if not isinstance(one, PartitionFailure)
@@ -199,22 +204,10 @@ def _in_threads(
     """Do some work on each partition, and tell how far it is; the results are in no order."""
     artifact = ProgressArtifact(run.spec.name, len(partitions))
     results: list[Result] = []
-    with ThreadPoolExecutor(most, "partition") as pool:
-        try:
-            futures = [
-                # Each thread has the context of this flow run, so that its tasks belong to it.
-                pool.submit(copy_context().run, work, run, partition)
-                for partition in partitions
-            ]
-            for future in as_completed(futures):
-                result = future.result()
-                results.append(result)
-                progress.advanced(run.spec.name, 1, _rows_read(result))
-                artifact.advance()
-        except BaseException:  # Ctrl-C, cancellation: what is under way ends, nothing else begins
-            run.called_off.set()
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    for result in in_threads(lambda partition: work(run, partition), partitions, most):
+        results.append(result)
+        progress.advanced(run.spec.name, 1, _rows_read(result))
+        artifact.advance()
     return results
 
 
@@ -253,6 +246,18 @@ def _report(
         failures=tuple(failures),
         seconds=seconds,
     )
+
+
+def _stopped(report: DatasetReport) -> DatasetReport:
+    """Say how far a run was that is to stop; the flow run's state says that it was."""
+    log.warning(
+        "run.stopped",
+        dataset=report.dataset,
+        partitions=report.partitions,
+        loaded=report.partitions_loaded,
+        remedy="run it again: it goes on with the partitions that are left",
+    )
+    return report
 
 
 def _children(loaded: list[LoadReceipt]) -> dict[str, RowCounts]:

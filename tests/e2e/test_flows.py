@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
-from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
-from pydantic import SecretStr
 
-from blocks.object_store import LakeStorage
-from blocks.warehouse import WarehouseCredentials
 from flows.daily import daily
 from flows.dataset import DatasetParameters, dataset
 from flows.hourly import hourly
@@ -21,31 +16,6 @@ from flows.schedule import ScheduleParameters
 from tasks.model.run import DatasetReport, Outcome, RunReport
 from tasks.reporting import progress
 from tests.e2e.conftest import THINGS, Project
-
-
-@pytest.fixture
-def server(project: Project, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
-    """Flows of this process talk to the project's server; warehouse and lake are empty."""
-    address = project.stack.postgres
-    monkeypatch.setenv("DPP_HOME", str(project.root))
-    shutil.rmtree(project.root / "lake4", ignore_errors=True)
-    project.query(
-        "DROP SCHEMA IF EXISTS analytics CASCADE; DROP SCHEMA IF EXISTS etl CASCADE; COMMIT; SELECT 1"
-    )
-    settings = {
-        PREFECT_API_URL: project.stack.prefect_api_url,
-        PREFECT_HOME: project.root / "prefect",
-    }
-    with temporary_settings(settings):
-        WarehouseCredentials(
-            host=address.host,
-            port=address.port,
-            database="warehouse",
-            username=address.user,
-            password=SecretStr(address.password),
-        ).save("warehouse", overwrite=True)
-        LakeStorage(uri=f"file://{project.root}/lake4").save("lake", overwrite=True)
-        yield project
 
 
 def run(name: str) -> DatasetReport:
