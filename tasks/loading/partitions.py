@@ -73,7 +73,7 @@ def prepare_partitions(
     points: set[Point] = set()
     for table, columns in staged.items():
         points |= _staged_points(cursor, spec, by, columns, table)
-    make_partitions(cursor, spec, sorted(points))  # type: ignore[type-var]
+    make_partitions(cursor, spec, list(points))
 
 
 def make_partitions(cursor: Cursor, spec: DatasetSpec, points: Sequence[Point] = ()) -> list[str]:
@@ -86,7 +86,7 @@ def make_partitions(cursor: Cursor, spec: DatasetSpec, points: Sequence[Point] =
         _create_default(cursor, spec)
         has_default = True
     ranges = [one.range for one in there if one.range is not None]
-    now = current_time(cursor, by, spec)
+    now = current_time(cursor, spec)
     needed = _regular(spec, by, points, ranges, now)
     missing = missing_ranges(by, needed, now, ranges)
     if len(missing) > MAX_NEW:
@@ -127,7 +127,7 @@ def partitions_of(cursor: Cursor, spec: DatasetSpec) -> list[TablePartition]:
     ]
 
 
-def current_time(cursor: Cursor, by: PartitionBy, spec: DatasetSpec) -> datetime | None:
+def current_time(cursor: Cursor, spec: DatasetSpec) -> datetime | None:
     """Return the time of the server in UTC; None where partitions are ranges of numbers."""
     if is_integer(_column(spec).type):
         return None

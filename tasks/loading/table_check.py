@@ -158,7 +158,7 @@ def _missing_partitions(cursor: Cursor, spec: DatasetSpec) -> list[Difference]:
             for statement in default_statements(spec)
         ]
     ranges = [one.range for one in there if one.range is not None]
-    for one in missing_ranges(by, (), current_time(cursor, by, spec), ranges):
+    for one in missing_ranges(by, (), current_time(cursor, spec), ranges):
         about = f"partition {partition_name(spec, one)}"
         found += [
             Difference(about, NOTHING, f"{one.lower} to {one.upper}", ddl=statement)

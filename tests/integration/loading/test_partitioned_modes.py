@@ -20,9 +20,7 @@ def test_partitioned_table_equals_the_model(world: World, mode: str, by: str) ->
             history.publish(world, loads)
             assert history.rows(world) == history.truth(done), (history, done)
         history.check(world)
-        filled = world.sql(
-            f"SELECT count(DISTINCT tableoid) FROM {history.spec.load.table}"  # noqa: S608
-        )
+        filled = world.sql(f"SELECT count(DISTINCT tableoid) FROM {history.spec.load.table}")
         assert filled[0][0] > 1, history
 
 
@@ -34,7 +32,7 @@ def test_second_current_version_of_another_writer_is_found_and_ended(world: Worl
         history.publish(world, step)
     table = history.spec.load.table
     world.sql(
-        f"INSERT INTO {table} SELECT id, day, 'foreign', v, v, NULL, true, _load_id "  # noqa: S608
+        f"INSERT INTO {table} SELECT id, day, 'foreign', v, v, NULL, true, _load_id "
         f"FROM {table}, LATERAL (SELECT (valid_from + 3) % 6) AS of_another_partition (v) "
         "WHERE is_current ON CONFLICT DO NOTHING"
     )
@@ -42,7 +40,7 @@ def test_second_current_version_of_another_writer_is_found_and_ended(world: Worl
     history.publish(world, loads[3])
     keys = [row[:2] for one in history.steps()[3] for row in one.rows]
     twice = world.sql(
-        f"SELECT id, day FROM {table} WHERE is_current GROUP BY 1, 2 HAVING count(*) > 1"  # noqa: S608
+        f"SELECT id, day FROM {table} WHERE is_current GROUP BY 1, 2 HAVING count(*) > 1"
     )
     assert keys and twice and not set(twice) & set(keys)
 
