@@ -117,11 +117,12 @@ def unfilled(
     template: str, variables: Mapping[str, str], prefect_variables: Mapping[str, Any]
 ) -> list[Unfilled]:
     """Return the placeholders of a text that nothing fills."""
-    found = []
     known = {placeholder.full_match for placeholder in find_placeholders(template)}
-    for text in _BRACES.findall(template):
-        if text not in known:
-            found.append(Unfilled(text, "is no placeholder that Prefect knows"))
+    found = [
+        Unfilled(text, "is no placeholder that Prefect knows")
+        for text in _BRACES.findall(template)
+        if text not in known
+    ]
     for placeholder in sorted(find_placeholders(template)):
         reason = _why_unfilled(placeholder, variables, prefect_variables)
         if reason:

@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import importlib.util
+from copy import deepcopy
+from functools import cache
 from typing import Any
 
 from prefect.workers.process import ProcessWorker
 
+from deployments.kubernetes.job_template import job_template
 from tasks.model.environment import WorkPool
-
-JOB_TEMPLATES = "deployments.kubernetes.job_template"
 
 
 def base_job_template(pool: WorkPool) -> dict[str, Any]:
-    """Return the base job template of a pool.
+    """Return the base job template of a pool, a new one."""
+    return deepcopy(_template(pool.job_template))
 
-    Raises:
-        ConfigError: There is no such template.
-    """
-    if pool.type == "process":
-        return ProcessWorker.get_default_base_job_template()
-    from deployments.kubernetes.job_template import job_template
 
-    assert pool.job_template is not None
-    template: dict[str, Any] = job_template(pool.job_template)
-    return template
+@cache
+def _template(size: str | None) -> dict[str, Any]:
+    return ProcessWorker.get_default_base_job_template() if size is None else job_template(size)
 
 
 def job_variables_of(pool: WorkPool) -> set[str]:

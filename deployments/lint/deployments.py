@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deployments.lint.findings import values
 from deployments.lint.flows import load_flow, wrong_parameters
 from deployments.lint.schedules import wrong_schedules
 from deployments.lint.secrets import plain_secrets
@@ -28,13 +29,11 @@ class Surroundings:
 
     Attributes:
         root: Folder of the project.
-        environments: By name; those whose files are right.
         variables: Environment variables that are set, or will be.
         pull: The steps for deployments that have none of their own.
     """
 
     root: Path
-    environments: Mapping[str, Environment]
     variables: Mapping[str, str]
     pull: list[dict[str, dict[str, Any]]] | None
 
@@ -43,7 +42,7 @@ def wrong_deployment(raw: DeploymentEntry, environment: Environment, around: Sur
     """Yield what is wrong about a deployment, with the place below it."""
     filled = fill(raw.model_dump(), around.variables, environment.variables)
     entry = DeploymentEntry.model_validate(filled)
-    yield from _wrong_pool(entry, environment, around)
+    yield from _wrong_pool(entry, environment)
     yield from _wrong_names(raw, environment)
     yield from wrong_schedules(flow_of(entry.name, environment.name), entry.schedules, environment)
     if raw.pull is None and around.pull is None:
@@ -66,7 +65,10 @@ def _wrong_names(entry: DeploymentEntry, environment: Environment) -> Wrong:
     if environment.name not in entry.tags:
         yield ("tags",), f"found {entry.tags}; {environment.name!r} must be among them"
     if entry.version != VERSION:
-        yield ("version",), f"found {entry.version!r}; allowed: {VERSION!r}, the version of the code"
+        yield (
+            ("version",),
+            f"found {entry.version!r}; allowed: {VERSION!r}, the version of the code",
+        )
     if not entry.enforce_parameter_schema:
         yield (
             ("enforce_parameter_schema",),
@@ -74,14 +76,12 @@ def _wrong_names(entry: DeploymentEntry, environment: Environment) -> Wrong:
         )
 
 
-def _wrong_pool(entry: DeploymentEntry, environment: Environment, around: Surroundings) -> Wrong:
+def _wrong_pool(entry: DeploymentEntry, environment: Environment) -> Wrong:
     pool = environment.work_pool
     if entry.work_pool.name != pool.name:
-        yield (
-            ("work_pool", "name"),
-            f"found {entry.work_pool.name!r}; allowed: {pool.name!r}, the pool of "
-            f"{environment.name}",
-        )
+        found = entry.work_pool.name
+        message = f"found {found!r}; allowed: {pool.name!r}, the pool of {environment.name}"
+        yield ("work_pool", "name"), message
         return
     place: Location = ("work_pool", "job_variables")
     given = entry.work_pool.job_variables
@@ -104,7 +104,9 @@ def _wrong_image(image: object, place: Location) -> Wrong:
     if not isinstance(image, str) or not image:
         yield place, "missing; a job of Kubernetes needs an image: write '{{ $DPP_IMAGE }}'"
     elif not image.startswith("{{"):
-        tag = image.rpartition("/")[2].partition("@")[2] or image.rpartition("/")[2].partition(":")[2]
+        tag = (
+            image.rpartition("/")[2].partition("@")[2] or image.rpartition("/")[2].partition(":")[2]
+        )
         if tag in ("", "latest"):
             yield place, f"found {image!r}; name a tag other than latest, or a digest"
 
@@ -132,11 +134,15 @@ def wrong_pull(steps: list[dict[str, dict[str, Any]]], variables: Mapping[str, s
         yield (), f"found {folders} folders; allowed: one"
 
 
-def wrong_texts(
-    node: object, texts: Iterator[tuple[Location, str]], around: Surroundings, names: Mapping[str, Any]
-) -> Wrong:
-    """Yield placeholders that nothing fills, and secrets in plain text."""
-    for place, text in texts:
+def wrong_texts(node: object, around: Surroundings, names: Mapping[str, Any]) -> Wrong:
+    """Yield placeholders that nothing fills, and secrets in plain text.
+
+    Args:
+        node: Where to look.
+        around: The variables that are set.
+        names: The Prefect variables of the environment.
+    """
+    for place, text in values(node):
         for each in unfilled(text, around.variables, names):
             yield place, f"{each.text} {_joined(each.reason)}"
     yield from plain_secrets(node)

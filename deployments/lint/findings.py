@@ -8,6 +8,7 @@ from typing import Any
 
 from tasks.datasets import Document, Location
 
+
 @dataclass(frozen=True, slots=True, order=True)
 class Finding:
     """One mistake.
@@ -32,9 +33,7 @@ class Finding:
 
 def finding(document: Document, location: Location, message: str) -> Finding:
     """Make a finding about a place of a document."""
-    return Finding(
-        str(document.path), document.line(location), shown(document, location), message
-    )
+    return Finding(str(document.path), document.line(location), shown(document, location), message)
 
 
 def shown(document: Document, location: Location) -> str:

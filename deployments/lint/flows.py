@@ -61,8 +61,7 @@ def _wrong(
         yield (*place, name), f"flow {flow.name!r} has no parameter of that name{hint}"
     if unknown:
         return
-    schema = parameter_schema(flow).model_dump(mode="json")
-    errors = validate(dict(given), schema, ignore_required=not complete)
+    errors = validate(dict(given), _schema(flow), ignore_required=not complete)
     for error in errors:
         yield (*place, *error.absolute_path), f"flow {flow.name!r}: {error.message}"
     if errors or not complete:
@@ -71,6 +70,11 @@ def _wrong(
         flow.validate_parameters(dict(given))
     except ParameterTypeError as error:
         yield place, f"flow {flow.name!r}: {' '.join(str(error).split())}"
+
+
+@cache
+def _schema(flow: Flow[..., Any]) -> dict[str, Any]:
+    return parameter_schema(flow).model_dump(mode="json")
 
 
 def flows_of(root: Path) -> dict[str, int]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from importlib import import_module
+from typing import Any
 from zoneinfo import available_timezones
 
-from prefect._vendor.croniter import croniter  # what the server itself reads crons with
 from prefect.client.schemas.schedules import RRuleSchedule
 from pydantic import ValidationError
 
@@ -14,6 +15,8 @@ from deployments.prefect_file import ScheduleEntry
 from tasks.datasets import Location
 from tasks.model.environment import Environment
 
+# What the server itself reads crons with; it comes with Prefect, and without types.
+croniter: Any = import_module("prefect._vendor.croniter").croniter
 CRON_FIELDS = 5
 _NOW = datetime(2024, 1, 1, tzinfo=UTC)
 
@@ -39,11 +42,8 @@ def wrong_schedules(
         if entry.slug == flow:
             yield from _differences(place, entry, flow, environment)
     if flow in environment.schedules and flow not in slugs:
-        yield (
-            ("schedules",),
-            f"no schedule with slug {flow!r}; {_file(environment)} says "
-            f"{environment.schedules[flow]!r}",
-        )
+        said = environment.schedules[flow]
+        yield ("schedules",), f"no schedule with slug {flow!r}; {_file(environment)} says {said!r}"
 
 
 def _differences(
