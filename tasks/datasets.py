@@ -51,7 +51,7 @@ class Document:
 
 
 def _line_of(node: object, part: int | str) -> int | None:
-    """Return the line, from 0, of a key or an item; a key that ``<<`` brought has that of its anchor."""
+    """Return the line, from 0, of a key or an item; a key that ``<<`` brought has its anchor's."""
     if isinstance(node, CommentedMap) and part in node:
         if part in (node.lc.data or {}):
             return int(node.lc.key(part)[0])
