@@ -20,13 +20,8 @@ from sqlalchemy import Engine
 from blocks.lake import Lake
 from tasks.loading import ledger, parallel
 from tasks.loading.account import Changes, receipt_of, write_account
-from tasks.loading.children import (
-    child_files,
-    ensure_child_schemas,
-    publish_children,
-    stage_children,
-    write_child_accounts,
-)
+from tasks.loading.children.publish import publish_children, write_child_accounts
+from tasks.loading.children.staged import child_files, ensure_child_schemas, stage_children
 from tasks.loading.commit import ask_ledger, commit, wait_for_turn
 from tasks.loading.deletes import check_keys, delete_missing
 from tasks.loading.evolution import Prepared, prepare_target

@@ -169,7 +169,7 @@ class DatasetSpec(Strict):
         for name, column in self.columns.items():
             if column.path is not None and parse_value_path(column.path).column == ITEM:
                 raise ValueError(f"columns.{name}.path: begins with no name of the source")
-        for mistake in child_mistakes(self.children, self.key, self.load, self.load.mode):
+        for mistake in child_mistakes(self.children, self.key, self.load):
             raise ValueError(mistake)
 
     def _check_repeats(self, source: RestSource) -> None:
