@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal, Self
 from zoneinfo import available_timezones
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 _UNITS = {"": 1, "B": 1, "KB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30}
@@ -27,6 +36,73 @@ def parse_bytes(text: object) -> object:
 
 
 Bytes = Annotated[int, BeforeValidator(parse_bytes)]
+
+
+class WorkPool(BaseModel):
+    """Where the flow runs of an environment happen."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", description="Name of the pool.")
+    type: Literal["process", "kubernetes"] = Field(
+        description="process: beside the worker. kubernetes: each run is a job."
+    )
+    job_template: Literal["small", "medium", "large"] | None = Field(
+        None, description="For kubernetes: size of a job, from deployments/kubernetes."
+    )
+    concurrency_limit: int | None = Field(
+        None, ge=1, description="Flow runs at the same time; no limit without it."
+    )
+
+    @model_validator(mode="after")
+    def _jobs_have_a_size(self) -> Self:
+        if (self.type == "kubernetes") != (self.job_template is not None):
+            needs = "needs" if self.type == "kubernetes" else "takes no"
+            raise ValueError(f"type {self.type!r} {needs} job_template")
+        return self
+
+
+class ConcurrencyLimit(BaseModel):
+    """A global concurrency limit: slots that all processes share."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    limit: int = Field(ge=0, description="Slots there are.")
+    slot_decay_per_second: float = Field(
+        0, ge=0, description="Slots that become free by themselves each second, for a rate."
+    )
+
+
+BlockKey = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]+/[a-z0-9-]+$")]
+VariableName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+$")]
+
+Severity = Literal["warning", "critical"]
+
+
+class Alerts(BaseModel):
+    """Who is told by the automations of an environment; nobody, if no block is named."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    warning: tuple[BlockKey, ...] = Field(
+        (), description="Told of what wants a look during the day: <block type slug>/<name>."
+    )
+    critical: tuple[BlockKey, ...] = Field(
+        (), description="Told of what must not wait: runs that failed, died or do not begin."
+    )
+    usual_minutes: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        default_factory=dict,
+        description="Longest usual time of a run, in minutes, by flow; longer ones are warned of.",
+    )
+
+    def channels(self, severity: Severity) -> tuple[str, ...]:
+        """Return the blocks that are told of alerts of a severity."""
+        return self.warning if severity == "warning" else self.critical
+
+    @property
+    def all_channels(self) -> tuple[str, ...]:
+        """Every block that is named, once."""
+        return tuple(dict.fromkeys([*self.warning, *self.critical]))
 
 
 class Environment(BaseSettings):
@@ -56,6 +132,12 @@ class Environment(BaseSettings):
     partition_bytes: Bytes = Field(ge=1024, description="Target size of a partition.")
     concurrency: int = Field(ge=1, le=32, description="Partitions worked on at the same time.")
     stage_timeout: float = Field(gt=0, description="Seconds that a stage may take.")
+    stop_seconds: float = Field(
+        12,
+        ge=0,
+        description="Seconds that partitions under way have to end after SIGTERM; then they are given "
+        "up and rolled back, within 4 more.",
+    )
     retention_days: int = Field(
         ge=1, description="Days for which files of the lake must be there; reconcile checks it."
     )
@@ -77,8 +159,18 @@ class Environment(BaseSettings):
     schedules: dict[str, str] = Field(
         default_factory=dict, description="Cron expression of each schedule, for prefect.yaml."
     )
-    alerts: tuple[str, ...] = Field(
-        (), description="Notification blocks told of failed runs: <block type slug>/<name>."
+    alerts: Alerts = Field(default_factory=Alerts, description="Who is told of what.")
+    work_pool: WorkPool = Field(description="Where the flow runs of this environment happen.")
+    concurrency_limits: dict[str, ConcurrencyLimit] = Field(
+        default_factory=dict, description="Global concurrency limits, by name."
+    )
+    variables: dict[VariableName, JsonValue] = Field(
+        default_factory=dict, description="Prefect variables, by name; no secrets."
+    )
+    blocks: dict[BlockKey, dict[str, Any]] = Field(
+        default_factory=dict,
+        description="Blocks that bootstrap makes, as <block type slug>/<name>: their fields. A field "
+        "is a value, {variable: NAME}, {aws_secret: NAME} or {block: <slug>/<name>}.",
     )
 
     @field_validator("timezone")
