@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -24,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.lineitem import lineitem, write_rows
+from benchmarks.process import cpu_seconds, peak_memory, run_alone
 from benchmarks.warehouse import Bench, warehouse
 from tasks.loading.ledger import session
 
@@ -39,6 +38,7 @@ TITLES = {
     "merge": "merge: half of the rows are new, half are newer versions of rows that are there",
 }
 ROUNDS = 3
+"""Of what the others are compared with: raw COPY, and ours in mode append. The median counts."""
 
 
 def prepare_raw(bench: Bench) -> Path:
@@ -89,34 +89,29 @@ def run_ours(described: str) -> None:
     bench = Bench(root, credentials, credentials.get_engine("ours"), Lake(LocalStore(root), root))
     load = bench.load(lineitem(job["mode"], job["table"]), [Path(job["path"])], job["path"])
     at: dict[str, float] = {}
-    used = resource.getrusage(resource.RUSAGE_SELF)
+    used = cpu_seconds()
     began = time.perf_counter()
     receipt = load_partition(
         bench.engine, bench.lake, root, load,
         on_step=lambda step: at.setdefault(step, time.perf_counter()) and None,
     )  # fmt: skip
     seconds = time.perf_counter() - began
-    now = resource.getrusage(resource.RUSAGE_SELF)
+    used = cpu_seconds() - used
     said = {
         "rows": receipt.counts.read, "seconds": seconds,
         "copy": at["copied"] - at["staged"], "merge": at["merged"] - at["evolved"],
-        "cpu": now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime,
-        "peak": now.ru_maxrss << 10, "version": "this",
+        "cpu": used, "peak": peak_memory(), "version": "this",
     }  # fmt: skip
     print(json.dumps(said))
 
 
 def measure(bench: Bench, contender: str, job: dict[str, Any], peers: str) -> dict[str, Any]:
     """Run one contender in a process of its own; say what it took, or why it failed."""
-    command = [peers, str(Path(__file__).with_name("loading_peers.py")), contender, json.dumps(job)]
+    command = [peers, "-m", "benchmarks.loading_peers", contender, json.dumps(job)]
     if contender == "ours":
         command = [sys.executable, "-m", "benchmarks.loading", "--ours", json.dumps(job)]
     before = wal(bench)
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
-    if done.returncode:
-        return {"failed": (done.stderr.strip().splitlines() or ["?"])[-1][:90]}
-    said: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    return {**said, "wal": wal(bench) - before}
+    return {**run_alone(command), "wal": wal(bench) - before}
 
 
 def show(console: Console, mode: str, size: int, found: dict[str, dict[str, Any]]) -> None:
@@ -161,12 +156,49 @@ def main() -> None:
         compare(bench, given.rows, given.only, given.peers, console)
 
 
+def rounds(mode: str, contender: str) -> int:
+    """Return how often a contender loads: a merge meets what its first load brought."""
+    if mode == "merge":
+        return 2
+    return ROUNDS if contender == "ours" else 1
+
+
+def median(said: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return what was said of the run of median time, or of one that failed."""
+    failed = [each for each in said if "seconds" not in each]
+    return failed[0] if failed else sorted(said, key=lambda each: each["seconds"])[len(said) // 2]
+
+
+def described(bench: Bench, mode: str, contender: str, number: int, rows: int) -> dict[str, Any]:
+    """Write the rows of one load, and describe it.
+
+    Args:
+        bench: Where it goes.
+        mode: In an append each load has a table of its own; a merge's second one half known keys.
+        contender: Who loads.
+        number: Which of its loads.
+        rows: How many.
+    """
+    moved = number if mode == "merge" else 0
+    path = bench.folder / f"{mode}-{number}.parquet"
+    csv = path.with_suffix(".csv")
+    for file in (path, csv) if contender.startswith("sling") else (path,):
+        write_rows(file, moved * rows // 2, rows, changed=moved)
+    return {
+        "path": str(path), "csv": str(csv), "rows": rows, "mode": mode,
+        "table": f"{mode}_{number}" if number and not moved else mode,
+        "lake": str(bench.folder / "lake"), "pipeline": contender,
+        "pipelines": str(bench.folder / "pipelines"),
+    }  # fmt: skip
+
+
 def compare(bench: Bench, rows: int, only: list[str] | None, peers: str, console: Console) -> None:
     """Run the contenders in both modes."""
     block = bench.credentials.model_dump(
         include={"host", "port", "database", "username", "sslmode"}
     )
     password = bench.credentials.password.get_secret_value()
+    secret = {**block, "password": password}
     url = f"postgresql://{block['username']}:{password}@{block['host']}:{block['port']}/postgres"
     console.print(f"[dim]{bench.run('SELECT version()')[0][0].split(' on ')[0]}[/]")
     (bench.folder / "pipelines").mkdir()
@@ -182,21 +214,13 @@ def compare(bench: Bench, rows: int, only: list[str] | None, peers: str, console
                 found["raw: server-side COPY"] = raw_copy(bench, file, "bench")
                 found["raw: the same, TEMP table"] = raw_copy(bench, file, "pg_temp")
                 continue
-            for number in range(2 if mode == "merge" else 1):  # a merge meets what was there
-                path = bench.folder / f"{mode}-{number}.parquet"
-                csv = path.with_suffix(".csv")
-                write_rows(path, number * rows // 2, rows, changed=number)
-                if contender.startswith("sling"):
-                    write_rows(csv, number * rows // 2, rows, changed=number)
-                job = {
-                    "path": str(path), "csv": str(csv), "rows": rows, "mode": mode, "table": mode,
-                    "block": {**block, "password": password}, "lake": str(bench.folder / "lake"),
-                    "pipeline": contender, "pipelines": str(bench.folder / "pipelines"),
-                    "url": url.replace("postgresql:", "postgresql+psycopg2:")
-                    if contender.startswith("pandas")
-                    else url,
-                }  # fmt: skip
-                found[contender] = measure(bench, contender, job, peers)
+            said = []
+            for number in range(rounds(mode, contender)):
+                job = {**described(bench, mode, contender, number, rows), "url": url}
+                if contender.startswith("pandas"):
+                    job["url"] = url.replace("postgresql:", "postgresql+psycopg2:")
+                said.append(measure(bench, contender, {**job, "block": secret}, peers))
+            found[contender] = said[-1] if mode == "merge" else median(said)
         show(console, mode, size, found)
         ours, limit = found.get("ours", {}), found.get("raw: the same, TEMP table", {})
         if "copy" in ours and limit:
