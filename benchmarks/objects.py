@@ -38,7 +38,7 @@ def prepare_many(stack: Any, objects: int) -> dict[str, Any]:
 
     address = stack.object_store
     block = bucket(address, "many")
-    block.credentials.get_s3_client().createbucket(Bucket="many")
+    block.credentials.get_s3_client().create_bucket(Bucket="many")
     store = s3_store(block)
 
     def put(number: int) -> None:
@@ -64,7 +64,7 @@ def prepare_large(stack: Any, folder: Path) -> dict[str, Any]:
 
     address = stack.object_store
     block = bucket(address, "large")
-    block.credentials.get_s3_client().createbucket(Bucket="large")
+    block.credentials.get_s3_client().create_bucket(Bucket="large")
     rows = SMALL_OBJECTS * OBJECT_ROWS
     path = folder / "large.csv"
     write_csv(path, 0, rows)

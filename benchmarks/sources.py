@@ -59,7 +59,7 @@ def prepare_objects(stack: Any, folder: Path, scale: float) -> dict[str, Any]:
         region="us-east-1",
         client_options={"allow_http": True},
     )
-    bucket(address, "objects").credentials.get_s3_client().createbucket(Bucket="objects")
+    bucket(address, "objects").credentials.get_s3_client().create_bucket(Bucket="objects")
     count = int(5000 * scale)
 
     def put(number: int) -> int:
