@@ -35,6 +35,7 @@ from tasks.loading.modes.replace import (
     insert_statement,
     pile_statement,
 )
+from tasks.loading.partitions import prepare_partitions
 from tasks.loading.profiles import check_history
 from tasks.loading.publish import check_fence, name_session
 from tasks.loading.schema import TargetColumn, ensure_schema
@@ -233,9 +234,15 @@ def _pile_up(
 
 def _prepare(cursor: Cursor, spec: DatasetSpec, piles: Sequence[Pile]) -> tuple[SchemaChange, ...]:
     """Make the table take the rows of every pile, and tell what was altered for it."""
-    return tuple(
-        change for pile in piles for change in prepare_target(cursor, spec, pile.columns).changes
-    )
+    changes: list[SchemaChange] = []
+    staged: dict[str, list[TargetColumn]] = {}
+    for pile in piles:
+        table = prepare_target(cursor, spec, pile.columns)
+        changes += table.changes
+        if pile.is_there:
+            staged[pile.name] = table.columns
+    prepare_partitions(cursor, spec, staged)
+    return tuple(changes)
 
 
 def _replace(
