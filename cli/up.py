@@ -33,7 +33,9 @@ def serve() -> None:
             deploy(environment, by_key(local.blocks(sources=True)))
             drain_prefect()
             try:
-                local.stack.start_worker(environment.name, _worker_variables(environment.name))
+                local.stack.start_worker(
+                    environment.work_pool.name, _worker_variables(environment.name)
+                )
             except EmbeddedServerError as error:
                 raise SourceUnavailable(str(error)) from None
         address = local.stack.postgres

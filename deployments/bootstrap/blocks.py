@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
+from uuid import UUID
 
 from prefect.blocks.core import Block
 from prefect.client.orchestration import SyncPrefectClient
@@ -38,10 +39,7 @@ class BlockTypes:
     def declared(self) -> dict[str, Content]:
         """Return the checksum of each type's schema, and what people read about it."""
         return {
-            slug: {
-                "schema": cls._calculate_schema_checksum(),
-                "description": cls.get_description(),
-            }
+            slug: {"schema": cls._calculate_schema_checksum(), **_description(slug, cls)}
             for slug, cls in self._classes.items()
         }
 
@@ -158,13 +156,12 @@ class Blocks:
         if key not in self._made:
             return {}
         try:
-            return _fields(self._classes[slug].load(name))
+            return _fields(cast(Block, self._classes[slug].load(name)))
         except (ValueError, RuntimeError):  # of an older schema; it is written anew as a whole
             return {}
 
     def create(self, name: str) -> str:
         """Save a block; those that it names are there already, and are named by their ids."""
-        slug, _, short = name.partition("/")
         block = self._made[name]
         for nested in _nested_blocks(block):
             if nested._block_document_name and nested._block_document_id is None:
@@ -172,7 +169,7 @@ class Blocks:
                 document = self._document(other)
                 assert document is not None, other
                 nested._block_document_id = document.id
-        block.save(short, overwrite=True)
+        block.save(name.partition("/")[2], overwrite=True)
         return str(block._block_document_id)
 
     def change(self, name: str, present: Present, keys: Collection[str]) -> None:  # noqa: ARG002
@@ -181,9 +178,12 @@ class Blocks:
 
     def remove(self, name: str, present: Present) -> None:  # noqa: ARG002
         """Delete a block."""
-        from uuid import UUID
-
         self._client.delete_block_document(UUID(present.id))
+
+
+def _description(slug: str, cls: type[Block]) -> dict[str, str | None]:
+    """Return what people read about a type of ours; Prefect keeps that of its own types."""
+    return {"description": cls.get_description()} if slug.startswith("etl-") else {}
 
 
 def _fields(block: Block) -> dict[str, Any]:

@@ -30,7 +30,7 @@ _GIT_SECONDS = 10
 
 
 def deploy_variables(root: Path, variables: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment variables, with the version of the code and the project's folder in them."""
+    """Return the environment variables, with the code's version and the project's folder in them."""
     given = {name: text for name, text in variables.items() if text}
     return {"DPP_HOME": str(root), "DPP_VERSION": git_version(root) or code_version(), **given}
 
@@ -136,7 +136,9 @@ class Bootstrap:
                 with explained(f"{step.kind} {step.name}"):
                     there = self._present[step.kind].get(step.name)
                     if step.action is Action.CREATE:
-                        made.setdefault(step.kind, {})[step.name] = kinds[step.kind].create(step.name)
+                        made.setdefault(step.kind, {})[step.name] = kinds[step.kind].create(
+                            step.name
+                        )
                     elif step.action is Action.CHANGE and there is not None:
                         kinds[step.kind].change(step.name, there, step.keys)
                     if step.action in (Action.CHANGE, Action.KEEP) and there is not None:

@@ -104,7 +104,7 @@ class Deployments:
         return str(made)
 
     def change(self, name: str, present: Present, keys: Collection[str]) -> None:
-        """Update the keys that differ; the deployment and schedules with the same slug keep their ids."""
+        """Update the keys that differ; the deployment keeps its id, and so does a schedule its slug."""
         content = dict(self._declared[name])
         wanted = content.pop("schedules")
         changed = {key: content[key] for key in keys if key != "schedules"}
@@ -119,8 +119,8 @@ class Deployments:
 
     def _remove_schedules(self, name: str, wanted: set[str]) -> None:
         """Delete schedules that are no longer declared; an update leaves them."""
-        there = self._read(name)
-        for schedule in there.schedules if there else ():
+        there = self._client.read_deployment_by_name(name)
+        for schedule in there.schedules:
             if schedule.slug not in wanted:
                 self._client.delete_deployment_schedule(there.id, schedule.id)
 

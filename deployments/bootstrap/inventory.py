@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from prefect.blocks.core import Block
 from pydantic import Field
 
@@ -20,9 +22,9 @@ class Inventory(Block):
 
 
 def read_inventory(environment: str) -> dict[str, dict[str, str]]:
-    """Return the ids of what was made for an environment, by kind and name; nothing before the first."""
+    """Return the ids of what was made for an environment, by kind and name."""
     try:
-        return Inventory.load(environment).made
+        return cast(Inventory, Inventory.load(environment)).made
     except ValueError as error:
         if "Unable to find block document" in str(error):
             return {}

@@ -1,4 +1,4 @@
-"""What is to be created, changed and removed. Pure: what is declared and what is there, in; steps, out."""
+"""What is to be created, changed and removed. Pure: what is declared and what is there decide it."""
 
 from __future__ import annotations
 

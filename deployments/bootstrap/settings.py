@@ -92,7 +92,9 @@ class Limits:
 
     def declared(self) -> dict[str, Content]:
         """Return the limits."""
-        return {name: {**limit.model_dump(), "active": True} for name, limit in self._limits.items()}
+        return {
+            name: {**limit.model_dump(), "active": True} for name, limit in self._limits.items()
+        }
 
     def present(self, names: Collection[str]) -> dict[str, Present]:
         """Return the limits that the server has."""
