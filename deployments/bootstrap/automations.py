@@ -86,7 +86,8 @@ class Automations:
         there = self._client.read_automation(present.id)
         enabled = there.enabled if there else True
         wanted = self._of(name).model_copy(update={"enabled": enabled})
-        whole = AutomationCore.model_validate(wanted.model_dump())  # every key counts as set
+        # Every key counts as set, but for the one that the server does not take.
+        whole = AutomationCore.model_validate(wanted.model_dump(exclude={"owner_resource"}))
         self._client.update_automation(UUID(present.id), whole)
 
     def remove(self, name: str, present: Present) -> None:  # noqa: ARG002
