@@ -13,8 +13,9 @@ import os
 import socket
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 import psycopg2
@@ -87,6 +88,9 @@ def _shut_down(descriptor: int) -> None:
 
 
 _WATCHDOG = Watchdog()
+_CONNECTIONS: weakref.WeakSet[Connection] = weakref.WeakSet()
+"""All of this process."""
+_MADE = threading.Lock()
 
 
 class Connection(psycopg2.extensions.connection):
@@ -94,6 +98,8 @@ class Connection(psycopg2.extensions.connection):
 
     answer_seconds: float
     settings: sql.Composed | None
+    waiting = 0
+    """How many answers of the server are waited for: a statement within a statement is two."""
 
     def commit(self) -> None:
         """Commit, within the time limit."""
@@ -107,8 +113,12 @@ class Connection(psycopg2.extensions.connection):
         """Do something with the server, and give it up when the time limit is over."""
         if self.closed:
             return action()  # which says so
-        with _WATCHDOG.limit(self.fileno(), self.answer_seconds):
-            return action()
+        self.waiting += 1
+        try:
+            with _WATCHDOG.limit(self.fileno(), self.answer_seconds):
+                return action()
+        finally:
+            self.waiting -= 1
 
     def within_transaction(self, action: Callable[[], T]) -> T:
         """Do something in a transaction that has its settings, and within the time limit."""
@@ -172,9 +182,24 @@ def connector(
         made.answer_seconds = answer_seconds
         made.settings = statement
         made.cursor_factory = Cursor
+        with _MADE:
+            _CONNECTIONS.add(made)
         return made
 
     return connect
+
+
+def cancel_statements() -> None:
+    """Ask the servers to give up what they do for this process, and to roll it back.
+
+    A process that ends without that leaves them working: they notice only when they are done.
+    """
+    with _MADE:
+        connections = list(_CONNECTIONS)
+    for connection in connections:
+        if connection.waiting:
+            with suppress(psycopg2.Error):  # it ended meanwhile, or the server is gone
+                connection.cancel()
 
 
 def _settings_statement(settings: Mapping[str, str]) -> sql.Composed:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextvars import copy_context
 from datetime import UTC, datetime
 from functools import reduce
 from typing import TypeVar
 
+import structlog
 from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
@@ -46,12 +45,14 @@ from tasks.model.run import (
 )
 from tasks.replay.replay import plan_refused
 from tasks.reporting import progress
-from tasks.reporting.alerts import send_alerts
+from tasks.reporting.events import Event, RunCompleted, RunFailed, RunStarted, emit, shortened
 from tasks.reporting.logs import ensure_logs
 from tasks.reporting.report import ProgressArtifact, publish_report
 from tasks.stages import run_name, sweep_scratch
+from tasks.stopping import in_threads, stop_asked, stoppable
 
 Result = TypeVar("Result")
+log = structlog.get_logger("dpp.flows")
 
 
 class DatasetParameters(BaseModel):
@@ -83,7 +84,9 @@ def run_and_report(name: str, request: RunRequest) -> State[DatasetReport]:
     environment = load_environment()
     catalog = environment_catalog(environment)
     started = datetime.now(UTC)
-    report = run_dataset(environment, catalog, catalog[name], request)
+    report = stoppable(
+        lambda: run_dataset(environment, catalog, catalog[name], request), environment.stop_seconds
+    )
     run_report = RunReport(
         environment=environment.name,
         run=_run_name(),
@@ -93,8 +96,6 @@ def run_and_report(name: str, request: RunRequest) -> State[DatasetReport]:
     )
     if flow_run.get_parent_flow_run_id() is None:  # else the parent reports for all its datasets
         publish_report(run_report)
-        if not run_report.succeeded:
-            send_alerts(environment, run_report)
     if report.outcome is Outcome.FAILED:
         return Failed(message=_summary(report), data=report)
     return Completed(message=_summary(report), data=report)
@@ -104,6 +105,36 @@ def run_dataset(
     environment: Environment, catalog: Catalog, spec: DatasetSpec, request: RunRequest
 ) -> DatasetReport:
     """Run one dataset and return its report; a failure is part of the report."""
+    told = {"environment": environment.name, "dataset": spec.name}
+    told |= {"run": _run_name(), "purpose": request.purpose}
+    emit(RunStarted.model_validate(told))
+    report = _run_dataset(environment, catalog, spec, request)
+    emit(_ended(told, report))
+    return report
+
+
+def _ended(told: dict[str, str], report: DatasetReport) -> Event:
+    """Return the event of the end of a run."""
+    same = ("partitions", "partitions_loaded", "partitions_already_loaded", "counts", "seconds")
+    values = {**told, **{name: getattr(report, name) for name in same}}
+    if report.outcome is not Outcome.FAILED:
+        return RunCompleted.model_validate(values)
+    first = report.failures[0]
+    return RunFailed.model_validate(
+        {
+            **values,
+            "failures": len(report.failures),
+            "stage": first.stage,
+            "error": first.error,
+            "kind": first.kind,
+            "message": shortened(first.message),
+        }
+    )
+
+
+def _run_dataset(
+    environment: Environment, catalog: Catalog, spec: DatasetSpec, request: RunRequest
+) -> DatasetReport:
     started = time.monotonic()
     sweep_scratch(environment)
     results: list[LoadReceipt | PartitionFailure] = []
@@ -133,6 +164,8 @@ def run_dataset(
             together = isinstance(spec.load, ReplaceLoad) and request.purpose != "replay"
             work = _run_together if together else _run_each
             results = work(run, partitions, most)
+        if stop_asked():
+            return _stopped(_report(spec, partitions, results, None, time.monotonic() - started))
         table_rows = count_rows(environment, spec)
         if (spec.load.index or spec.load.indexes) and table_rows is not None:
             build_index(environment, spec)
@@ -154,7 +187,7 @@ def _run_together(
     """Prepare every partition, and publish all of them at once; none, if one of them fails."""
     made = _in_threads(run, prepare_partition, partitions, most)
     failures = [one for one in made if isinstance(one, PartitionFailure)]
-    if failures:
+    if failures or stop_asked():
         return [*failures]
     prepared = {
         one.partition.fingerprint: one for one in made if not isinstance(one, PartitionFailure)
@@ -171,22 +204,10 @@ def _in_threads(
     """Do some work on each partition, and tell how far it is; the results are in no order."""
     artifact = ProgressArtifact(run.spec.name, len(partitions))
     results: list[Result] = []
-    with ThreadPoolExecutor(most, "partition") as pool:
-        try:
-            futures = [
-                # Each thread has the context of this flow run, so that its tasks belong to it.
-                pool.submit(copy_context().run, work, run, partition)
-                for partition in partitions
-            ]
-            for future in as_completed(futures):
-                result = future.result()
-                results.append(result)
-                progress.advanced(run.spec.name, 1, _rows_read(result))
-                artifact.advance()
-        except BaseException:  # Ctrl-C, cancellation: what is under way ends, nothing else begins
-            run.called_off.set()
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    for result in in_threads(lambda partition: work(run, partition), partitions, most):
+        results.append(result)
+        progress.advanced(run.spec.name, 1, _rows_read(result))
+        artifact.advance()
     return results
 
 
@@ -225,6 +246,18 @@ def _report(
         failures=tuple(failures),
         seconds=seconds,
     )
+
+
+def _stopped(report: DatasetReport) -> DatasetReport:
+    """Say how far a run was that is to stop; the flow run's state says that it was."""
+    log.warning(
+        "run.stopped",
+        dataset=report.dataset,
+        partitions=report.partitions,
+        loaded=report.partitions_loaded,
+        remedy="run it again: it goes on with the partitions that are left",
+    )
+    return report
 
 
 def _children(loaded: list[LoadReceipt]) -> dict[str, RowCounts]:

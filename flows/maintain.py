@@ -14,8 +14,11 @@ from tasks.environments import environment_catalog, load_environment
 from tasks.loading.load import maintain_table
 from tasks.loading.maintenance import Maintained
 from tasks.model.classify import classify
+from tasks.model.dataset import DatasetSpec
+from tasks.model.environment import Environment
 from tasks.reporting.logs import ensure_logs
 from tasks.stages import run_name
+from tasks.stopping import stop_asked, stoppable
 
 
 class MaintainParameters(BaseModel):
@@ -39,17 +42,30 @@ def maintain(parameters: MaintainParameters | None = None) -> State[list[Maintai
     environment = load_environment()
     catalog = environment_catalog(environment)
     names = (parameters or MaintainParameters()).datasets or sorted(catalog.datasets)
+    specs = [catalog[name] for name in names]
     run = str(flow_run.get_name() or "local")
+    done, failures = stoppable(
+        lambda: _each_table(environment, specs, run), environment.stop_seconds
+    )
+    if failures:
+        return Failed(message="; ".join([*failures, _summary(done)]), data=done)
+    return Completed(message=_summary(done), data=done)
+
+
+def _each_table(
+    environment: Environment, specs: list[DatasetSpec], run: str
+) -> tuple[list[Maintained], list[str]]:
+    """Maintain one table after the other; one that fails does not stop the others."""
     done: list[Maintained] = []
     failures: list[str] = []
-    for spec in [catalog[name] for name in names]:
+    for spec in specs:
+        if stop_asked():
+            break
         try:
             done.append(maintain_table(environment, spec, run))
         except Exception as error:  # the other tables need it as much
             failures.append(f"{spec.name}: {classify(error)}")
-    if failures:
-        return Failed(message="; ".join([*failures, _summary(done)]), data=done)
-    return Completed(message=_summary(done), data=done)
+    return done, failures
 
 
 def _summary(done: list[Maintained]) -> str:

@@ -29,6 +29,7 @@ from tasks.model.run import (
     Purpose,
 )
 from tasks.stages import Work, refreshed_if_broken
+from tasks.stopping import given_up
 from tasks.transformation.transform import transform, transformation_work
 
 HOPELESS = (CredentialsRejected, LoadConflict, ConfigError, CapacityExhausted)
@@ -87,12 +88,14 @@ def prepare_partition(run: DatasetRun, partition: Partition) -> Prepared | Parti
     spec = run.spec if partition.deletes_up_to is None else run.spec.keys_only()
     stage = "ingestion"
     if run.called_off.is_set():
-        return _failure(partition, "flow", ConfigError("not tried: the run was called off"))
+        return _not_tried(partition)
     try:
         work = ingestion_work(run.environment, spec, partition, run.run)
         raw = refreshed_if_broken(ingest, run.environment, work)(
             work, run.environment, spec, partition
         )
+        if given_up():
+            return _not_tried(partition)
         stage = "transformation"
         snapshots = run.snapshots
         if any(lookup.api for lookup in spec.enrich):
@@ -111,6 +114,8 @@ def run_partition(run: DatasetRun, partition: Partition) -> LoadReceipt | Partit
     made = prepare_partition(run, partition)
     if isinstance(made, PartitionFailure):
         return made
+    if given_up():
+        return _not_tried(partition)
     try:
         return load(
             made.work,
@@ -130,7 +135,7 @@ def load_together(
     run: DatasetRun, prepared: list[Prepared]
 ) -> list[LoadReceipt | PartitionFailure]:
     """Publish all partitions of a run at once; a failure is that of all of them."""
-    if run.called_off.is_set():
+    if run.called_off.is_set() or given_up():
         return []
     try:
         return list(
@@ -150,6 +155,10 @@ def load_together(
             update={"label": f"all {len(prepared)} partitions"}
         )
         return [_failed(run, whole, "loading", error)]
+
+
+def _not_tried(partition: Partition) -> PartitionFailure:
+    return _failure(partition, "flow", ConfigError("not tried: the run was called off"))
 
 
 def _failed(

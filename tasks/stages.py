@@ -23,6 +23,7 @@ from tasks.environments import project_root
 from tasks.lake import intact_manifest
 from tasks.model.classify import is_transient
 from tasks.model.environment import Environment
+from tasks.stopping import stop_asked
 
 log = structlog.get_logger("dpp.stages")
 P = ParamSpec("P")
@@ -107,7 +108,9 @@ def refreshed_if_broken(stage: Task[P, R], environment: Environment, work: Work)
 
 
 def only_transient(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
-    """Retry what may succeed next time, and nothing else."""
+    """Retry what may succeed next time, and nothing else; nothing in a run that is to stop."""
+    if stop_asked():
+        return False
     error = state.result(raise_on_failure=False)
     transient = isinstance(error, BaseException) and is_transient(error)
     if transient:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -56,6 +56,10 @@ class DatasetSpec(Strict):
     description: str
     owner: str | None = None
     schedule: Literal["daily", "hourly", "manual"] = "manual"
+    after: tuple[Identifier, ...] = Field(
+        (),
+        description="Datasets after which this one runs: when each of them has completed a run.",
+    )
     source: Source
     key: tuple[Identifier, ...] = ()
     cursor: Identifier | None = Field(
@@ -107,6 +111,7 @@ class DatasetSpec(Strict):
     @model_validator(mode="after")
     def _parts_fit_together(self) -> Self:
         self._check_names()
+        self._check_after()
         self._check_columns()
         self._require_columns("key", self.key)
         if self.cursor:
@@ -125,6 +130,15 @@ class DatasetSpec(Strict):
         self._check_anomaly(self.quality.anomaly)
         self._check_table(taken)
         return self
+
+    def _check_after(self) -> None:
+        if self.after and self.schedule != "manual":
+            raise ValueError(
+                f"after: a dataset that runs after others has no schedule, found {self.schedule!r}: "
+                "two runs at a time would take it from each other"
+            )
+        if len(set(self.after)) < len(self.after):
+            raise ValueError("after: a dataset is there twice")
 
     def _check_names(self) -> None:
         for name in self.all_columns:
@@ -374,12 +388,13 @@ class DatasetSpec(Strict):
     def config_hash(self) -> str:
         """SHA-256 of everything that decides how a row is transformed and loaded.
 
-        Texts for people, the schedule, the learned checks, and what only the table has are left out:
-        changing them loads nothing again.
+        Texts for people, what starts runs, the learned checks, and what only the table has are left
+        out: changing them loads nothing again.
         """
-        for_people = {"description": True, "owner": True, "schedule": True}
+        for_people = {"description": True, "owner": True, "schedule": True, "after": True}
         of_the_table = {"index", "indexes", "grants", "partition_by"}
-        apart = {"quality": {"anomaly"}, "load": of_the_table}
+        of_quality: Any = {"anomaly": True, "quarantine": {"alert_rows", "alert_share"}}
+        apart = {"quality": of_quality, "load": of_the_table}
         content = self.model_dump(mode="json", exclude={**for_people, **apart})
         return hashlib.sha256(canonical_json(content)).hexdigest()
 

@@ -13,7 +13,11 @@ from typing import Any
 
 import psycopg2
 import pytest
+from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+from pydantic import SecretStr
 
+from blocks.object_store import LakeStorage
+from blocks.warehouse import WarehouseCredentials
 from cli.prefect_process import drain_prefect
 from embedded.postgres import ensure_database
 from embedded.stack import EmbeddedStack
@@ -146,3 +150,28 @@ def project(servers: EmbeddedStack, command_line: CommandLine) -> Project:
     (root / "inbox" / "a.csv").write_text("id,price\n1,1.50\n2,2.00\n3,-1\n")
     (root / "inbox" / "b.csv").write_text("id,price\n2,2.50\n4,x\n")
     return made
+
+
+@pytest.fixture
+def server(project: Project, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
+    """Flows of this process talk to the project's server; warehouse and lake are empty."""
+    address = project.stack.postgres
+    monkeypatch.setenv("DPP_HOME", str(project.root))
+    shutil.rmtree(project.root / "lake4", ignore_errors=True)
+    project.query(
+        "DROP SCHEMA IF EXISTS analytics CASCADE; DROP SCHEMA IF EXISTS etl CASCADE; COMMIT; SELECT 1"
+    )
+    settings = {
+        PREFECT_API_URL: project.stack.prefect_api_url,
+        PREFECT_HOME: project.root / "prefect",
+    }
+    with temporary_settings(settings):
+        WarehouseCredentials(
+            host=address.host,
+            port=address.port,
+            database="warehouse",
+            username=address.user,
+            password=SecretStr(address.password),
+        ).save("warehouse", overwrite=True)
+        LakeStorage(uri=f"file://{project.root}/lake4").save("lake", overwrite=True)
+        yield project

@@ -42,13 +42,13 @@ INSERT INTO etl.loads (
     load_id, dataset, fingerprint, label, run, target, rows_read, rows_inserted, rows_updated,
     rows_unchanged, rows_deduplicated, rows_quarantined, rows_deleted, rows_restored, manifest_key,
     manifest_digest, config_hash, code_version, source_state, source_bytes,
-    rows_staged, deletes_up_to, seconds)
+    rows_staged, deletes_up_to, slice, refresh, seconds)
 OVERRIDING SYSTEM VALUE VALUES (
     %(load_id)s, %(dataset)s, %(fingerprint)s, %(label)s, %(run)s, %(target)s, %(read)s,
     %(inserted)s, %(updated)s, %(unchanged)s, %(deduplicated)s, %(quarantined)s, %(deleted)s,
     %(restored)s,
     %(manifest_key)s, %(manifest_digest)s, %(config_hash)s, %(code_version)s, %(source_state)s, %(source_bytes)s,
-    %(staged)s, %(deletes_up_to)s, %(seconds)s);
+    %(staged)s, %(deletes_up_to)s, %(slice)s, %(refresh)s, %(seconds)s);
 
 -- name: insert_source_items
 -- The objects of the partition, so that they are not planned again.
@@ -103,7 +103,7 @@ SELECT dataset, target, count(*) AS loads, sum(rows_read)::bigint AS read,
        sum(rows_inserted)::bigint AS inserted, sum(rows_updated)::bigint AS updated,
        sum(rows_unchanged)::bigint AS unchanged, sum(rows_deduplicated)::bigint AS deduplicated,
        sum(rows_quarantined)::bigint AS quarantined, sum(rows_deleted)::bigint AS deleted,
-       max(loaded_at) AS loaded_at,
+       sum(rows_restored)::bigint AS restored, max(loaded_at) AS loaded_at,
        (array_agg(run ORDER BY load_id DESC))[1] AS run,
        count(DISTINCT config_hash) AS configurations,
        (array_agg(config_hash ORDER BY load_id DESC))[1] AS config_hash
@@ -194,7 +194,7 @@ WHERE dataset = %(dataset)s AND rows_quarantined > 0 ORDER BY load_id;
 -- The ledger of one dataset.
 SELECT load_id, fingerprint, label, target, rows_read, rows_inserted, rows_updated, rows_unchanged,
        rows_deduplicated, rows_quarantined, rows_deleted, rows_restored, manifest_key, manifest_digest, config_hash,
-       loaded_at, run, rows_staged, deletes_up_to, source_state
+       loaded_at, run, rows_staged, deletes_up_to, source_state, slice, refresh
 FROM etl.loads WHERE dataset = %(dataset)s ORDER BY load_id;
 
 -- name: quarantine_per_load

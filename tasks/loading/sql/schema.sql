@@ -54,6 +54,10 @@ ALTER TABLE etl.loads ADD COLUMN IF NOT EXISTS deletes_up_to bigint;
 COMMENT ON COLUMN etl.loads.rows_staged IS 'Rows that the server took by COPY; NULL in loads of older versions.';
 COMMENT ON COLUMN etl.loads.deletes_up_to IS 'Set where the rows are the keys of the whole source: rows of this load and older ones were deleted if their key is not among them.';
 ALTER TABLE etl.loads ADD COLUMN IF NOT EXISTS rows_restored bigint NOT NULL DEFAULT 0;
+ALTER TABLE etl.loads ADD COLUMN IF NOT EXISTS slice jsonb;
+ALTER TABLE etl.loads ADD COLUMN IF NOT EXISTS refresh text;
+COMMENT ON COLUMN etl.loads.slice IS 'The window, the range or the query that was read, so that it can be read again; NULL in loads of older versions.';
+COMMENT ON COLUMN etl.loads.refresh IS 'The run that asked for the partition again although it was loaded.';
 COMMENT ON TABLE etl.loads IS 'The ledger: one row per committed partition, written with its rows.';
 
 CREATE TABLE IF NOT EXISTS etl.source_items (
