@@ -1,7 +1,8 @@
 """A fake of Kubernetes: enough of its API for Prefect's worker, and pods that are processes of this machine.
 
-It is no cluster. Manifests are checked by Kubernetes' own schemas, and nothing else of them is enforced: no
-image is pulled, no root file system is read-only, no network policy holds, no quota or admission is asked.
+It is no cluster. Manifests are checked by Kubernetes' own schemas, and who asks by the rules of a Role; nothing
+else is enforced: no image is pulled, no root file system is read-only, no network policy holds, no quota or
+admission is asked.
 A path that the pod mounts, or that the image has, is a folder here; variables that name it are rewritten.
 """
 
@@ -16,7 +17,7 @@ import signal
 import sys
 import threading
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -42,18 +43,35 @@ class Store:
 
 
 class FakeKubernetes:
-    """The fake. Its API is that of ``kubeconfig``; what only a node can do are methods.
+    """The fake. Its API is told by kubeconfigs; what only a node can do are methods.
 
     Args:
         folder: For volumes and logs of pods.
         image: Folder in every image → what it is here.
         environment: Variables that every image has.
+        rules: Of the Role of the user ``worker``; the user ``admin`` may do everything.
+
+    Attributes:
+        used: What the worker asked for and was allowed to: verb and resource.
+        denied: What it asked for and was not.
     """
 
     def __init__(
-        self, folder: Path, image: Mapping[str, Path], environment: Mapping[str, str]
+        self,
+        folder: Path,
+        image: Mapping[str, Path],
+        environment: Mapping[str, str],
+        rules: Sequence[Manifest],
     ) -> None:
         self._folder = folder
+        self._allowed = {
+            (verb, resource)
+            for rule in rules
+            for verb in rule["verbs"]
+            for resource in rule["resources"]
+        }
+        self.used: set[tuple[str, str]] = set()
+        self.denied: set[tuple[str, str]] = set()
         self._image = image
         self._environment = environment
         self._stores = {plural: Store() for plural in KINDS}
@@ -64,23 +82,27 @@ class FakeKubernetes:
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self.kubeconfig = folder / "kubeconfig.json"
 
     # What a test asks for.
 
     def start(self) -> None:
-        """Listen, and write a kubeconfig."""
+        """Listen, and write the kubeconfigs."""
         self._thread.start()
         port = self._ask(self._listen())
-        config = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "current-context": "fake",
-            "clusters": [{"name": "fake", "cluster": {"server": f"http://{LOCALHOST}:{port}"}}],
-            "users": [{"name": "fake", "user": {"token": "fake"}}],
-            "contexts": [{"name": "fake", "context": {"cluster": "fake", "user": "fake"}}],
-        }
-        self.kubeconfig.write_text(json.dumps(config))
+        for user in ("admin", "worker"):
+            config = {
+                "apiVersion": "v1",
+                "kind": "Config",
+                "current-context": "fake",
+                "clusters": [{"name": "fake", "cluster": {"server": f"http://{LOCALHOST}:{port}"}}],
+                "users": [{"name": user, "user": {"token": user}}],
+                "contexts": [{"name": "fake", "context": {"cluster": "fake", "user": user}}],
+            }
+            self.kubeconfig(user).write_text(json.dumps(config))
+
+    def kubeconfig(self, user: str) -> Path:
+        """Return the file by which a user reaches it."""
+        return self._folder / f"{user}.kubeconfig"
 
     def close(self) -> None:
         """Kill the containers and stop listening."""
@@ -104,7 +126,7 @@ class FakeKubernetes:
         return asyncio.run_coroutine_threadsafe(question, self._loop).result(timeout=30)
 
     async def _listen(self) -> int:
-        app = web.Application()
+        app = web.Application(middlewares=[self._authorize])
         app.router.add_get("/version", self._answer({"major": "1", "minor": "37"}))
         app.router.add_get("/api", self._answer({"versions": ["v1"]}))
         batch = {"groupVersion": "batch/v1", "version": "v1"}
@@ -142,6 +164,26 @@ class FakeKubernetes:
 
     # The API.
 
+    @web.middleware
+    async def _authorize(self, request: web.Request, handler: Any) -> web.StreamResponse:
+        """Let the worker do what its Role allows, in a namespace; discovery is open to all."""
+        at = request.match_info
+        if request.headers.get("Authorization") == "Bearer worker" and "plural" in at:
+            method = request.method.lower()
+            verb = {"post": "create"}.get(method, method)
+            if method == "get" and "name" not in at:
+                verb = "watch" if request.query.get("watch") else "list"
+            part = (
+                request.path.split("/")[-1] if request.path.endswith(("/log", "/eviction")) else ""
+            )
+            asked = (verb, f"{at['plural']}/{part}" if part else at["plural"])
+            if asked not in self._allowed or "namespace" not in at:
+                self.denied.add(asked)
+                return self._refuse(403, "Forbidden", f"worker may not {asked}")
+            self.used.add(asked)
+        answer: web.StreamResponse = await handler(request)
+        return answer
+
     @staticmethod
     def _answer(content: Manifest) -> Any:
         async def answer(_request: web.Request) -> web.Response:
@@ -151,13 +193,19 @@ class FakeKubernetes:
 
     @staticmethod
     def _resources(version: str) -> Manifest:
-        verbs = ["create", "delete", "get", "list", "watch"]
+        known = {**KINDS, "namespaces": ("v1", "Namespace"), "events": ("v1", "Event")}
         return {
             "kind": "APIResourceList",
             "groupVersion": version,
             "resources": [
-                {"name": plural, "kind": kind, "namespaced": True, "verbs": verbs}
-                for plural, (of, kind) in KINDS.items()
+                {
+                    "name": plural,
+                    "singularName": kind.lower(),
+                    "kind": kind,
+                    "namespaced": kind != "Namespace",
+                    "verbs": ["create", "delete", "get", "list", "watch"],
+                }
+                for plural, (of, kind) in known.items()
                 if of == version
             ],
         }
@@ -221,7 +269,8 @@ class FakeKubernetes:
         with contextlib.suppress(ConnectionError, asyncio.CancelledError):
             while True:
                 new = [event for event in store.history if event[0] > seen]
-                for seen, kind, changed in new:
+                for version, kind, changed in new:
+                    seen = version
                     if self._matches(request, changed):
                         line = json.dumps({"type": kind, "object": changed}) + "\n"
                         await response.write(line.encode())
@@ -274,9 +323,7 @@ class FakeKubernetes:
         metadata = made.setdefault("metadata", {})
         beginning = metadata.pop("generateName", None)
         metadata.setdefault("name", f"{beginning}{uuid.uuid4().hex[:5]}")
-        metadata.update(
-            namespace=namespace, uid=str(uuid.uuid4()), creationTimestamp=self._now()
-        )
+        metadata.update(namespace=namespace, uid=str(uuid.uuid4()), creationTimestamp=self._now())
         await self._put(plural, "ADDED", made)
         return made
 
@@ -393,11 +440,20 @@ class FakeKubernetes:
         reason = "Completed" if code == 0 else "Error"
         if name in self._out_of_memory:
             code, reason = KILLED, "OOMKilled"
-        ended = {"exitCode": code, "reason": reason, "startedAt": started, "finishedAt": self._now()}
+        ended = {
+            "exitCode": code,
+            "reason": reason,
+            "startedAt": started,
+            "finishedAt": self._now(),
+        }
         await self._set_status(pod, "Failed" if code else "Succeeded", {"terminated": ended})
 
     async def _set_status(self, pod: Manifest, phase: str, state: Manifest) -> None:
-        container = {"name": pod["spec"]["containers"][0]["name"], "restartCount": 0, "state": state}
+        of = pod["spec"]["containers"][0]
+        container = {
+            **{"name": of["name"], "image": of["image"], "imageID": "", "restartCount": 0},
+            **{"ready": "running" in state, "state": state},
+        }
         pod["status"] = {"phase": phase, "containerStatuses": [container]}
         await self._put("pods", "MODIFIED", pod)
 

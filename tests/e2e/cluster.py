@@ -47,6 +47,7 @@ name: cluster
 embedded: false
 warehouse_block: kubernetes-warehouse
 lake_block: kubernetes-lake
+work_pool: {name: kubernetes, type: kubernetes, job_template: small}
 memory_budget: 128MB
 partition_bytes: 1KB
 concurrency: 1
@@ -106,6 +107,10 @@ class Cluster:
             )
         ).items
         return found
+
+    def submit(self, job: dict[str, Any]) -> None:
+        """Make a job."""
+        self._ask(lambda made: api.BatchV1Api(made).create_namespaced_job(self.namespace, job))
 
     def put_secret(self, name: str, values: Mapping[str, str]) -> None:
         """Make a Secret."""
@@ -190,7 +195,7 @@ class Runs:
             return client.read_flow_run(run)
 
 
-def wait_for(question: Callable[[], Answer | None], what: str, seconds: float = 120) -> Answer:
+def wait_for(question: Callable[[], Answer | None], what: str, seconds: float = 240) -> Answer:
     """Ask until the answer is a true value."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -210,7 +215,9 @@ def worker(url: str, cluster: Cluster, home: Path) -> Iterator[Path]:
         "PREFECT_API_URL": url,
         "PREFECT_HOME": str(home / "worker"),
         "PREFECT_WORKER_QUERY_SECONDS": "1",
-        "KUBECONFIG": str(cluster.kubeconfig),
+        "KUBECONFIG": str(
+            cluster.fake.kubeconfig("worker") if cluster.fake else cluster.kubeconfig
+        ),
         "PREFECT_INTEGRATIONS_KUBERNETES_OBSERVER_NAMESPACES": cluster.namespace,
     }
     outside = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}

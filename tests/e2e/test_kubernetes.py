@@ -15,12 +15,14 @@ from uuid import UUID
 
 import psycopg2
 import pytest
+from kubernetes_asyncio.client.exceptions import ApiException
 from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 from prefect.states import Cancelling
 from prefect_aws import AwsCredentials, S3Bucket
 from prefect_aws.client_parameters import AwsClientParameters
 from pydantic import SecretStr
+from ruamel.yaml import YAML
 
 from blocks.object_store import LakeStorage
 from blocks.warehouse import WarehouseCredentials
@@ -42,7 +44,9 @@ from tests.e2e.cluster import (
 )
 from tests.e2e.conftest import ROOT
 from tests.fake_kubernetes import FakeKubernetes
-from tests.kubernetes_schemas import check
+from tests.integration.deployments.test_job_template import rendered
+from tests.integration.deployments.test_monitoring import queries
+from tests.kubernetes_schemas import without_what_prefect_misplaces
 
 REAL = os.environ.get("DPP_TEST_KUBECONFIG")
 NAMESPACE = os.environ.get("DPP_TEST_NAMESPACE", "dpp")
@@ -131,8 +135,7 @@ class Scene:
     def loads(self, name: str) -> int:
         """Return the number of loads of a dataset, each of another partition."""
         count, fingerprints = self.query(
-            "SELECT count(*), count(DISTINCT fingerprint) FROM etl.loads "
-            f"WHERE dataset = '{name}'"
+            f"SELECT count(*), count(DISTINCT fingerprint) FROM etl.loads WHERE dataset = '{name}'"
         )[0]
         assert count == fingerprints
         return int(count)
@@ -166,10 +169,13 @@ def cluster_of(folder: Path, home: Path) -> Iterator[Cluster]:
         return
     keep = ("PATH", "LANG", "COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START")
     environment = {name: os.environ[name] for name in keep if name in os.environ}
-    fake = FakeKubernetes(folder, {"/app": home}, {**environment, "PYTHONPATH": str(ROOT)})
+    documents = YAML(typ="safe").load_all((ROOT / "deployments/kubernetes/base/worker.yaml").open())
+    (rules,) = (each["rules"] for each in documents if each["kind"] == "Role")
+    image = {"/app": home}
+    fake = FakeKubernetes(folder, image, {**environment, "PYTHONPATH": str(ROOT)}, rules)
     fake.start()
     try:
-        yield Cluster(fake.kubeconfig, NAMESPACE, fake)
+        yield Cluster(fake.kubeconfig("admin"), NAMESPACE, fake)
     finally:
         fake.close()
 
@@ -242,7 +248,7 @@ def prepare(scene: Scene, servers: EmbeddedStack, reachable: Reachable, home: Pa
     )
     for name in DATASETS:
         for key, text in OBJECTS.items():
-            body = text.format(x="x" * 600)
+            body = text.format(x="x" * 400)
             client.put_object(Bucket="kubernetes-landing", Key=f"{name}/{key}", Body=body.encode())
     catalog = load_catalog(home / "datasets")
     engine = warehouse.get_engine("tests")
@@ -259,6 +265,7 @@ def again(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Run a dataset once more, in this process."""
     monkeypatch.setenv("DPP_HOME", str(scene._home))
     monkeypatch.setenv("DPP_ENV", "cluster")
+    monkeypatch.setenv("DPP_SCRATCH", str(scene._home / "scratch"))
     monkeypatch.setenv("DPP_PRIVACY_KEY", PRIVACY_KEY)
 
     def run(name: str) -> None:
@@ -289,14 +296,13 @@ def test_a_run_that_succeeds(scene: Scene) -> None:
     assert PRIVACY_KEY not in str(job.to_dict())
 
 
-def test_what_was_submitted_is_valid(scene: Scene) -> None:
-    """The fake refuses what a server refuses; that it looks at all is seen here."""
-    if scene.cluster.fake is None:
-        pytest.skip("a real cluster checks by itself")
-    (job,) = scene.cluster.jobs(scene.started["loaded"])
-    from kubernetes_asyncio.client import ApiClient
-
-    check({**ApiClient().sanitize_for_serialization(job), "apiVersion": "batch/v1", "kind": "Job"})
+def test_an_invalid_job_is_refused(scene: Scene) -> None:
+    """By a real cluster of itself; by the fake with the schemas of Kubernetes."""
+    job = without_what_prefect_misplaces(rendered("small"))
+    job["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"] = ["4Gi"]
+    with pytest.raises(ApiException) as refused:
+        scene.cluster.submit(job)
+    assert refused.value.status in (400, 422)
 
 
 def test_a_run_that_fails(scene: Scene) -> None:
@@ -369,6 +375,22 @@ def test_a_run_whose_job_is_deleted(scene: Scene) -> None:
     assert scene.rows("deleted") == [1, 2, 3]
     assert scene.loads("deleted") == 2
     scene.accounted("deleted")
+
+
+def test_the_role_of_the_worker_is_what_it_needs(scene: Scene) -> None:
+    """Each of its rules was used; without what was denied, all of the above went well."""
+    fake = scene.cluster.fake
+    if fake is None:
+        pytest.skip("a real cluster denies by itself")
+    unused = {("get", "jobs"), ("get", "pods/log")}  # for jobs that never came to run
+    assert fake.used >= fake._allowed - unused
+    assert not {asked for asked in fake.denied if asked[1] != "events"}, fake.denied
+
+
+def test_queries_of_the_dashboard_find_the_runs(scene: Scene) -> None:
+    found = {title: scene.query(sql, "prefect") for title, sql in queries("prefect")}
+    assert {"Completed", "Failed"} <= {row[0] for row in found["Flow runs"]}
+    assert any(row[0] == "dataset" and row[3] > 0 for row in found["Longest runs"])
 
 
 def test_no_secret_is_on_the_server(scene: Scene, servers: EmbeddedStack) -> None:
