@@ -40,7 +40,7 @@ from tasks.loading.profiles import check_history
 from tasks.loading.publish import check_fence, name_session
 from tasks.loading.schema import TargetColumn, ensure_schema
 from tasks.loading.staged import check_staged, clean_files, stage_rows
-from tasks.loading.staging import STAGING
+from tasks.loading.staging import STAGING, analyze_staging
 from tasks.loading.unique import check_unique_in_table
 from tasks.model.anomaly import Finding
 from tasks.model.dataset import DatasetSpec
@@ -259,7 +259,7 @@ def _replace(
     filled = []
     for pile in piles:
         if pile.is_there:
-            cursor.execute(sql.SQL("ANALYZE {}").format(sql.Identifier("pg_temp", pile.name)))
+            analyze_staging(cursor, sql.Identifier("pg_temp", pile.name))
             # Asked again, now that the table has its last types.
             filled.append((pile, prepare_target(cursor, spec, pile.columns).columns))
     rows = all_rows(filled) if filled else None
