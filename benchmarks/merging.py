@@ -87,10 +87,8 @@ def fill(bench: Bench, millions: int) -> None:
     with session(bench.engine) as connection, connection.cursor() as cursor:
         cursor.execute(create_table(SPEC, COLUMNS))
         cursor.execute("ALTER TABLE bench.merged DROP CONSTRAINT merged_pkey")
-        cursor.execute(
-            f"INSERT INTO bench.merged SELECT {ROW} FROM generate_series(0, %s) AS g (n)",
-            (millions * MILLION - 1,),
-        )
+        last = millions * MILLION - 1
+        cursor.execute(f"INSERT INTO bench.merged SELECT {ROW} FROM generate_series(0, {last}) n")
         cursor.execute("SET LOCAL maintenance_work_mem = '512MB'")
         cursor.execute(f"ALTER TABLE bench.merged ADD PRIMARY KEY ({', '.join(KEY)})")
     with bench.engine.connect() as connection:
