@@ -31,7 +31,13 @@ def reconcile_datasets(
     return [
         check
         for name in names
-        for check in reconcile(engine, lake, catalog[name], environment.retention_days)
+        for check in reconcile(
+            engine,
+            lake,
+            catalog[name],
+            environment.retention_days,
+            catalog.lookups_of(catalog[name]),
+        )
     ]
 
 
@@ -43,14 +49,21 @@ def repair_datasets(
     ensure_ledger(engine)
     for name in names:
         try:
-            done = repair(engine, lake, catalog[name], environment.retention_days, actor=person())
+            done = repair(
+                engine,
+                lake,
+                catalog[name],
+                environment.retention_days,
+                actor=person(),
+                lookups=catalog.lookups_of(catalog[name]),
+            )
         except ContractBroken as error:
             show_error(error)
             continue
         loads = ", ".join(map(str, done.loads)) or "none"
         stderr.print(
             f"[bold]{name}[/]: {done.deleted:,} rows taken out, {done.inserted:,} put in "
-            f"(loads {loads})",
+            f"(loads {loads})" + "".join(f"; table {table} made" for table in done.made),
             highlight=False,
         )
 

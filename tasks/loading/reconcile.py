@@ -5,7 +5,7 @@ The names of the invariants are those of ``docs/architecture.md``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class in lower case
@@ -19,9 +19,10 @@ from tasks.loading.content_checks import content_checks
 from tasks.loading.lake_checks import examine_lake
 from tasks.loading.ledger import session
 from tasks.loading.queries import query
+from tasks.loading.reapply import NO_LOOKUPS
 from tasks.loading.resolutions import resolution_checks
 from tasks.loading.table_checks import table_checks
-from tasks.model.dataset import DatasetSpec
+from tasks.model.dataset import DatasetSpec, LookedUp
 
 __all__ = ["Check", "reconcile"]
 
@@ -29,7 +30,13 @@ SNAPSHOT_IDLE = "1h"
 """How long the snapshot may be silent while the lake is read; it holds no lock that others wait for."""
 
 
-def reconcile(engine: Engine, lake: Lake, spec: DatasetSpec, retention_days: int) -> list[Check]:
+def reconcile(
+    engine: Engine,
+    lake: Lake,
+    spec: DatasetSpec,
+    retention_days: int,
+    lookups: Mapping[str, LookedUp] = NO_LOOKUPS,
+) -> list[Check]:
     """Check every invariant of one dataset.
 
     Args:
@@ -37,6 +44,7 @@ def reconcile(engine: Engine, lake: Lake, spec: DatasetSpec, retention_days: int
         lake: The lake.
         spec: The dataset.
         retention_days: Files of loads older than this may be gone.
+        lookups: What the dataset looks up; they give the types of columns.
     """
     oldest = datetime.now(UTC) - timedelta(days=retention_days)
     with session(engine, read_only=True) as connection, connection.cursor() as cursor:
@@ -59,7 +67,7 @@ def reconcile(engine: Engine, lake: Lake, spec: DatasetSpec, retention_days: int
         checks += child_manifest_checks(cursor, lake, spec, kept)
         state = examine_lake(lake, spec, rows, retained)
         checks += [*state.checks, *_quarantine_checks(spec, rows, summary)]
-        checks += content_checks(cursor, engine, lake, spec, rows, state.clean, retained)
+        checks += content_checks(cursor, engine, lake, spec, lookups, rows, state.clean, retained)
     return checks
 
 

@@ -176,9 +176,9 @@ def _transaction(
             return found
         check_fence(cursor, loads[0])
         on_step("checked")
-        altered = patiently(cursor, spec, lambda: _prepare(cursor, spec, piles))
+        altered = patiently(cursor, spec, lambda: prepare_piles(cursor, spec, piles))
         on_step("evolved")
-        changes = patiently(cursor, spec, lambda: _replace(cursor, spec, piles, ids))
+        changes = patiently(cursor, spec, lambda: replace_rows(cursor, spec, piles, ids))
         check_unique_in_table(cursor, spec)
         on_step("merged")
         receipts = []
@@ -216,14 +216,16 @@ def _pile_up(
     return ids, list(piles.values())
 
 
-def _prepare(cursor: Cursor, spec: DatasetSpec, piles: Sequence[Pile]) -> tuple[SchemaChange, ...]:
+def prepare_piles(
+    cursor: Cursor, spec: DatasetSpec, piles: Sequence[Pile]
+) -> tuple[SchemaChange, ...]:
     """Make the table take the rows of every pile, and tell what was altered for it."""
     return tuple(
         change for pile in piles for change in prepare_target(cursor, spec, pile.columns).changes
     )
 
 
-def _replace(
+def replace_rows(
     cursor: Cursor, spec: DatasetSpec, piles: Sequence[Pile], ids: Sequence[int]
 ) -> dict[int, Changes]:
     """Put the rows of the piles in the place of those that are there; return what each load did.
