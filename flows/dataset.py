@@ -45,7 +45,7 @@ from tasks.model.run import (
 )
 from tasks.replay.replay import plan_refused
 from tasks.reporting import progress
-from tasks.reporting.alerts import send_alerts
+from tasks.reporting.events import Event, RunCompleted, RunFailed, RunStarted, emit, shortened
 from tasks.reporting.logs import ensure_logs
 from tasks.reporting.report import ProgressArtifact, publish_report
 from tasks.stages import run_name, sweep_scratch
@@ -96,8 +96,6 @@ def run_and_report(name: str, request: RunRequest) -> State[DatasetReport]:
     )
     if flow_run.get_parent_flow_run_id() is None:  # else the parent reports for all its datasets
         publish_report(run_report)
-        if not run_report.succeeded:
-            send_alerts(environment, run_report)
     if report.outcome is Outcome.FAILED:
         return Failed(message=_summary(report), data=report)
     return Completed(message=_summary(report), data=report)
@@ -107,6 +105,36 @@ def run_dataset(
     environment: Environment, catalog: Catalog, spec: DatasetSpec, request: RunRequest
 ) -> DatasetReport:
     """Run one dataset and return its report; a failure is part of the report."""
+    told = {"environment": environment.name, "dataset": spec.name}
+    told |= {"run": _run_name(), "purpose": request.purpose}
+    emit(RunStarted.model_validate(told))
+    report = _run_dataset(environment, catalog, spec, request)
+    emit(_ended(told, report))
+    return report
+
+
+def _ended(told: dict[str, str], report: DatasetReport) -> Event:
+    """Return the event of the end of a run."""
+    same = ("partitions", "partitions_loaded", "partitions_already_loaded", "counts", "seconds")
+    values = {**told, **{name: getattr(report, name) for name in same}}
+    if report.outcome is not Outcome.FAILED:
+        return RunCompleted.model_validate(values)
+    first = report.failures[0]
+    return RunFailed.model_validate(
+        {
+            **values,
+            "failures": len(report.failures),
+            "stage": first.stage,
+            "error": first.error,
+            "kind": first.kind,
+            "message": shortened(first.message),
+        }
+    )
+
+
+def _run_dataset(
+    environment: Environment, catalog: Catalog, spec: DatasetSpec, request: RunRequest
+) -> DatasetReport:
     started = time.monotonic()
     sweep_scratch(environment)
     results: list[LoadReceipt | PartitionFailure] = []

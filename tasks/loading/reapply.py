@@ -20,7 +20,9 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class in lowe
 from blocks.lake import Lake
 from tasks.loading.account import Changes, receipt_of
 from tasks.loading.checks import LedgerRow
-from tasks.loading.children import publish_children, stage_children
+from tasks.loading.children.publish import publish_children
+from tasks.loading.children.staged import child_files, stage_children
+from tasks.loading.children.whole import PiledChildren
 from tasks.loading.deletes import missing_statement
 from tasks.loading.encoding import staged_schema
 from tasks.loading.evolution import Prepared, prepare_target
@@ -167,16 +169,12 @@ class Reapplied:
         table = prepare_target(self.cursor, self.spec, load.columns)
         columns = self._filled(table, staged)
         prepare_mode(self.cursor, self.spec, table.columns, is_new=table.is_new)
-        items = {
-            name: clean_files(self.lake, folder, manifest)
-            for name, manifest in past.manifest.children.items()
-        }
-        children = stage_children(self.cursor, load, items)
+        children = stage_children(self.cursor, load, child_files(self.lake, folder, load))
         changes = Changes()
         if load.compares_keys:
             changes = self._delete_missing(load, columns, has_rows=bool(staged))
         elif staged:
-            prepare_partitions(self.cursor, self.spec, columns, has_rows=True)
+            prepare_partitions(self.cursor, self.spec, {STAGING: columns})
             changes = run_statements(
                 self.cursor,
                 statements_of(self.spec, columns, load_id, is_replay=past.is_replay),
@@ -229,9 +227,12 @@ class Reapplied:
     def _together(self, loads: Sequence[PastLoad], folder: Path) -> dict[int, Done]:
         """Put the rows of all loads of a run in the place of those that are there."""
         piles: dict[tuple[TargetColumn, ...], Pile] = {}
+        children = PiledChildren()
         for past in loads:
             staged = self._stage(past, folder)
-            columns = [c for c in self._job(past).columns if not staged or c.name in staged]
+            job = self._job(past)
+            children.add(self.cursor, job, past.row.load_id, child_files(self.lake, folder, job))
+            columns = [c for c in job.columns if not staged or c.name in staged]
             pile = piles.setdefault(tuple(columns), Pile(f"etl_pile_{len(piles)}", columns))
             if staged:
                 self.cursor.execute(pile_statement(pile, past.row.load_id))
@@ -239,7 +240,8 @@ class Reapplied:
         ids = [past.row.load_id for past in loads]
         filled = list(piles.values())
         prepare_piles(self.cursor, self.spec, filled)
-        changes = replace_rows(self.cursor, self.spec, filled, ids)
+        changes, rows = replace_rows(self.cursor, self.spec, filled, ids)
+        items = children.publish(self.cursor, self.spec, rows, ids[0])
         drop_temporary(self.cursor)
         return {
             past.row.load_id: Done(
@@ -250,7 +252,8 @@ class Reapplied:
                     findings=(),
                     schema_changes=(),
                     seconds=0,
-                ).counts
+                ).counts,
+                {child.name: child.counts for child in items.get(past.row.load_id, ())},
             )
             for past in loads
         }

@@ -11,7 +11,7 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class in lowe
 from sqlalchemy import Engine
 
 from blocks.lake import Lake
-from tasks.loading.children import StagedChild
+from tasks.loading.children.staged import StagedChild
 from tasks.loading.content import compare, table_values
 from tasks.loading.evolution import prepare_target
 from tasks.loading.expected import Expected, expected_session
@@ -153,8 +153,10 @@ def _make_partitions(cursor: Cursor, spec: DatasetSpec, beside: DatasetSpec) -> 
     kept = existing_columns(cursor, beside)
     if by is None or not kept:
         return
+    column = spec.partition_column
+    assert column is not None, "the dataset file is validated"
     begin = period_begin(by, sql.Identifier(by.column), kept[by.column].type)
     cursor.execute(sql.SQL("SELECT DISTINCT ({})::text FROM {}").format(begin, target(beside)))
-    numbers = is_integer(spec.columns[by.column].type)
+    numbers = is_integer(column.type)
     points = [read_point(row[0], numbers=numbers) for row in cursor.fetchall()]
     make_partitions(cursor, outside_created(spec), points)

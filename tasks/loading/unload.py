@@ -44,7 +44,7 @@ from tasks.model.errors import (
     WarehouseUnavailable,
 )
 from tasks.model.load import ReplaceLoad
-from tasks.model.run import Manifest
+from tasks.model.run import Manifest, RowCounts
 
 __all__ = ["STEPS", "Unloaded", "unload"]
 
@@ -215,7 +215,7 @@ def _recounted(
 ) -> Recounted:
     """Return by how much counts change; loads before the one that goes must do what they did."""
     cursor.execute(query("child_counts"), {"dataset": spec.name})
-    names = ("read", "inserted", "updated", "unchanged", "deduplicated", "quarantined", "deleted")
+    names = tuple(RowCounts.model_fields)
     of_children = {
         (row[0], row[1]): dict(zip(names, row[2:], strict=True)) for row in cursor.fetchall()
     }
@@ -233,7 +233,7 @@ def _recounted(
             loads[load_id] = {name: now[name] - then[name] for name in COUNTED}
         for child, counts in done.children.items():
             was, is_now = of_children.get((load_id, child), {}), counts.model_dump()
-            changed = {n: is_now[n] - was.get(n, 0) for n in COUNTED if n in names}
+            changed = {n: is_now[n] - was.get(n, 0) for n in COUNTED}
             if was and any(changed.values()):
                 children[load_id, child] = changed
     return Recounted(loads, children)

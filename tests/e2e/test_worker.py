@@ -35,6 +35,7 @@ def prefect(project: Project, *arguments: str) -> str:
             "PREFECT_API_URL": project.stack.prefect_api_url,
             "DPP_HOME": str(project.root),
             "DPP_VERSION": "test",
+            "DPP_IMAGE": "dpp:test",
         },
         capture_output=True,
         text=True,

@@ -70,13 +70,13 @@ WHERE load_id = %(load_id)s;
 -- What a load did to a child table, now that one before it is taken back.
 UPDATE etl.child_loads SET rows_inserted = rows_inserted + %(inserted)s,
        rows_updated = rows_updated + %(updated)s, rows_unchanged = rows_unchanged + %(unchanged)s,
-       rows_deleted = rows_deleted + %(deleted)s
+       rows_deleted = rows_deleted + %(deleted)s, rows_restored = rows_restored + %(restored)s
 WHERE load_id = %(load_id)s AND child = %(child)s;
 
 -- name: child_counts
 -- What each load did to each child table of a dataset.
 SELECT c.load_id, c.child, c.rows_read, c.rows_inserted, c.rows_updated, c.rows_unchanged,
-       c.rows_deduplicated, c.rows_quarantined, c.rows_deleted
+       c.rows_deduplicated, c.rows_quarantined, c.rows_deleted, c.rows_restored
 FROM etl.child_loads c JOIN etl.loads l USING (load_id) WHERE l.dataset = %(dataset)s;
 
 -- name: loaded_items

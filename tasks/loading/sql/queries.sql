@@ -353,9 +353,9 @@ SELECT coalesce(max(attnum), 0) FROM pg_attribute WHERE attrelid = to_regclass(%
 -- The account of a child table in one load; it commits with the rows it stands for.
 INSERT INTO etl.child_loads (
     load_id, child, target, rows_read, rows_inserted, rows_updated, rows_unchanged,
-    rows_deduplicated, rows_quarantined, rows_deleted)
+    rows_deduplicated, rows_quarantined, rows_deleted, rows_restored)
 VALUES (%(load_id)s, %(child)s, %(target)s, %(read)s, %(inserted)s, %(updated)s, %(unchanged)s,
-        %(deduplicated)s, %(quarantined)s, %(deleted)s);
+        %(deduplicated)s, %(quarantined)s, %(deleted)s, %(restored)s);
 
 -- name: insert_child_quarantine
 -- The refused items of a child table, by reason.
@@ -365,7 +365,7 @@ INSERT INTO etl.child_quarantine (
 -- name: child_loads
 -- The accounts of a child of a dataset, with the refused items that their reasons count.
 SELECT c.load_id, c.rows_read, c.rows_inserted, c.rows_updated, c.rows_unchanged,
-       c.rows_deduplicated, c.rows_quarantined, c.rows_deleted,
+       c.rows_deduplicated, c.rows_quarantined, c.rows_deleted, c.rows_restored,
        coalesce((SELECT sum(q.rows) FROM etl.child_quarantine q
                  WHERE q.load_id = c.load_id AND q.child = c.child), 0)::bigint
 FROM etl.child_loads c JOIN etl.loads l USING (load_id)
@@ -408,6 +408,16 @@ SELECT o.id, o.root, l.label, i.uri, i.part
 FROM origin o JOIN etl.loads l ON l.load_id = o.root
 LEFT JOIN etl.source_items i ON i.load_id = o.root
 WHERE NOT EXISTS (SELECT FROM etl.replays r WHERE r.load_id = o.root);
+
+-- name: load_of_parents
+-- The load that read the parents of refused items: itself, or of items replayed before the first.
+WITH RECURSIVE origin AS (
+    SELECT %(load_id)s::bigint AS id
+    UNION ALL
+    SELECT r.origin_load_id FROM origin o JOIN etl.replays r ON r.load_id = o.id
+    WHERE r.child = %(child)s
+)
+SELECT min(id) FROM origin;
 
 -- name: is_of_current_content
 -- Is a load of the content that replaced all others last?
