@@ -25,7 +25,7 @@ from flows.partition import (
 from tasks.datasets import Catalog
 from tasks.environments import environment_catalog, load_environment
 from tasks.ingestion.ingest import plan
-from tasks.loading.load import build_index, count_rows, open_run
+from tasks.loading.load import build_index, close_run, count_rows, open_run
 from tasks.lookups.look_up import snapshot_lookups
 from tasks.model.classify import classify
 from tasks.model.dataset import DatasetSpec
@@ -166,6 +166,7 @@ def _run_dataset(
             results = work(run, partitions, most)
         if stop_asked():
             return _stopped(_report(spec, partitions, results, None, time.monotonic() - started))
+        close_run(environment)
         table_rows = count_rows(environment, spec)
         if (spec.load.index or spec.load.indexes) and table_rows is not None:
             build_index(environment, spec)
