@@ -29,10 +29,13 @@ from tests.integration.loading.support import (
     make_partition,
     make_spec,
     rows_table,
+    world,
 )
 from tests.integration.test_children import ITEMS
 from tests.integration.test_children import spec_of as orders
 from tests.pipeline import Pipeline
+
+__all__ = ["world"]
 
 FLAG = {"column": "name", "values": ["gone"]}
 LEDGER = (
