@@ -16,6 +16,7 @@ from rich.markup import escape
 from cli.console import console, reporting_errors, stderr
 from cli.context import chosen, connections, open_project, prefect_ready
 from cli.history import trace, unload
+from cli.lint import lint
 from cli.quarantine import quarantine_app
 from tasks.model.run import RunRequest
 
@@ -384,6 +385,7 @@ def reconcile(
             raise typer.Exit(1)
 
 
+app.command()(lint)
 app.command()(trace)
 app.command()(unload)
 

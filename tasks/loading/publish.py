@@ -37,6 +37,7 @@ from tasks.loading.profiles import check_history
 from tasks.loading.queries import query
 from tasks.loading.schema import TargetColumn, ensure_schema
 from tasks.loading.staged import check_staged, clean_files, stage_rows
+from tasks.loading.staging import STAGING
 from tasks.loading.unique import check_unique
 from tasks.model.anomaly import Finding
 from tasks.model.errors import CommitUnknown, GateFailed, LoadConflict, PipelineError
@@ -247,7 +248,7 @@ def _prepare(cursor: Cursor, load: Load, *, has_rows: bool) -> Prepared:
     table = prepare_target(cursor, load.spec, load.columns)
     prepare_mode(cursor, load.spec, table.columns, is_new=table.is_new)
     if not load.compares_keys:
-        prepare_partitions(cursor, load.spec, table.columns, has_rows=has_rows)
+        prepare_partitions(cursor, load.spec, {STAGING: table.columns} if has_rows else {})
     return table
 
 

@@ -35,11 +35,12 @@ from tasks.loading.modes.replace import (
     insert_statement,
     pile_statement,
 )
+from tasks.loading.partitions import prepare_partitions
 from tasks.loading.profiles import check_history
 from tasks.loading.publish import check_fence, name_session
 from tasks.loading.schema import TargetColumn, ensure_schema
 from tasks.loading.staged import check_staged, clean_files, stage_rows
-from tasks.loading.staging import STAGING
+from tasks.loading.staging import STAGING, analyze_staging
 from tasks.loading.unique import check_unique_in_table
 from tasks.model.anomaly import Finding
 from tasks.model.dataset import DatasetSpec
@@ -233,9 +234,15 @@ def _pile_up(
 
 def _prepare(cursor: Cursor, spec: DatasetSpec, piles: Sequence[Pile]) -> tuple[SchemaChange, ...]:
     """Make the table take the rows of every pile, and tell what was altered for it."""
-    return tuple(
-        change for pile in piles for change in prepare_target(cursor, spec, pile.columns).changes
-    )
+    changes: list[SchemaChange] = []
+    staged: dict[str, list[TargetColumn]] = {}
+    for pile in piles:
+        table = prepare_target(cursor, spec, pile.columns)
+        changes += table.changes
+        if pile.is_there:
+            staged[pile.name] = table.columns
+    prepare_partitions(cursor, spec, staged)
+    return tuple(changes)
 
 
 def _replace(
@@ -252,7 +259,7 @@ def _replace(
     filled = []
     for pile in piles:
         if pile.is_there:
-            cursor.execute(sql.SQL("ANALYZE {}").format(sql.Identifier("pg_temp", pile.name)))
+            analyze_staging(cursor, sql.Identifier("pg_temp", pile.name))
             # Asked again, now that the table has its last types.
             filled.append((pile, prepare_target(cursor, spec, pile.columns).columns))
     rows = all_rows(filled) if filled else None

@@ -24,7 +24,7 @@ from tasks.model.rest_source import RestSource
 from tasks.model.rules import Custom, Order, Reference, RowRule, UserSchema, ordered_column
 from tasks.model.search import SearchIndex
 from tasks.model.source import Source
-from tasks.model.table import check_indexes, check_partitions
+from tasks.model.table import check_indexes, check_partitions, check_version_partitions
 
 RESERVED_PREFIX = "_"
 TEXTS = frozenset(("string", "enum"))
@@ -152,8 +152,17 @@ class DatasetSpec(Strict):
             self._check_search(self.load.index, taken)
         check_indexes(self.load.indexes, self.all_columns)
         if by := self.load.partition_by:
+            if isinstance(self.load, Scd2Load):
+                check_version_partitions(by, self.load.valid_from, self.cursor)
+            made = self.made_columns.get(self.partition_source)
+            needed = self.partition_source in self.required_columns
             check_partitions(
-                by, self.load.mode, self.key, self.table_key, self.columns, self.load.indexes
+                by,
+                self.partition_column,
+                required=needed if made is None else not made.nullable,
+                table_key=self.table_key,
+                columns=[*self.columns, *self.made_columns],
+                indexes=self.load.indexes,
             )
 
     def _check_columns(self) -> None:
@@ -298,6 +307,22 @@ class DatasetSpec(Strict):
         """Columns by whose values rows of a partition are one, and all but one are left out."""
         versions = isinstance(self.load, Scd2Load) and self.cursor is not None
         return (*self.key, str(self.cursor)) if versions else self.key
+
+    @property
+    def partition_source(self) -> str:
+        """Name of the column whose values say in which partition of the table a row is.
+
+        It is the one that ``partition_by`` names, but that ``valid_from`` gets those of the cursor.
+        """
+        by = self.load.partition_by
+        assert by is not None, "only partitioned tables have one"
+        of_versions = isinstance(self.load, Scd2Load) and by.column == self.load.valid_from
+        return str(self.cursor) if of_versions else by.column
+
+    @property
+    def partition_column(self) -> ColumnSpec | None:
+        """The column of ``partition_source``; None if there is none of that name."""
+        return {**self.columns, **self.made_columns}.get(self.partition_source)
 
     @property
     def required_columns(self) -> tuple[str, ...]:

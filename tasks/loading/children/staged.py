@@ -23,7 +23,13 @@ from tasks.loading.schema import (
     target_columns,
 )
 from tasks.loading.staged import clean_files
-from tasks.loading.staging import STAGING, clean_batches, copy_into_staging, create_staging
+from tasks.loading.staging import (
+    STAGING,
+    analyze_staging,
+    clean_batches,
+    copy_into_staging,
+    create_staging,
+)
 from tasks.model.child_dataset import VERSION, child_tables, version_column
 from tasks.model.children import POSITION
 from tasks.model.dataset import DatasetSpec
@@ -158,7 +164,7 @@ def _stage(cursor: Cursor, child: StagedChild, staging: str, paths: Sequence[Pat
             f"{child.spec.name}: COPY took {rows} rows, the manifest has {child.manifest.rows}",
             "this must never happen; keep the lake files and report it",
         )
-    cursor.execute(sql.SQL("ANALYZE {}").format(child.rows))
+    analyze_staging(cursor, child.rows)
 
 
 def orphans_condition(parent: DatasetSpec, child: StagedChild) -> sql.Composed:
