@@ -31,9 +31,9 @@ children:
 )
 LINES = """id,price,lines
 1,1.50,"[{""n"": 1}, {""n"": ""two""}, 3]"
-2,2.00,
-3,-1,
-4,x,
+2,2.00,[]
+3,-1,[]
+4,x,[]
 """
 ROWS = "id,maker,price\n1,ann,1.50\n2,bob,-2\n3,cyd,x\n4,dan,-1\n5,eve,-9\n"
 
