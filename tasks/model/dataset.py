@@ -96,6 +96,12 @@ class DatasetSpec(Strict):
     )
     quality: Quality = Field(default_factory=Quality)
     load: LoadSpec
+    shard_above: int | None = Field(
+        None,
+        ge=1,
+        description="A run of more partitions is split into shards of at most so many; as the "
+        "environment says without it.",
+    )
 
     @field_validator("custom", "user_schema", mode="before")
     @classmethod
@@ -374,10 +380,10 @@ class DatasetSpec(Strict):
     def config_hash(self) -> str:
         """SHA-256 of everything that decides how a row is transformed and loaded.
 
-        Texts for people, the schedule, the learned checks, and what only the table has are left out:
-        changing them loads nothing again.
+        Texts for people, when and in how many processes it runs, the learned checks, and what only
+        the table has are left out: changing them loads nothing again.
         """
-        for_people = {"description": True, "owner": True, "schedule": True}
+        for_people = {"description": True, "owner": True, "schedule": True, "shard_above": True}
         of_the_table = {"index", "indexes", "grants", "partition_by"}
         apart = {"quality": {"anomaly"}, "load": of_the_table}
         content = self.model_dump(mode="json", exclude={**for_people, **apart})

@@ -380,6 +380,8 @@ class DatasetReport(Value):
     partitions_loaded: int = 0
     partitions_already_loaded: int = 0
     """Planned partitions that turned out to be in the ledger when they were to be published."""
+    partitions_failed: int = 0
+    """``failures`` has the first of them."""
     counts: RowCounts = Field(default_factory=RowCounts)
     table_rows: int | None = None
     """Rows of the target table after the run."""

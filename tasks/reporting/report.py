@@ -115,9 +115,9 @@ def _key(name: str) -> str:
 class ProgressArtifact:
     """A bar in the UI that follows the partitions of one dataset."""
 
-    def __init__(self, dataset: str, partitions: int) -> None:
-        self._total = partitions
-        self._done = 0
+    def __init__(self, dataset: str, partitions: int, done: int = 0) -> None:
+        self._total = max(partitions, 1)
+        self._done = done
         self._shown = 0
         self._id: Any = None
         try:

@@ -82,7 +82,7 @@ def test_worker_runs_the_deployment_of_the_ui(project: Project) -> None:
     assert any(key.startswith("report-worked") for key in artifacts)
     assert deployments == {
         f"{flow}-{name}"
-        for flow in ("dataset", "backfill", "replay", "maintain", "daily", "hourly")
+        for flow in ("dataset", "backfill", "shard", "replay", "maintain", "daily", "hourly")
         for name in ("dev", "staging", "prod")
     }
     check_no_secret_is_stored(project)

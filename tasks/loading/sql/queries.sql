@@ -473,3 +473,20 @@ FROM (
     GROUP BY 1, 2, 3, 4, 5
 ) AS held
 ORDER BY rank, xact_start, pid LIMIT %(most)s;
+
+-- name: current_fence
+-- The fence under which runs of a purpose may publish now.
+SELECT fence FROM etl.datasets WHERE dataset = %(dataset)s AND purpose = %(purpose)s;
+
+-- name: loads_of_run
+-- The ledger rows of some partitions, if a run loaded them.
+SELECT load_id, fingerprint, seconds, rows_read, rows_inserted, rows_updated, rows_unchanged,
+       rows_deduplicated, rows_quarantined, rows_deleted, rows_restored
+FROM etl.loads
+WHERE dataset = %(dataset)s AND run = %(run)s AND fingerprint = ANY (%(fingerprints)s);
+
+-- name: reasons_of_run
+-- The refused rows of some partitions by reason, if a run loaded them.
+SELECT q.load_id, q.stage, q.rule, q.column_name, q.rows, q.message, q.source_uri, q.source_row
+FROM etl.quarantine q JOIN etl.loads l USING (load_id)
+WHERE l.dataset = %(dataset)s AND l.run = %(run)s AND l.fingerprint = ANY (%(fingerprints)s);
