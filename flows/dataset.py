@@ -23,6 +23,7 @@ from flows.partition import (
     prepare_partition,
     run_partition,
 )
+from tasks.connections import forget_blocks
 from tasks.datasets import Catalog
 from tasks.environments import environment_catalog, load_environment
 from tasks.ingestion.ingest import plan
@@ -83,6 +84,7 @@ def dataset(parameters: DatasetParameters) -> State[DatasetReport]:
 def run_and_report(name: str, request: RunRequest) -> State[DatasetReport]:
     """Run one dataset as a flow run does, and tell how it went."""
     ensure_logs()
+    forget_blocks()
     environment = load_environment()
     catalog = environment_catalog(environment)
     started = datetime.now(UTC)

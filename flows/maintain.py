@@ -10,6 +10,7 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 from pydantic import BaseModel, ConfigDict, Field
 
+from tasks.connections import forget_blocks
 from tasks.environments import environment_catalog, load_environment
 from tasks.loading.load import maintain_table
 from tasks.loading.maintenance import Maintained
@@ -39,6 +40,7 @@ def maintain(parameters: MaintainParameters | None = None) -> State[list[Maintai
     the others.
     """
     ensure_logs()
+    forget_blocks()
     environment = load_environment()
     catalog = environment_catalog(environment)
     names = (parameters or MaintainParameters()).datasets or sorted(catalog.datasets)

@@ -11,6 +11,7 @@ from prefect.states import Completed, Failed
 from pydantic import BaseModel, ConfigDict, Field
 
 from flows.partition import DatasetRun, run_partition
+from tasks.connections import forget_blocks
 from tasks.datasets import Catalog
 from tasks.environments import environment_catalog, load_environment
 from tasks.model.account import Account
@@ -41,6 +42,7 @@ def shard(parameters: ShardParameters) -> State[DatasetReport]:
     a newer one took the dataset over from publishes nothing.
     """
     ensure_logs()
+    forget_blocks()
     environment = load_environment()
     catalog = environment_catalog(environment)
     spec = catalog[parameters.dataset]
