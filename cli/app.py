@@ -16,6 +16,7 @@ from rich.markup import escape
 from cli.console import console, reporting_errors, stderr
 from cli.context import chosen, connections, open_project, prefect_ready
 from cli.history import trace, unload
+from cli.lint import lint
 from cli.quarantine import quarantine_app
 from tasks.model.run import RunRequest
 
@@ -338,6 +339,16 @@ def reconcile(
             "--repair", help="Load rows that differ again from the lake, then check again."
         ),
     ] = False,
+    source: Annotated[
+        bool,
+        typer.Option(
+            "--source", help="Read the sources again too, and compare them with the lake."
+        ),
+    ] = False,
+    since: Annotated[
+        str | None,
+        typer.Option(help="With --source: leave out loads before this day, or this moment; UTC."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Prove that every row is accounted for: ledger, lake and warehouse in one snapshot.
@@ -347,21 +358,34 @@ def reconcile(
     with reporting_errors():
         environment, catalog = open_project()
         picked = chosen(catalog, names or [])
-        with connections(environment, catalog, picked, sources=False) as opened:
-            from cli.reconcile import reconcile_datasets, repair_datasets, show_checks
+        if since is not None and not source:
+            raise typer.BadParameter("--since is about --source, which is not given")
+        with connections(environment, catalog, picked, sources=source) as opened:
+            from cli.reconcile import (
+                reconcile_datasets,
+                reconcile_sources,
+                repair_datasets,
+                show_checks,
+                show_partitions,
+            )
 
             checks = reconcile_datasets(environment, catalog, picked, opened)
             if repair and (broken := sorted({c.dataset for c in checks if not c.holds})):
                 repair_datasets(environment, catalog, broken, opened)
                 checks = reconcile_datasets(environment, catalog, picked, opened)
+            again = reconcile_sources(environment, catalog, picked, opened, since) if source else []
+        checks_of_lake, checks = checks, [*checks, *again]
         if as_json:
             typer.echo(json.dumps([check.model_dump(mode="json") for check in checks], indent=2))
         else:
+            if source:
+                show_partitions(checks_of_lake, again)
             show_checks(checks)
         if not all(check.holds for check in checks):
             raise typer.Exit(1)
 
 
+app.command()(lint)
 app.command()(trace)
 app.command()(unload)
 

@@ -28,13 +28,14 @@ SHOWN_PARTITIONS = 40
 
 def span_of(start: str, end: str) -> Window:
     """Read the two ends of a span; a time without a zone is UTC."""
-    first, last = _moment("--from", start), _moment("--to", end)
+    first, last = moment("--from", start), moment("--to", end)
     if first >= last:
         raise typer.BadParameter(f"--to {end} is not after --from {start}")
     return Window(start=first, end=last)
 
 
-def _moment(option: str, text: str) -> datetime:
+def moment(option: str, text: str) -> datetime:
+    """Read a moment that was given as an option; one without a zone is UTC."""
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
 from cli.console import console, show_error, stderr
 from cli.quarantine_options import person
 from cli.render import reconcile_table
@@ -49,6 +53,58 @@ def repair_datasets(
             f"(loads {loads})",
             highlight=False,
         )
+
+
+def reconcile_sources(
+    environment: Environment,
+    catalog: Catalog,
+    names: Sequence[str],
+    connections: Connections,
+    since: str | None,
+) -> list[Check]:
+    """Read the sources of some datasets again, and compare them with the lake."""
+    from cli.backfill import moment
+    from tasks.verification.project import source_checks
+
+    engine = connections.warehouse()
+    if not ledger_exists(engine):
+        return []
+    ensure_ledger(engine)
+    begin = moment("--since", since) if since else None
+    checks = []
+    for name in names:
+        with stderr.status(f"reading the source of {name} again …"):
+            checks += source_checks(environment, catalog[name], connections, begin)
+    return checks
+
+
+def show_partitions(of_table: Sequence[Check], of_source: Sequence[Check]) -> None:
+    """Print counts and checksums of every load in source, lake and warehouse."""
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("load", justify="right")
+    table.add_column("partition")
+    for name in ("source", "lake, raw", "lake, clean", "warehouse"):
+        table.add_column(f"{name}\nrows · checksum", justify="right")
+    raw = {(c.dataset, p.load_id): p for c in of_source for p in c.partitions}
+    clean = {(c.dataset, p.load_id): p for c in of_table for p in c.partitions}
+    for at in sorted({*raw, *clean}):
+        one, other = raw.get(at), clean.get(at)
+        named = one or other
+        assert named is not None, "it is of one of them"
+        table.add_row(
+            str(at[1]),
+            escape(f"{at[0]}: {named.label}"),
+            _sums(one.found_rows, one.found_checksum) if one else "–",
+            _sums(one.expected_rows, one.expected_checksum) if one else "–",
+            _sums(other.expected_rows, other.expected_checksum) if other else "–",
+            _sums(other.found_rows, other.found_checksum) if other else "–",
+        )
+    if raw or clean:
+        console.print(table)
+
+
+def _sums(rows: int, checksum: int) -> str:
+    return f"{rows:,} · {checksum:x}"
 
 
 def show_checks(checks: Sequence[Check]) -> None:

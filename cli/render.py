@@ -133,6 +133,7 @@ def status_table(statuses: Sequence[DatasetStatus], older: set[str]) -> Table:
     columns: tuple[tuple[str, JustifyMethod], ...] = (
         ("dataset", "left"), ("table", "left"), ("loads", "right"), ("read", "right"),
         ("loaded", "right"), ("deduplicated", "right"), ("quarantined", "right"),
+        ("deleted", "right"), ("restored", "right"),
         ("last loaded", "left"), ("by run", "left"), ("", "left"),
     )  # fmt: skip
     for name, justify in columns:
@@ -146,6 +147,8 @@ def status_table(statuses: Sequence[DatasetStatus], older: set[str]) -> Table:
             f"{entry.counts.loaded:,}",
             f"{entry.counts.deduplicated:,}",
             f"{entry.counts.quarantined:,}",
+            f"{entry.counts.deleted:,}",
+            f"{entry.counts.restored:,}",
             f"{entry.loaded_at.astimezone():%Y-%m-%d %H:%M:%S}",
             entry.run,
             "[yellow]dataset file changed since[/]" if entry.dataset in older else "",

@@ -22,6 +22,7 @@ from flows.partition import (
     load_together,
     prepare_partition,
     run_partition,
+    stopped,
 )
 from tasks.connections import forget_blocks
 from tasks.datasets import Catalog
@@ -47,7 +48,7 @@ from tasks.model.run import (
 from tasks.model.shard import ShardWork, parallel, shard_above
 from tasks.replay.replay import plan_refused
 from tasks.reporting import progress
-from tasks.reporting.alerts import send_alerts
+from tasks.reporting.events import Event, RunCompleted, RunFailed, RunStarted, emit, shortened
 from tasks.reporting.logs import ensure_logs
 from tasks.reporting.report import ProgressArtifact, publish_report
 from tasks.sharding.shard import find_fan_out, split
@@ -100,8 +101,6 @@ def run_and_report(name: str, request: RunRequest) -> State[DatasetReport]:
     )
     if flow_run.get_parent_flow_run_id() is None:  # else the parent reports for all its datasets
         publish_report(run_report)
-        if not run_report.succeeded:
-            send_alerts(environment, run_report)
     if report.outcome is Outcome.FAILED:
         return Failed(message=_summary(report), data=report)
     return Completed(message=_summary(report), data=report)
@@ -111,6 +110,36 @@ def run_dataset(
     environment: Environment, catalog: Catalog, spec: DatasetSpec, request: RunRequest
 ) -> DatasetReport:
     """Run one dataset and return its report; a failure is part of the report."""
+    told = {"environment": environment.name, "dataset": spec.name}
+    told |= {"run": _run_name(), "purpose": request.purpose}
+    emit(RunStarted.model_validate(told))
+    report = _run_dataset(environment, catalog, spec, request)
+    emit(_ended(told, report))
+    return report
+
+
+def _ended(told: dict[str, str], report: DatasetReport) -> Event:
+    """Return the event of the end of a run."""
+    same = ("partitions", "partitions_loaded", "partitions_already_loaded", "counts", "seconds")
+    values = {**told, **{name: getattr(report, name) for name in same}}
+    if report.outcome is not Outcome.FAILED:
+        return RunCompleted.model_validate(values)
+    first = report.failures[0]
+    return RunFailed.model_validate(
+        {
+            **values,
+            "failures": report.partitions_failed,
+            "stage": first.stage,
+            "error": first.error,
+            "kind": first.kind,
+            "message": shortened(first.message),
+        }
+    )
+
+
+def _run_dataset(
+    environment: Environment, catalog: Catalog, spec: DatasetSpec, request: RunRequest
+) -> DatasetReport:
     started = time.monotonic()
     sweep_scratch(environment)
     account = Account()
@@ -125,7 +154,7 @@ def run_dataset(
     except Exception as error:  # becomes the dataset's failure, for the report and the exit code
         account.add(_dataset_failure(spec, error))
     if stop_asked():
-        _say_how_far(spec, partitions, account)
+        account.add(stopped(spec, partitions, account))
     seconds = time.monotonic() - started
     return account.report(spec.name, spec.load.table, partitions, table_rows, seconds)
 
@@ -227,17 +256,6 @@ def _rows_read(result: object) -> int:
     if isinstance(result, LoadReceipt):
         return result.counts.read
     return result.manifest.rows_read if isinstance(result, Prepared) else 0
-
-
-def _say_how_far(spec: DatasetSpec, partitions: int, account: Account) -> None:
-    """Say how far a run was that is to stop; the flow run's state says that it was."""
-    log.warning(
-        "run.stopped",
-        dataset=spec.name,
-        partitions=partitions,
-        loaded=account.loaded,
-        remedy="run it again: it goes on with the partitions that are left",
-    )
 
 
 def _dataset_failure(spec: DatasetSpec, error: Exception) -> PartitionFailure:

@@ -10,6 +10,7 @@ import structlog
 from tasks.ingestion.ingest import ingest, ingestion_work
 from tasks.loading.load import load, load_all
 from tasks.lookups.look_up import ask_apis
+from tasks.model.account import Account
 from tasks.model.classify import classify
 from tasks.model.dataset import DatasetSpec, LookedUp
 from tasks.model.environment import Environment
@@ -17,6 +18,8 @@ from tasks.model.errors import (
     CapacityExhausted,
     ConfigError,
     CredentialsRejected,
+    ErrorKind,
+    ExitCode,
     GateFailed,
     LoadConflict,
 )
@@ -155,6 +158,21 @@ def load_together(
             update={"label": f"all {len(prepared)} partitions"}
         )
         return [_failed(run, whole, "loading", error)]
+
+
+def stopped(spec: DatasetSpec, partitions: int, account: Account) -> PartitionFailure:
+    """Say how far a run was that was told to stop: it did not do what it was asked for."""
+    text = f"stopped by a signal when {account.loaded} of {partitions} partitions were loaded"
+    log.warning("run.stopped", dataset=spec.name, partitions=partitions, loaded=account.loaded)
+    return PartitionFailure(
+        label=spec.name,
+        fingerprint="",
+        stage="flow",
+        error="Stopped",
+        message=f"{text}; run it again: it goes on with those that are left",
+        kind=ErrorKind.TRANSIENT,
+        exit_code=ExitCode.RUN_FAILED,
+    )
 
 
 def _not_tried(partition: Partition) -> PartitionFailure:

@@ -16,7 +16,6 @@ from tasks.datasets import Catalog
 from tasks.environments import environment_catalog, load_environment
 from tasks.model.dataset import DatasetSpec
 from tasks.model.run import DatasetReport, Outcome, RunReport
-from tasks.reporting.alerts import send_alerts
 from tasks.reporting.logs import ensure_logs
 from tasks.reporting.report import publish_report
 
@@ -58,7 +57,6 @@ def run_schedule(schedule: str, parameters: ScheduleParameters) -> State[RunRepo
     publish_report(report)
     if report.succeeded:
         return Completed(message=_summary(report), data=report)
-    send_alerts(environment, report)
     return Failed(message=_summary(report), data=report)
 
 

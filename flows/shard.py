@@ -10,7 +10,7 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 from pydantic import BaseModel, ConfigDict, Field
 
-from flows.partition import DatasetRun, run_partition
+from flows.partition import DatasetRun, run_partition, stopped
 from tasks.connections import forget_blocks
 from tasks.datasets import Catalog
 from tasks.environments import environment_catalog, load_environment
@@ -22,7 +22,7 @@ from tasks.reporting.logs import ensure_logs
 from tasks.reporting.report import ProgressArtifact
 from tasks.sharding.shard import report_shard, take_work
 from tasks.stages import sweep_scratch
-from tasks.stopping import in_threads, stoppable
+from tasks.stopping import in_threads, stop_asked, stoppable
 
 
 class ShardParameters(BaseModel):
@@ -83,5 +83,7 @@ def run_shard(
     for result in in_threads(lambda partition: run_partition(run, partition), left, work.most):
         account.add(result)
         artifact.advance()
+    if stop_asked():
+        account.add(stopped(spec, len(work.partitions), account))
     seconds = time.monotonic() - started
     return account.report(spec.name, spec.load.table, len(work.partitions), None, seconds)

@@ -43,14 +43,24 @@ class Document:
         node: Any = self.content
         line = 1
         for part in location:
-            if isinstance(node, CommentedMap) and part in node:
-                line = node.lc.key(part)[0] + 1
-            elif isinstance(node, CommentedSeq) and isinstance(part, int) and part < len(node):
-                line = node.lc.item(part)[0] + 1
-            else:
+            place = _line_of(node, part)
+            if place is None:
                 continue  # a union's branch or a default: not a key of the file
-            node = node[part]
+            line, node = place + 1, node[part]
         return line
+
+
+def _line_of(node: object, part: int | str) -> int | None:
+    """Return the line, from 0, of a key or an item; a key that ``<<`` brought has its anchor's."""
+    if isinstance(node, CommentedMap) and part in node:
+        if part in (node.lc.data or {}):
+            return int(node.lc.key(part)[0])
+        for merged in node.merge:
+            if (line := _line_of(merged, part)) is not None:
+                return line
+    elif isinstance(node, CommentedSeq) and isinstance(part, int) and part < len(node):
+        return int(node.lc.item(part)[0])
+    return None
 
 
 def read_yaml(path: Path) -> Document:
@@ -301,11 +311,40 @@ def _mistakes_between(datasets: dict[str, DatasetSpec], paths: dict[str, Path]) 
                 known = ", ".join(sorted(datasets))
                 yield f"{where}: no dataset {lookup.lookup!r}; declared are: {known}"
         yield from _gate_mistakes(spec, datasets, document)
-    graph = {name: spec.dependencies for name, spec in datasets.items()}
+        yield from _after_mistakes(spec, datasets, document)
+    yield from _circles(datasets, paths)
+
+
+def _circles(datasets: dict[str, DatasetSpec], paths: dict[str, Path]) -> Iterable[str]:
+    looked_up = {name: spec.dependencies for name, spec in datasets.items()}
+    run_after = {name: spec.after for name, spec in datasets.items()}
+    if circle := _circle(looked_up):
+        yield f"datasets look each other up in a circle: {' → '.join(circle)}"
+    elif circle := _circle(run_after):
+        line = read_yaml(paths[circle[0]]).line(("after",))
+        # The sorter says who comes before whom; people read who runs after whom.
+        yield (
+            f"{paths[circle[0]]}:{line}: after: datasets run after each other in a circle: "
+            f"{' after '.join(reversed(circle))}"
+        )
+
+
+def _circle(graph: Mapping[str, Iterable[str]]) -> list[str]:
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
-        yield f"datasets look each other up in a circle: {' → '.join(error.args[1])}"
+        return [str(name) for name in error.args[1]]
+    return []
+
+
+def _after_mistakes(
+    spec: DatasetSpec, datasets: Mapping[str, DatasetSpec], document: Document
+) -> Iterable[str]:
+    for position, name in enumerate(spec.after):
+        if name not in datasets:
+            where = f"{document.path}:{document.line(('after', position))}: after"
+            known = ", ".join(sorted(datasets))
+            yield f"{where}: no dataset {name!r}; declared are: {known}"
 
 
 def _tables(spec: DatasetSpec) -> Iterable[tuple[tuple[str, ...], str]]:

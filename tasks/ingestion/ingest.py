@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
-from prefect.events import emit_event
 
 from tasks.connections import Connections
 from tasks.ingestion.connector import Connector, PlanLimits
 from tasks.ingestion.connectors.replay import ReplayConnector
-from tasks.ingestion.http.guard import BreakerEvent, Tell, tell_nobody
+from tasks.ingestion.http.guard import BreakerChange, Tell, tell_nobody
 from tasks.ingestion.planning import plan_partitions
 from tasks.ingestion.read import STAGE, STAGE_VERSION, ingest_partition, ingestion_identity
 from tasks.ingestion.registry import connector_for
@@ -18,6 +17,7 @@ from tasks.model.dataset import DatasetSpec
 from tasks.model.environment import Environment
 from tasks.model.replay import replay_of
 from tasks.model.run import Manifest, Partition, RunRequest, SourceState
+from tasks.reporting.events import breaker_event, emit
 from tasks.stages import RETRY, StageCache, Work, scratch_root, stage_context
 
 
@@ -26,12 +26,13 @@ def limits_of(environment: Environment) -> PlanLimits:
     return PlanLimits(partition_bytes=environment.partition_bytes)
 
 
-def emit_breaker_event(event: BreakerEvent) -> None:
-    """Tell Prefect that the circuit breaker of a host changed, so that automations can react."""
-    emit_event(
-        event=event.name,
-        resource={"prefect.resource.id": event.resource, "prefect.resource.name": event.host},
-    )
+def breaker_events(environment: Environment) -> Tell:
+    """Return what tells Prefect of changes of the circuit breakers of hosts."""
+
+    def tell(change: BreakerChange) -> None:
+        emit(breaker_event(environment.name, change.host, str(change.change)))
+
+    return tell
 
 
 def ingestion_work(
@@ -61,7 +62,7 @@ def plan(
 ) -> list[Partition]:
     """List the source, compare with the ledger, and cut what is asked for into partitions."""
     with Connections(environment) as connections:
-        connector = planning_connector(environment, spec, connections, emit_breaker_event)
+        connector = planning_connector(environment, spec, connections, breaker_events(environment))
         return plan_partitions(connector, spec, state, request, run_id)
 
 
@@ -97,7 +98,7 @@ def ingest(
         connector = (
             ReplayConnector(spec, connections.lake(), scratch, protection)
             if replay_of(partition)
-            else connector_for(spec, connections, limits, scratch, emit_breaker_event)
+            else connector_for(spec, connections, limits, scratch, breaker_events(environment))
         )
         return ingest_partition(
             connector,

@@ -34,6 +34,17 @@ REMEDIES = {
 }
 
 
+class PartitionSums(Value):
+    """Rows of one load on two sides, with checksums that do not depend on their order."""
+
+    load_id: int
+    label: str
+    expected_rows: int
+    expected_checksum: int
+    found_rows: int
+    found_checksum: int
+
+
 class Check(Value):
     """One invariant of one dataset, and whether it holds."""
 
@@ -47,6 +58,8 @@ class Check(Value):
     """What to do about it; none where it holds."""
     differences: tuple[str, ...] = ()
     """Every difference that was found, as far as they are listed; never a value marked ``pii``."""
+    partitions: tuple[PartitionSums, ...] = ()
+    """What was compared, load by load; the lake's side is the expected one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +86,8 @@ class LedgerRow:
     rows_staged: int | None
     deletes_up_to: int | None
     source_state: dict[str, Any]
+    slice: dict[str, Any] | None = None
+    refresh: str | None = None
 
     @property
     def written(self) -> int:
@@ -97,6 +112,7 @@ def check(
     expected: object,
     found: object,
     differences: Sequence[str] = (),
+    remedy: str | None = None,
 ) -> Check:
     """Return the verdict: what was found must be what was expected."""
     holds = expected == found
@@ -107,7 +123,7 @@ def check(
         expected=str(expected),
         found=str(found),
         holds=holds,
-        remedy=None if holds else REMEDIES[invariant],
+        remedy=None if holds else remedy or REMEDIES[invariant],
         differences=() if holds else tuple(differences),
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class in lower case
@@ -36,38 +37,47 @@ def companion_exists(cursor: Cursor, kind: str, spec: DatasetSpec) -> bool:
     return bool(_types(cursor, kind, spec))
 
 
-def ensure_companion(
-    cursor: Cursor,
-    kind: str,
-    spec: DatasetSpec,
-    columns: Sequence[TargetColumn],
-    key: Sequence[str],
-    comment: str,
-) -> None:
+@dataclass(frozen=True, slots=True)
+class Companion:
+    """A companion table.
+
+    Attributes:
+        kind: Begins its name.
+        columns: Its columns, in the types that the target has.
+        key: Those of its primary key.
+        comment: What it is for.
+    """
+
+    kind: str
+    columns: Sequence[TargetColumn]
+    key: Sequence[str]
+    comment: str
+
+
+def companion_statements(made: Companion, spec: DatasetSpec) -> list[sql.Composed]:
+    """Return the DDL of a companion table that is not there yet."""
+    table = companion(made.kind, spec)
+    definitions = [
+        *map(column_definition, made.columns),
+        sql.SQL("PRIMARY KEY ({})").format(sql.SQL(", ").join(map(sql.Identifier, made.key))),
+    ]
+    return [
+        sql.SQL("CREATE TABLE {} ({})").format(table, sql.SQL(", ").join(definitions)),
+        sql.SQL("COMMENT ON TABLE {} IS {}").format(table, sql.Literal(made.comment)),
+    ]
+
+
+def ensure_companion(cursor: Cursor, made: Companion, spec: DatasetSpec) -> None:
     """Create a companion table, or give the one that is there the types of these columns.
 
     It is done while it is our turn to publish, so no two do it at once.
-
-    Args:
-        cursor: In the transaction of the load.
-        kind: Begins the table's name.
-        spec: The dataset.
-        columns: Columns of the table, in the types that the target has now.
-        key: Those of its primary key.
-        comment: What the table is for.
     """
-    table, there = companion(kind, spec), _types(cursor, kind, spec)
+    table, there = companion(made.kind, spec), _types(cursor, made.kind, spec)
     if not there:
-        definitions = [
-            *map(column_definition, columns),
-            sql.SQL("PRIMARY KEY ({})").format(sql.SQL(", ").join(map(sql.Identifier, key))),
-        ]
-        cursor.execute(
-            sql.SQL("CREATE TABLE {} ({})").format(table, sql.SQL(", ").join(definitions))
-        )
-        cursor.execute(sql.SQL("COMMENT ON TABLE {} IS {}").format(table, sql.Literal(comment)))
+        for statement in companion_statements(made, spec):
+            cursor.execute(statement)
         return
-    for column in columns:
+    for column in made.columns:
         if there[column.name] != column.type:  # the target was widened
             cursor.execute(
                 sql.SQL("ALTER TABLE {} ALTER COLUMN {} TYPE {}").format(

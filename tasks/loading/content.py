@@ -44,6 +44,7 @@ class Comparison:
 
     Attributes:
         loads: Loads whose rows are not as they must be: id → rows and checksum, expected and found.
+        sums: The same of all loads.
         rows: Number of different rows, by what is wrong with them.
         listed: The first of them.
     """
@@ -51,6 +52,7 @@ class Comparison:
     loads: Mapping[int, tuple[tuple[int, int], tuple[int, int]]]
     rows: Mapping[What, int]
     listed: tuple[RowDifference, ...]
+    sums: Mapping[int, tuple[tuple[int, int], tuple[int, int]]]
 
 
 def table_values(names: Sequence[str]) -> dict[str, sql.Composable]:
@@ -108,13 +110,13 @@ def compare(
     found = table_sums(cursor, spec, expected)
     wanted = expected.sums()
     nothing = (0, 0)
-    different = {
+    sums = {
         load: (wanted.get(load, nothing), found.get(load, nothing))
         for load in sorted({*wanted, *found}.difference(unknown))
-        if wanted.get(load, nothing) != found.get(load, nothing)
     }
+    different = {load: sides for load, sides in sums.items() if sides[0] != sides[1]}
     if not different:
-        return Comparison({}, {}, ())
+        return Comparison({}, {}, (), sums)
     fetch_actual(cursor, spec, expected, list(different))
     connection = expected.connection
     connection.execute(
@@ -129,7 +131,8 @@ def compare(
         "SELECT what, k::VARCHAR, h, expected_load, found_load FROM differences "
         f"ORDER BY coalesce(expected_load, found_load), what, k, h LIMIT {LISTED}"
     ).fetchall()
-    return Comparison(different, dict(counts), tuple(RowDifference(*row) for row in listed))
+    rows = tuple(RowDifference(*row) for row in listed)
+    return Comparison(different, dict(counts), rows, sums)
 
 
 KEYED = """

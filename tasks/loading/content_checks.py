@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 
 from blocks.lake import Lake
 from tasks.loading.canonical import ordered_type
-from tasks.loading.checks import Check, LedgerRow, check
+from tasks.loading.checks import Check, LedgerRow, PartitionSums, check
 from tasks.loading.content import Comparison, compare
 from tasks.loading.expected import Layout, LoadFiles, expected_content, layout_of
 from tasks.loading.queries import query
@@ -144,11 +144,16 @@ def content_checks(
     with expected_content(engine, lake, history.layout, history.loads) as expected:
         comparison = compare(cursor, spec, expected, history.unknown)
         names = named_rows(cursor, spec, expected, history.loads, comparison.listed)
-    return _verdicts(spec, statement, comparison, names)
+    labels = {row.load_id: row.label for row in rows}
+    return _verdicts(spec, statement, comparison, names, labels)
 
 
 def _verdicts(
-    spec: DatasetSpec, statement: str, comparison: Comparison, names: Sequence[str]
+    spec: DatasetSpec,
+    statement: str,
+    comparison: Comparison,
+    names: Sequence[str],
+    labels: Mapping[int, str],
 ) -> list[Check]:
     lines = [
         f"load {load}: {found[0]} rows with checksum {found[1]}, by the lake {wanted[0]} with "
@@ -163,7 +168,19 @@ def _verdicts(
     loads = ", ".join(map(str, list(comparison.loads)[:LOADS_SHOWN]))
     more = " …" if len(comparison.loads) > LOADS_SHOWN else ""
     found = f"{counts} (loads {loads}{more})" if lines else SAME
-    checks = [check(spec, "I11", statement, SAME, found, lines)]
+    sums = tuple(
+        PartitionSums(
+            load_id=load,
+            label=labels.get(load, "unknown to the ledger"),
+            expected_rows=wanted[0],
+            expected_checksum=wanted[1],
+            found_rows=there[0],
+            found_checksum=there[1],
+        )
+        for load, (wanted, there) in comparison.sums.items()
+    )
+    compared = check(spec, "I11", statement, SAME, found, lines)
+    checks = [compared.model_copy(update={"partitions": sums})]
     if spec.load.mode == "merge" and spec.cursor:
         older = comparison.rows.get("older", 0)
         of_older = [name for name in names if name.startswith("older")]

@@ -8,7 +8,7 @@ from typing import Literal
 
 from psycopg2 import sql
 
-from tasks.loading.grants import grant, grant_schema, revoke, wanted_grants
+from tasks.loading.grants import grant, grant_schema, needed_rights, revoke, wanted_grants
 from tasks.loading.indexes import declared_indexes, was_declared
 from tasks.loading.schema import (
     LOAD_ID,
@@ -21,9 +21,7 @@ from tasks.loading.schema import (
 from tasks.loading.search_sql import NEXT, SEARCH
 from tasks.loading.state import TableState
 from tasks.loading.widening import wider
-from tasks.model.database_source import DatabaseSource
 from tasks.model.dataset import DatasetSpec
-from tasks.model.load import MergeLoad
 from tasks.model.run import SchemaChange
 
 When = Literal["load", "after", "hand"]
@@ -231,14 +229,7 @@ def _extra(
 
 
 def _of_rights(spec: DatasetSpec, state: TableState) -> Iterator[Difference]:
-    needed = ["select", "insert"]
-    if isinstance(spec.load, MergeLoad):
-        needed.append("update")
-    if (isinstance(spec.source, DatabaseSource) and spec.source.deletes) or (
-        isinstance(spec.load, MergeLoad) and spec.load.delete and spec.load.delete.kind == "hard"
-    ):
-        needed.append("delete")
-    for right in needed:
+    for right in needed_rights(spec):
         if right not in state.rights:
             yield Difference(
                 f"right to {right}",

@@ -131,6 +131,16 @@ def _limits_exceeded(limits: QuarantineLimits, manifest: Manifest) -> Iterator[F
         )
 
 
+def notable_quarantine(limits: QuarantineLimits, manifest: Manifest) -> str | None:
+    """Say which limit of the dataset's silence a partition passed that was loaded; None if none."""
+    refused, read = manifest.rows_quarantined, manifest.rows_read
+    if limits.alert_rows is not None and refused > limits.alert_rows:
+        return f"an alert was asked for above {limits.alert_rows} rows"
+    if limits.alert_share is not None and refused > limits.alert_share * read:
+        return f"an alert was asked for above {limits.alert_share:.2%} of the rows"
+    return None
+
+
 def _reasons(manifest: Manifest) -> str:
     return ", ".join(
         f"{reason.rows} x {reason.column or reason.rule} {reason.message}"

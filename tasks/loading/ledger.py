@@ -215,6 +215,8 @@ def insert_load(cursor: Cursor, row: dict[str, Any], partition: Partition) -> No
         "source_state": state,
         "staged": _staged_rows(cursor),
         "deletes_up_to": partition.deletes_up_to,
+        "slice": psycopg2.extras.Json(partition.slice),
+        "refresh": partition.refresh,
     }
     cursor.execute(query("insert_load"), {**row, **marks})
     items = [
@@ -302,11 +304,12 @@ def status(engine: Engine) -> list[DatasetStatus]:
                     deduplicated=row[7],
                     quarantined=row[8],
                     deleted=row[9],
+                    restored=row[10],
                 ),
-                loaded_at=row[10],
-                run=row[11],
-                configurations=row[12],
-                config_hash=row[13],
+                loaded_at=row[11],
+                run=row[12],
+                configurations=row[13],
+                config_hash=row[14],
             )
             for row in cursor
         ]

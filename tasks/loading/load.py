@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 from prefect import task
 from prefect.cache_policies import NO_CACHE
-from prefect.events import emit_event
 from psycopg2 import sql
 
 from tasks.connections import Connections
 from tasks.environments import code_version
+from tasks.loading.gates import notable_quarantine
 from tasks.loading.ledger import ensure_ledger, open_dataset, session, source_state
 from tasks.loading.maintenance import Maintained, build_missing, maintain
 from tasks.loading.publish import Load, load_partition
@@ -17,7 +20,24 @@ from tasks.loading.whole import load_whole
 from tasks.model.dataset import DatasetSpec, LookedUp
 from tasks.model.environment import Environment
 from tasks.model.errors import GateFailed
-from tasks.model.run import LoadReceipt, Manifest, Partition, Purpose, SourceState
+from tasks.model.run import (
+    LoadReceipt,
+    LoadStatus,
+    Manifest,
+    Partition,
+    Purpose,
+    SourceState,
+)
+from tasks.reporting.events import (
+    MOST_CHANGES,
+    FailedGateFound,
+    PartitionLoaded,
+    QuarantineThreshold,
+    SchemaChanged,
+    emit,
+    shortened,
+)
+from tasks.reporting.events import GateFailed as GateFailedEvent
 from tasks.stages import RETRY, Work, stage_context
 
 STAGE = "loading"
@@ -60,9 +80,9 @@ def load(
         try:
             receipt = load_partition(connections.warehouse(), connections.lake(), scratch, asked)
         except GateFailed as error:
-            emit_gate_event(asked, error)
+            tell_of_refusal(environment.name, asked, error)
             raise
-    emit_schema_event(receipt)
+    tell_of_load(environment.name, asked, receipt)
     return receipt
 
 
@@ -89,10 +109,10 @@ def load_all(
             connections.lake(),
             scratch,
             jobs,
-            on_refusal=emit_gate_event,
+            on_refusal=partial(tell_of_refusal, environment.name),
         )
-    for receipt in receipts:
-        emit_schema_event(receipt)
+    for job, receipt in zip(jobs, receipts, strict=True):
+        tell_of_load(environment.name, job, receipt)
     return receipts
 
 
@@ -118,39 +138,74 @@ def _job(
     )
 
 
-def emit_schema_event(receipt: LoadReceipt) -> None:
-    """Tell Prefect that a load altered its table, so that automations can react."""
+def tell_of_load(environment: str, load: Load, receipt: LoadReceipt) -> None:
+    """Tell Prefect what was committed, what was altered for it, and if much of it was refused."""
+    if receipt.status is not LoadStatus.LOADED:
+        return
+    named = _named(environment, load)
+    emit(
+        PartitionLoaded(
+            **named, load_id=receipt.load_id, counts=receipt.counts, seconds=receipt.seconds
+        )
+    )
+    tell_of_changes(environment, receipt)
+    if limit := notable_quarantine(load.spec.quality.quarantine, load.manifest):
+        emit(_threshold(named, load.manifest, limit, published=True))
+
+
+def tell_of_changes(environment: str, receipt: LoadReceipt) -> None:
+    """Tell Prefect that a load altered its table, if it did."""
     if receipt.schema_changes:
-        emit_event(
-            event="etl.schema.changed",
-            resource={
-                "prefect.resource.id": f"etl.dataset.{receipt.dataset}",
-                "prefect.resource.name": receipt.dataset,
-            },
-            payload={
-                "load_id": receipt.load_id,
-                "changes": [change.model_dump() for change in receipt.schema_changes],
-            },
+        emit(
+            SchemaChanged(
+                environment=environment,
+                dataset=receipt.dataset,
+                load_id=receipt.load_id,
+                changes=receipt.schema_changes[:MOST_CHANGES],
+            )
         )
 
 
-def emit_gate_event(load: Load, error: GateFailed) -> None:
+def tell_of_refusal(environment: str, load: Load, error: GateFailed) -> None:
     """Tell Prefect that gates refused a partition: names and counts, never a value of a row."""
-    emit_event(
-        event="etl.gate.failed",
-        resource={
-            "prefect.resource.id": f"etl.dataset.{load.spec.name}",
-            "prefect.resource.name": load.spec.name,
-        },
-        payload={
-            "partition": load.partition.label,
-            "fingerprint": load.partition.fingerprint,
-            "run": load.run,
-            "manifest_key": load.manifest_key,
-            "rows": load.manifest.rows,
-            "gates": [{"gate": failed.gate, "found": failed.found} for failed in error.failed],
-            "message": error.message,
-        },
+    named = _named(environment, load)
+    emit(
+        GateFailedEvent(
+            **named,
+            manifest_key=load.manifest_key,
+            rows=load.manifest.rows,
+            gates=tuple(
+                FailedGateFound(gate=shortened(failed.gate), found=shortened(failed.found))
+                for failed in error.failed
+            ),
+        )
+    )
+    for failed in error.failed:
+        if failed.gate.startswith("quarantine"):
+            limit = shortened(f"{failed.gate}: {failed.found}")
+            emit(_threshold(named, load.manifest, limit, published=False))
+            break
+
+
+def _named(environment: str, load: Load) -> dict[str, Any]:
+    return {
+        "environment": environment,
+        "dataset": load.spec.name,
+        "run": load.run,
+        "partition": shortened(load.partition.label),
+        "fingerprint": load.partition.fingerprint,
+    }
+
+
+def _threshold(
+    named: dict[str, Any], manifest: Manifest, limit: str, *, published: bool
+) -> QuarantineThreshold:
+    return QuarantineThreshold(
+        **named,
+        read=manifest.rows_read,
+        refused=manifest.rows_quarantined,
+        limit=limit,
+        published=published,
     )
 
 

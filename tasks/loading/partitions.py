@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -21,8 +21,8 @@ from tasks.loading.ranges import (
     read_point,
 )
 from tasks.loading.schema import TargetColumn, postgres_type, staged_value, target
-from tasks.loading.staging import STAGING
 from tasks.model.column_types import is_integer
+from tasks.model.columns import ColumnSpec
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ContractBroken, GateFailed
 from tasks.model.names import named_within_limit
@@ -52,11 +52,16 @@ class TablePartition:
 
 
 def prepare_partitions(
-    cursor: Cursor, spec: DatasetSpec, columns: Sequence[TargetColumn], *, has_rows: bool
+    cursor: Cursor, spec: DatasetSpec, staged: Mapping[str, Sequence[TargetColumn]]
 ) -> None:
     """Make the partitions that the staged rows need, and those that are made ahead.
 
     Call it when it is our turn to publish into the table.
+
+    Args:
+        cursor: In the transaction of the load.
+        spec: The dataset; nothing happens if its table is not partitioned.
+        staged: Temporary tables with rows, each with the columns of the target that its rows fill.
 
     Raises:
         GateFailed: Rows are outside of what the dataset file lets in.
@@ -65,8 +70,10 @@ def prepare_partitions(
     by = spec.load.partition_by
     if by is None:
         return
-    points = _staged_points(cursor, spec, by, columns) if has_rows else []
-    make_partitions(cursor, spec, points)
+    points: set[Point] = set()
+    for table, columns in staged.items():
+        points |= _staged_points(cursor, spec, by, columns, table)
+    make_partitions(cursor, spec, list(points))
 
 
 def make_partitions(cursor: Cursor, spec: DatasetSpec, points: Sequence[Point] = ()) -> list[str]:
@@ -79,7 +86,7 @@ def make_partitions(cursor: Cursor, spec: DatasetSpec, points: Sequence[Point] =
         _create_default(cursor, spec)
         has_default = True
     ranges = [one.range for one in there if one.range is not None]
-    now = current_time(cursor, by, spec)
+    now = current_time(cursor, spec)
     needed = _regular(spec, by, points, ranges, now)
     missing = missing_ranges(by, needed, now, ranges)
     if len(missing) > MAX_NEW:
@@ -99,7 +106,7 @@ def largest_points(cursor: Cursor, spec: DatasetSpec) -> list[Point]:
     """Return the largest number in the table, from where to look ahead; of times that is the clock."""
     by = spec.load.partition_by
     assert by is not None
-    if not is_integer(spec.columns[by.column].type):
+    if not is_integer(_column(spec).type):
         return []
     cursor.execute(
         sql.SQL("SELECT max({})::text FROM {}").format(sql.Identifier(by.column), target(spec))
@@ -112,7 +119,7 @@ def partitions_of(cursor: Cursor, spec: DatasetSpec) -> list[TablePartition]:
     """Return the partitions of the dataset's table; none if it has none or is not there."""
     by = spec.load.partition_by
     assert by is not None
-    numbers = is_integer(spec.columns[by.column].type)
+    numbers = is_integer(_column(spec).type)
     cursor.execute(query("partitions"), {"table": spec.load.table})
     return [
         TablePartition(schema, name, bounded(bounds, numbers=numbers))
@@ -120,9 +127,9 @@ def partitions_of(cursor: Cursor, spec: DatasetSpec) -> list[TablePartition]:
     ]
 
 
-def current_time(cursor: Cursor, by: PartitionBy, spec: DatasetSpec) -> datetime | None:
+def current_time(cursor: Cursor, spec: DatasetSpec) -> datetime | None:
     """Return the time of the server in UTC; None where partitions are ranges of numbers."""
-    if is_integer(spec.columns[by.column].type):
+    if is_integer(_column(spec).type):
         return None
     cursor.execute("SELECT now() AT TIME ZONE 'UTC'")
     row = cursor.fetchone()
@@ -172,6 +179,12 @@ def _like(spec: DatasetSpec, name: sql.Identifier) -> sql.Composed:
     ).format(name, target(spec))
 
 
+def _column(spec: DatasetSpec) -> ColumnSpec:
+    column = spec.partition_column
+    assert column is not None, "the dataset file is validated"
+    return column
+
+
 def _bound(spec: DatasetSpec, point: Point | None, without: str) -> sql.Composable:
     if point is None:
         return sql.SQL(without)
@@ -179,7 +192,7 @@ def _bound(spec: DatasetSpec, point: Point | None, without: str) -> sql.Composab
         return sql.Literal(point)
     by = spec.load.partition_by
     assert by is not None
-    kind = postgres_type(spec.columns[by.column])
+    kind = postgres_type(_column(spec))
     zone = "+00" if kind == "timestamp with time zone" else ""
     text = point.date().isoformat() if kind == "date" else f"{point.isoformat(sep=' ')}{zone}"
     return sql.Literal(text)
@@ -233,7 +246,7 @@ def in_range(spec: DatasetSpec, one: Range) -> sql.Composed:
     """Return the condition of the rows in a range."""
     by = spec.load.partition_by
     assert by is not None
-    column, kind = sql.Identifier(by.column), sql.SQL(postgres_type(spec.columns[by.column]))
+    column, kind = sql.Identifier(by.column), sql.SQL(postgres_type(_column(spec)))
     conditions: list[sql.Composable] = [sql.SQL("{} IS NOT NULL").format(column)]
     for operator, point in ((">=", one.lower), ("<", one.upper)):
         if point is not None:
@@ -246,17 +259,20 @@ def in_range(spec: DatasetSpec, one: Range) -> sql.Composed:
 
 
 def _staged_points(
-    cursor: Cursor, spec: DatasetSpec, by: PartitionBy, columns: Sequence[TargetColumn]
-) -> list[Point]:
+    cursor: Cursor,
+    spec: DatasetSpec,
+    by: PartitionBy,
+    columns: Sequence[TargetColumn],
+    table: str,
+) -> set[Point]:
     """Return the beginning of each period that there are staged rows for."""
-    column = next(column for column in columns if column.name == by.column)
+    column = next(column for column in columns if column.name == spec.partition_source)
     statement = sql.SQL("SELECT DISTINCT ({})::text FROM {}").format(
-        period_begin(by, staged_value(column), column.type),
-        sql.Identifier("pg_temp", STAGING),
+        period_begin(by, staged_value(column), column.type), sql.Identifier("pg_temp", table)
     )
     cursor.execute(statement)
-    numbers = is_integer(spec.columns[by.column].type)
-    return [read_point(row[0], numbers=numbers) for row in cursor.fetchall()]
+    numbers = is_integer(_column(spec).type)
+    return {read_point(row[0], numbers=numbers) for row in cursor.fetchall()}
 
 
 def period_begin(by: PartitionBy, value: sql.Composable, kind: str) -> sql.Composed:

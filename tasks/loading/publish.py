@@ -20,13 +20,8 @@ from sqlalchemy import Engine
 from blocks.lake import Lake
 from tasks.loading import ledger, parallel
 from tasks.loading.account import Changes, receipt_of, write_account
-from tasks.loading.children import (
-    child_files,
-    ensure_child_schemas,
-    publish_children,
-    stage_children,
-    write_child_accounts,
-)
+from tasks.loading.children.publish import publish_children, write_child_accounts
+from tasks.loading.children.staged import child_files, ensure_child_schemas, stage_children
 from tasks.loading.commit import ask_ledger, commit, wait_for_turn
 from tasks.loading.deletes import check_keys, delete_missing
 from tasks.loading.evolution import Prepared, prepare_target
@@ -42,6 +37,7 @@ from tasks.loading.profiles import check_history
 from tasks.loading.queries import query
 from tasks.loading.schema import TargetColumn, ensure_schema
 from tasks.loading.staged import check_staged, clean_files, stage_rows
+from tasks.loading.staging import STAGING
 from tasks.loading.unique import check_unique
 from tasks.model.anomaly import Finding
 from tasks.model.errors import CommitUnknown, GateFailed, LoadConflict, PipelineError
@@ -252,7 +248,7 @@ def _prepare(cursor: Cursor, load: Load, *, has_rows: bool) -> Prepared:
     table = prepare_target(cursor, load.spec, load.columns)
     prepare_mode(cursor, load.spec, table.columns, is_new=table.is_new)
     if not load.compares_keys:
-        prepare_partitions(cursor, load.spec, table.columns, has_rows=has_rows)
+        prepare_partitions(cursor, load.spec, {STAGING: table.columns} if has_rows else {})
     return table
 
 

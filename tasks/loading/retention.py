@@ -98,7 +98,7 @@ def _cutoff(cursor: Cursor, spec: DatasetSpec) -> datetime | None:
     by = spec.load.partition_by
     if by is None or by.kept is None:
         return None
-    now = current_time(cursor, by, spec)
+    now = current_time(cursor, spec)
     assert now is not None, "a retention is of times"
     return oldest_kept(now, by.kept)
 

@@ -13,7 +13,7 @@ from tasks.loading.differences import NOTHING, Difference, compare
 from tasks.loading.index import search_statements
 from tasks.loading.indexes import declared_indexes
 from tasks.loading.ledger import ledger_comment, ledger_is_current, session
-from tasks.loading.modes.replace_partition import index_statement
+from tasks.loading.modes.prepare import mode_statements
 from tasks.loading.own_columns import own_columns
 from tasks.loading.partitions import (
     current_time,
@@ -118,8 +118,7 @@ def _new_table(
     yield create_table(spec, columns)
     for index in declared_indexes(spec):
         yield index.create((spec.schema_name, spec.table_name))
-    if by_value := index_statement(spec):
-        yield by_value
+    yield from mode_statements(cursor, spec, columns)
     if spec.load.index:
         yield comment_on_search(spec, spec.load.index)
 
@@ -159,7 +158,7 @@ def _missing_partitions(cursor: Cursor, spec: DatasetSpec) -> list[Difference]:
             for statement in default_statements(spec)
         ]
     ranges = [one.range for one in there if one.range is not None]
-    for one in missing_ranges(by, (), current_time(cursor, by, spec), ranges):
+    for one in missing_ranges(by, (), current_time(cursor, spec), ranges):
         about = f"partition {partition_name(spec, one)}"
         found += [
             Difference(about, NOTHING, f"{one.lower} to {one.upper}", ddl=statement)

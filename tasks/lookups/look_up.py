@@ -10,7 +10,7 @@ from prefect.cache_policies import NO_CACHE
 
 from tasks.connections import Connections
 from tasks.ingestion.http.reader import ApiReader
-from tasks.ingestion.ingest import emit_breaker_event, limits_of
+from tasks.ingestion.ingest import breaker_events, limits_of
 from tasks.ingestion.registry import connector_for, host_guard
 from tasks.lookups.answers import Answers
 from tasks.lookups.api import LookupApiConnector, request_of
@@ -67,7 +67,7 @@ def _read_source(
 ) -> LakeFile:
     rows = rows_of(owner, lookup)
     limits = limits_of(environment)
-    connector = connector_for(rows, connections, limits, scratch, emit_breaker_event)
+    connector = connector_for(rows, connections, limits, scratch, breaker_events(environment))
     return take_rows(
         rows,
         columns,
@@ -119,7 +119,7 @@ def ask_api(
         memory_bytes=memory_bytes,
         deadline_seconds=environment.stage_timeout,
     )
-    guard = host_guard(connections, emit_breaker_event)
+    guard = host_guard(connections, breaker_events(environment))
     reader = ApiReader(connections.rest_client(api.block), guard, allow_hosts=api.allow_hosts)
     answers = Answers(connections.warehouse(), request_of(api), span(api.expires))
     rows = rows_of(spec.name, lookup)

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -24,7 +24,7 @@ from tasks.model.rest_source import RestSource
 from tasks.model.rules import Custom, Order, Reference, RowRule, UserSchema, ordered_column
 from tasks.model.search import SearchIndex
 from tasks.model.source import Source
-from tasks.model.table import check_indexes, check_partitions
+from tasks.model.table import check_indexes, check_partitions, check_version_partitions
 
 RESERVED_PREFIX = "_"
 TEXTS = frozenset(("string", "enum"))
@@ -56,6 +56,10 @@ class DatasetSpec(Strict):
     description: str
     owner: str | None = None
     schedule: Literal["daily", "hourly", "manual"] = "manual"
+    after: tuple[Identifier, ...] = Field(
+        (),
+        description="Datasets after which this one runs: when each of them has completed a run.",
+    )
     source: Source
     key: tuple[Identifier, ...] = ()
     cursor: Identifier | None = Field(
@@ -113,6 +117,7 @@ class DatasetSpec(Strict):
     @model_validator(mode="after")
     def _parts_fit_together(self) -> Self:
         self._check_names()
+        self._check_after()
         self._check_columns()
         self._require_columns("key", self.key)
         if self.cursor:
@@ -132,6 +137,15 @@ class DatasetSpec(Strict):
         self._check_table(taken)
         return self
 
+    def _check_after(self) -> None:
+        if self.after and self.schedule != "manual":
+            raise ValueError(
+                f"after: a dataset that runs after others has no schedule, found {self.schedule!r}: "
+                "two runs at a time would take it from each other"
+            )
+        if len(set(self.after)) < len(self.after):
+            raise ValueError("after: a dataset is there twice")
+
     def _check_names(self) -> None:
         for name in self.all_columns:
             if name.startswith(RESERVED_PREFIX):
@@ -144,15 +158,24 @@ class DatasetSpec(Strict):
             self._check_search(self.load.index, taken)
         check_indexes(self.load.indexes, self.all_columns)
         if by := self.load.partition_by:
+            if isinstance(self.load, Scd2Load):
+                check_version_partitions(by, self.load.valid_from, self.cursor)
+            made = self.made_columns.get(self.partition_source)
+            needed = self.partition_source in self.required_columns
             check_partitions(
-                by, self.load.mode, self.key, self.table_key, self.columns, self.load.indexes
+                by,
+                self.partition_column,
+                required=needed if made is None else not made.nullable,
+                table_key=self.table_key,
+                columns=[*self.columns, *self.made_columns],
+                indexes=self.load.indexes,
             )
 
     def _check_columns(self) -> None:
         for name, column in self.columns.items():
             if column.path is not None and parse_value_path(column.path).column == ITEM:
                 raise ValueError(f"columns.{name}.path: begins with no name of the source")
-        for mistake in child_mistakes(self.children, self.key, self.load, self.load.mode):
+        for mistake in child_mistakes(self.children, self.key, self.load):
             raise ValueError(mistake)
 
     def _check_repeats(self, source: RestSource) -> None:
@@ -292,6 +315,22 @@ class DatasetSpec(Strict):
         return (*self.key, str(self.cursor)) if versions else self.key
 
     @property
+    def partition_source(self) -> str:
+        """Name of the column whose values say in which partition of the table a row is.
+
+        It is the one that ``partition_by`` names, but that ``valid_from`` gets those of the cursor.
+        """
+        by = self.load.partition_by
+        assert by is not None, "only partitioned tables have one"
+        of_versions = isinstance(self.load, Scd2Load) and by.column == self.load.valid_from
+        return str(self.cursor) if of_versions else by.column
+
+    @property
+    def partition_column(self) -> ColumnSpec | None:
+        """The column of ``partition_source``; None if there is none of that name."""
+        return {**self.columns, **self.made_columns}.get(self.partition_source)
+
+    @property
     def required_columns(self) -> tuple[str, ...]:
         """Columns in which NULL is refused: of the key, those declared so, and what the mode needs."""
         needed = {*self.key}
@@ -380,12 +419,15 @@ class DatasetSpec(Strict):
     def config_hash(self) -> str:
         """SHA-256 of everything that decides how a row is transformed and loaded.
 
-        Texts for people, when and in how many processes it runs, the learned checks, and what only
-        the table has are left out: changing them loads nothing again.
+        Texts for people, what starts runs and in how many processes they are, the learned checks,
+        and what only the table has are left out: changing them loads nothing again.
         """
-        for_people = {"description": True, "owner": True, "schedule": True, "shard_above": True}
+        for_people = dict.fromkeys(
+            ("description", "owner", "schedule", "after", "shard_above"), True
+        )
         of_the_table = {"index", "indexes", "grants", "partition_by"}
-        apart = {"quality": {"anomaly"}, "load": of_the_table}
+        of_quality: Any = {"anomaly": True, "quarantine": {"alert_rows", "alert_share"}}
+        apart = {"quality": of_quality, "load": of_the_table}
         content = self.model_dump(mode="json", exclude={**for_people, **apart})
         return hashlib.sha256(canonical_json(content)).hexdigest()
 

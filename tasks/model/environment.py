@@ -76,6 +76,34 @@ class ConcurrencyLimit(BaseModel):
 BlockKey = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]+/[a-z0-9-]+$")]
 VariableName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+$")]
 
+Severity = Literal["warning", "critical"]
+
+
+class Alerts(BaseModel):
+    """Who is told by the automations of an environment; nobody, if no block is named."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    warning: tuple[BlockKey, ...] = Field(
+        (), description="Told of what wants a look during the day: <block type slug>/<name>."
+    )
+    critical: tuple[BlockKey, ...] = Field(
+        (), description="Told of what must not wait: runs that failed, died or do not begin."
+    )
+    usual_minutes: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        default_factory=dict,
+        description="Longest usual time of a run, in minutes, by flow; longer ones are warned of.",
+    )
+
+    def channels(self, severity: Severity) -> tuple[str, ...]:
+        """Return the blocks that are told of alerts of a severity."""
+        return self.warning if severity == "warning" else self.critical
+
+    @property
+    def all_channels(self) -> tuple[str, ...]:
+        """Every block that is named, once."""
+        return tuple(dict.fromkeys([*self.warning, *self.critical]))
+
 
 class Environment(BaseSettings):
     """Settings of one environment.
@@ -141,6 +169,7 @@ class Environment(BaseSettings):
     schedules: dict[str, str] = Field(
         default_factory=dict, description="Cron expression of each schedule, for prefect.yaml."
     )
+    alerts: Alerts = Field(default_factory=Alerts, description="Who is told of what.")
     work_pool: WorkPool = Field(description="Where the flow runs of this environment happen.")
     concurrency_limits: dict[str, ConcurrencyLimit] = Field(
         default_factory=dict, description="Global concurrency limits, by name."
@@ -152,9 +181,6 @@ class Environment(BaseSettings):
         default_factory=dict,
         description="Blocks that bootstrap makes, as <block type slug>/<name>: their fields. A field "
         "is a value, {variable: NAME}, {aws_secret: NAME} or {block: <slug>/<name>}.",
-    )
-    alerts: tuple[str, ...] = Field(
-        (), description="Notification blocks told of failed runs: <block type slug>/<name>."
     )
 
     @field_validator("timezone")

@@ -172,11 +172,20 @@ Gate = Annotated[
 
 
 class QuarantineLimits(Strict):
-    """Most rows of a partition that may be refused; above it nothing of the partition is published."""
+    """How many rows of a partition may be refused before people are told, or nothing is published."""
 
     max_rows: int | None = Field(None, ge=0, description="Most refused rows of a partition.")
     max_share: float | None = Field(
         None, ge=0, le=1, description="Largest share of refused rows of a partition, 0 to 1."
+    )
+    alert_rows: int | None = Field(
+        None, ge=0, description="Above so many the event etl.quarantine.threshold is sent."
+    )
+    alert_share: float | None = Field(
+        0.05,
+        ge=0,
+        le=1,
+        description="Above this share too; the other rows are loaded. null: never.",
     )
 
 

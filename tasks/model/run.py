@@ -16,7 +16,7 @@ from tasks.model.dataset import canonical_json
 from tasks.model.errors import ErrorKind
 from tasks.model.profile import Profile
 
-Purpose = Literal["run", "backfill", "replay"]
+Purpose = Literal["run", "objects", "backfill", "replay"]
 
 
 class Value(BaseModel):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, StrictInt, model_validator
@@ -13,7 +13,10 @@ from tasks.model.columns import MAX_IDENTIFIER_BYTES, ColumnSpec, Identifier, St
 from tasks.model.index_expression import IndexExpression, read_expression
 
 MAX_INDEX_COLUMNS = 32
-PARTITIONED_MODES = ("append", "insert_only", "merge", "replace_partition")
+_WHY = (
+    "PostgreSQL keeps a key unique within each partition only, so {} must contain the column of the "
+    "partitions"
+)
 _RETENTION = re.compile(r"([1-9]\d{0,3}) (day|week|month|year)s?")
 
 Privilege = Literal["select", "insert", "update", "delete", "truncate", "references", "trigger"]
@@ -128,45 +131,77 @@ def check_indexes(indexes: Sequence[IndexSpec], known: Sequence[str]) -> None:
 
 def check_partitions(
     by: PartitionBy,
-    mode: str,
-    key: Sequence[str],
+    column: ColumnSpec | None,
+    *,
+    required: bool,
     table_key: Sequence[str],
-    columns: Mapping[str, ColumnSpec],
+    columns: Sequence[str],
     indexes: Sequence[IndexSpec],
 ) -> None:
     """Refuse partitions that PostgreSQL could not make, or could not keep keys unique over.
+
+    Args:
+        by: What the dataset file says.
+        column: The column by which the table is partitioned; None if there is none of the name.
+        required: Is it refused to be NULL?
+        table_key: The primary key of the table.
+        columns: Names of the columns that are declared or computed.
+        indexes: The declared indexes.
 
     Raises:
         ValueError: Says what, and why.
     """
     where = "load.partition_by"
-    column = columns.get(by.column)
     if column is None:
         raise ValueError(
             f"{where}.column: no column {by.column!r}; declared are {', '.join(columns)}"
         )
-    if mode not in PARTITIONED_MODES:
-        raise ValueError(f"{where}: mode {mode!r} does not fill partitioned tables")
     _check_period(by, column)
-    if column.nullable and by.column not in key:
+    if not required:
         raise ValueError(
             f"{where}.column: a row without {by.column!r} belongs to no partition; declare the "
             "column with nullable: false"
         )
-    why = "PostgreSQL keeps a key unique within each partition only, so the key must contain it"
     if table_key and by.column not in table_key:
-        raise ValueError(f"{where}: column {by.column!r} is not part of the key; {why}")
+        raise ValueError(
+            f"{where}: column {by.column!r} is not part of the primary key of the table "
+            f"({', '.join(table_key)}); {_WHY.format('the key')}"
+        )
     for position, index in enumerate(indexes):
         if index.unique and by.column not in index.columns:
             raise ValueError(
                 f"load.indexes.{position}: it is unique and has not {by.column!r}, by which the "
-                f"table is partitioned; {why.replace('the key must', 'it must')}"
+                f"table is partitioned; {_WHY.format('it')}"
             )
         if index.unique and any(not e.is_column for e in index.expressions(list(columns))):
             raise ValueError(
                 f"load.indexes.{position}: PostgreSQL has no unique index over an expression on a "
                 "partitioned table"
             )
+
+
+def check_version_partitions(by: PartitionBy, valid_from: str, cursor: str | None) -> None:
+    """Refuse partitions that do not suit versions of keys.
+
+    Args:
+        by: What the dataset file says.
+        valid_from: Column of the time from which a version holds.
+        cursor: Column that it has its values from.
+
+    Raises:
+        ValueError: Says what, and why.
+    """
+    where = "load.partition_by"
+    if by.column == cursor:
+        raise ValueError(
+            f"{where}.column: {valid_from!r} has the values of {cursor!r} and is part of the "
+            f"primary key, which PostgreSQL demands; write column: {valid_from}"
+        )
+    if by.column == valid_from and by.retention:
+        raise ValueError(
+            f"{where}.retention: a version that began long ago may still hold, and would be "
+            "dropped; leave 'retention' out, or partition by a column of the key"
+        )
 
 
 def _check_period(by: PartitionBy, column: ColumnSpec) -> None:

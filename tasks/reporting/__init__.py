@@ -1,1 +1,1 @@
-"""What people see of a run: logs, progress, reports and alerts."""
+"""What people and the Prefect server are told of a run: logs, progress, reports and events."""

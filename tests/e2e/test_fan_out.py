@@ -38,7 +38,7 @@ with get_client(sync_client=True) as client:
     run = client.read_flow_run(UUID(sys.argv[1]))
 run_flow(dataset, flow_run=run, parameters=run.parameters)
 """
-TURN = "hashtextextended('analytics.things', 0)"
+TURN = "hashtextextended('etl:analytics.things', 0)"
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from flows.dataset import DatasetParameters, dataset
 from flows.hourly import hourly
 from flows.schedule import ScheduleParameters
 from tasks.model.run import DatasetReport, Outcome, RunReport
-from tasks.reporting import alerts, progress
+from tasks.reporting import progress
 from tests.e2e.conftest import THINGS, Project
 
 
@@ -35,9 +35,7 @@ def task_states() -> dict[str, str]:
     return {task.name.split(" ")[0]: str(task.state_name) for task in tasks}
 
 
-def test_one_failing_dataset_stops_only_those_that_look_it_up(
-    server: Project, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_failing_dataset_stops_only_those_that_look_it_up(server: Project) -> None:
     scheduled = THINGS.replace("source:", "schedule: daily\nsource:")
     server.dataset("things", scheduled)
     broken = scheduled.replace("things", "broken").replace(
@@ -49,10 +47,6 @@ def test_one_failing_dataset_stops_only_those_that_look_it_up(
     )
     server.dataset("user", user)
     server.dataset("other", THINGS.replace("things", "other"))  # of no schedule
-    told: list[RunReport] = []
-    monkeypatch.setattr(
-        "flows.schedule.send_alerts", lambda _environment, report: told.append(report)
-    )
     state: Any = daily(return_state=True)
     report: RunReport = state.result(raise_on_failure=False)
     outcomes = {entry.dataset: str(entry.outcome) for entry in report.datasets}
@@ -62,7 +56,6 @@ def test_one_failing_dataset_stops_only_those_that_look_it_up(
     (failure,) = report.failures
     assert failure.error == "GateFailed"
     assert "quarantine_rate: 40.0% of 5 rows, allowed 10.0%" in failure.message
-    assert told == [report]
     assert server.query("SELECT to_regclass('analytics.broken')") == [(None,)]
     assert server.query("SELECT count(*) FROM analytics.things") == [(2,)]
 
@@ -115,22 +108,6 @@ def test_progress_is_told_to_whoever_listens(server: Project) -> None:
     with progress.listening(Listener()):
         run("things")
     assert heard == [("things", 1), ("things", 1, 5)]
-
-
-def test_alert_that_cannot_be_sent_changes_nothing(server: Project) -> None:
-    from tasks.environments import load_environment
-
-    environment = load_environment().model_copy(update={"alerts": ("slack-webhook/none",)})
-    report = RunReport(
-        environment="dev",
-        run="x",
-        datasets=(
-            DatasetReport(dataset="a", table="b.c", outcome=Outcome.SKIPPED, skipped_because="y"),
-        ),
-        started_at="2013-01-01T00:00:00Z",  # type: ignore[arg-type]
-        seconds=1,
-    )
-    alerts.send_alerts(environment, report)
 
 
 def test_whole_dataset_is_replaced_or_nothing_of_it(

@@ -23,6 +23,7 @@ from tasks.loading.table_check import table_report
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ContractBroken, PipelineError
 from tasks.model.run import LoadReceipt
+from tasks.reporting.events import Event
 from tasks.transformation.contract import column_name
 from tests.integration.loading.support import make_spec
 from tests.pipeline import Pipeline
@@ -96,16 +97,16 @@ def test_new_columns_have_the_type_of_the_source_and_are_null_once_it_lacks_them
         "text",
     ]
     assert {row[3] for row in sql(pipeline, CHANGES)} == {"column added"}
-    events: list[dict[str, Any]] = []
-    monkeypatch.setattr(load_stage, "emit_event", lambda **event: events.append(event))
-    load_stage.emit_schema_event(receipt)
-    assert events[0]["event"] == "etl.schema.changed"
-    assert events[0]["resource"]["prefect.resource.id"] == "etl.dataset.things"
-    assert len(events[0]["payload"]["changes"]) == 6
+    told: list[Event] = []
+    monkeypatch.setattr(load_stage, "emit", told.append)
+    load_stage.tell_of_changes("dev", receipt)
+    assert told[0].name == "etl.schema.changed"
+    assert told[0].resource["prefect.resource.id"] == "etl.dataset.things"
+    assert len(told[0].model_dump()["changes"]) == 6
     # The newest version of row 1 has none of these values: the old ones are not kept.
     late = load(pipeline, spec, "c", pa.table({"id": [1, 3]}))
-    load_stage.emit_schema_event(late)
-    assert len(events) == 1
+    load_stage.tell_of_changes("dev", late)
+    assert len(told) == 1
     assert sql(pipeline, named) == [(number, *[None] * 6) for number in (1, 2, 3)]
 
 

@@ -17,30 +17,20 @@ log = structlog.get_logger("dpp.ingestion")
 
 
 @dataclass(frozen=True, slots=True)
-class BreakerEvent:
+class BreakerChange:
     """The breaker of a host changed."""
 
     host: str
     change: Change
 
-    @property
-    def name(self) -> str:
-        """Name of the event, e.g. ``etl.breaker.opened``."""
-        return f"etl.breaker.{self.change}"
 
-    @property
-    def resource(self) -> str:
-        """Id of the resource that it is about, e.g. ``etl.host.api.example.org``."""
-        return f"etl.host.{self.host}"
-
-
-Tell = Callable[[BreakerEvent], None]
+Tell = Callable[[BreakerChange], None]
 
 _HERE = MemoryHosts()
 """State of hosts for all work of this process, where no store is shared."""
 
 
-def tell_nobody(_event: BreakerEvent) -> None:
+def tell_nobody(_change: BreakerChange) -> None:
     """Listen to nothing."""
 
 
@@ -116,9 +106,9 @@ class HostGuard:
     def _told(self, host: str, change: Change | None) -> None:
         if change is None:
             return
-        event = BreakerEvent(host, change)
+        told = BreakerChange(host, change)
         log.warning("breaker.changed", host=host, change=str(change))
         try:
-            self._tell(event)
+            self._tell(told)
         except Exception as error:  # who listens is no condition of work
-            log.warning("breaker.not_told", change=event.name, error=type(error).__name__)
+            log.warning("breaker.not_told", change=str(change), error=type(error).__name__)

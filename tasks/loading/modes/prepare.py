@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class in lower case
 
-from tasks.loading.companion import drop_companion, ensure_companion
+from tasks.loading.companion import (
+    Companion,
+    companion_exists,
+    companion_statements,
+    drop_companion,
+    ensure_companion,
+)
 from tasks.loading.modes.merge import TOMBSTONES, remembers_deletions, tombstone_columns
 from tasks.loading.modes.replace_partition import index_statement
 from tasks.loading.modes.scd2 import MARKS, current_index_statement, mark_columns
@@ -26,35 +33,40 @@ def prepare_mode(
         columns: Columns of its table.
         is_new: Was the table made just now? Then what is remembered is of another one.
     """
-    if remembers_deletions(spec):
-        comment = (
-            f"Keys deleted from {spec.load.table}, so that no older version of them comes back."
-        )
-        remembered = tombstone_columns(spec, columns)
-        _companion(cursor, TOMBSTONES, spec, remembered, spec.key, comment, is_new=is_new)
-    if isinstance(spec.load, Scd2Load):
-        comment = (
-            f"When keys of {spec.load.table} were confirmed or deleted, for rows that come late."
-        )
-        remembered = mark_columns(spec, columns)
-        _companion(cursor, MARKS, spec, remembered, spec.row_key, comment, is_new=is_new)
+    remembered = _remembered(spec, columns)
+    if remembered:
         if is_new:
-            cursor.execute(current_index_statement(spec, spec.load))
-    index = index_statement(spec) if is_new else None
-    if index:
-        cursor.execute(index)
-
-
-def _companion(
-    cursor: Cursor,
-    kind: str,
-    spec: DatasetSpec,
-    columns: Sequence[TargetColumn],
-    key: Sequence[str],
-    comment: str,
-    *,
-    is_new: bool,
-) -> None:
+            drop_companion(cursor, remembered.kind, spec)
+        ensure_companion(cursor, remembered, spec)
     if is_new:
-        drop_companion(cursor, kind, spec)
-    ensure_companion(cursor, kind, spec, columns, key, comment)
+        for index in _indexes(spec):
+            cursor.execute(index)
+
+
+def mode_statements(
+    cursor: Cursor, spec: DatasetSpec, columns: Sequence[TargetColumn]
+) -> list[sql.Composed]:
+    """Return the DDL of what the mode of a dataset needs beside a new table."""
+    statements = _indexes(spec)
+    remembered = _remembered(spec, columns)
+    if remembered and not companion_exists(cursor, remembered.kind, spec):
+        statements += companion_statements(remembered, spec)
+    return statements
+
+
+def _indexes(spec: DatasetSpec) -> list[sql.Composed]:
+    if isinstance(spec.load, Scd2Load):
+        return [current_index_statement(spec, spec.load)]
+    by_value = index_statement(spec)
+    return [by_value] if by_value else []
+
+
+def _remembered(spec: DatasetSpec, columns: Sequence[TargetColumn]) -> Companion | None:
+    """Return the table of what the mode remembers of keys, None if it remembers nothing."""
+    if remembers_deletions(spec):
+        why = f"Keys deleted from {spec.load.table}, so that no older version of them comes back."
+        return Companion(TOMBSTONES, tombstone_columns(spec, columns), spec.key, why)
+    if isinstance(spec.load, Scd2Load):
+        why = f"When keys of {spec.load.table} were confirmed or deleted, for rows that come late."
+        return Companion(MARKS, mark_columns(spec, columns), spec.row_key, why)
+    return None

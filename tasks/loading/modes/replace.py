@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from psycopg2 import sql
 
 from tasks.loading.modes.merge import on_conflict
-from tasks.loading.modes.statements import listed
+from tasks.loading.modes.statements import counted_new, listed, returning_new
 from tasks.loading.schema import LOAD_ID, TargetColumn, staged_value, target
 from tasks.loading.staging import STAGING
 from tasks.model.dataset import DatasetSpec
@@ -34,7 +34,7 @@ class Pile:
     is_there: bool = False
 
 
-def pile_statement(pile: Pile, load_id: int) -> sql.Composed:
+def pile_statement(pile: Pile, load_id: int, staging: str = STAGING) -> sql.Composed:
     """Return the statement that adds the rows that are staged now to a pile."""
     rows = sql.SQL("SELECT {values}, {id}::bigint AS {load_id} FROM {staging}").format(
         values=sql.SQL(", ").join(
@@ -43,7 +43,7 @@ def pile_statement(pile: Pile, load_id: int) -> sql.Composed:
         ),
         id=sql.Literal(load_id),
         load_id=sql.Identifier(LOAD_ID),
-        staging=sql.Identifier("pg_temp", STAGING),
+        staging=sql.Identifier("pg_temp", staging),
     )
     if pile.is_there:
         return sql.SQL("INSERT INTO {} {}").format(sql.Identifier("pg_temp", pile.name), rows)
@@ -103,29 +103,27 @@ def insert_statement(spec: DatasetSpec, names: Sequence[str], rows: sql.Composab
     With a key there is one row of each, the newest of all partitions, and what is as it was is not
     rewritten: readers and the write-ahead log notice the differences only.
     """
-    conflict: sql.Composable = sql.SQL("")
-    if spec.key:
-        order: list[sql.Composable] = [sql.Identifier(name) for name in spec.key]
-        if spec.cursor:
-            order.append(sql.SQL("{} DESC NULLS LAST").format(sql.Identifier(spec.cursor)))
-        rows = sql.SQL(
-            "SELECT DISTINCT ON ({key}) * FROM ({rows}) AS n ORDER BY {order}, {load_id} DESC"
-        ).format(
-            key=listed(spec.key),
-            rows=rows,
-            order=sql.SQL(", ").join(order),
-            load_id=sql.Identifier(LOAD_ID),
-        )
-        conflict = on_conflict(spec, names, only_newer=False)
-    return sql.SQL(
-        "WITH published AS (INSERT INTO {target} AS t ({names}) SELECT {names} FROM ({rows}) AS r"
-        "{conflict} RETURNING t.{load_id} AS load_id, t.xmax = 0 AS is_new) "
-        "SELECT load_id, count(*) FILTER (WHERE is_new), count(*) FILTER (WHERE NOT is_new) "
-        "FROM published GROUP BY load_id"
-    ).format(
-        target=target(spec),
-        names=listed([*names, LOAD_ID]),
-        rows=rows,
-        conflict=conflict,
-        load_id=sql.Identifier(LOAD_ID),
+    load_id = sql.Identifier(LOAD_ID)
+    if not spec.key:
+        inserted = _insert(spec, names, rows) + sql.SQL(" RETURNING t.{}").format(load_id)
+        return sql.SQL(
+            "WITH published AS ({}) SELECT {load_id}, count(*), 0 FROM published GROUP BY {load_id}"
+        ).format(inserted, load_id=load_id)
+    order: list[sql.Composable] = [sql.Identifier(name) for name in spec.key]
+    if spec.cursor:
+        order.append(sql.SQL("{} DESC NULLS LAST").format(sql.Identifier(spec.cursor)))
+    newest = sql.SQL(
+        "SELECT DISTINCT ON ({key}) * FROM ({rows}) AS n ORDER BY {order}, {load_id} DESC"
+    ).format(key=listed(spec.key), rows=rows, order=sql.SQL(", ").join(order), load_id=load_id)
+    merged = (
+        _insert(spec, names, newest)
+        + on_conflict(spec, names, only_newer=False)
+        + returning_new(spec)
+    )
+    return counted_new(spec, merged, per_load=True)
+
+
+def _insert(spec: DatasetSpec, names: Sequence[str], rows: sql.Composable) -> sql.Composed:
+    return sql.SQL("INSERT INTO {target} AS t ({names}) SELECT {names} FROM ({rows}) AS r").format(
+        target=target(spec), names=listed([*names, LOAD_ID]), rows=rows
     )

@@ -114,8 +114,14 @@ def mark_columns(spec: DatasetSpec, columns: Sequence[TargetColumn]) -> list[Tar
 
 
 def current_index_statement(spec: DatasetSpec, load: Scd2Load) -> sql.Composed:
-    """Return the DDL of the index by which a key has one current version at most."""
-    return sql.SQL("CREATE UNIQUE INDEX ON {} ({}) WHERE {}").format(
+    """Return the DDL of the index of current versions, by which a key has one at most.
+
+    Over partitions by ``valid_from`` PostgreSQL has no such unique index. There it is the statements
+    alone that see to it: they lay out all versions of a key anew.
+    """
+    by = spec.load.partition_by
+    unique = "" if by and by.column == load.valid_from else "UNIQUE "
+    return sql.SQL(f"CREATE {unique}INDEX ON {{}} ({{}}) WHERE {{}}").format(
         target(spec), listed(spec.key), sql.Identifier(load.is_current)
     )
 

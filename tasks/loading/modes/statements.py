@@ -45,6 +45,7 @@ def insert_staged(
     order: Sequence[str] = (),
     where: sql.Composable | None = None,
     own: Mapping[str, sql.Composable] = MappingProxyType({}),
+    staging: str = STAGING,
 ) -> sql.Composed:
     """Return the statement that inserts the staged rows in the types of the table, still without end.
 
@@ -55,6 +56,7 @@ def insert_staged(
         order: Columns by which the rows are taken in order.
         where: Which of the rows, as a condition on ``s``.
         own: Values of columns that are the product's own.
+        staging: Temporary table with the rows.
     """
     values = [*map(staged_value, columns), *own.values(), sql.Literal(load_id)]
     by = sql.SQL(" ORDER BY {}").format(listed(order)) if order else sql.SQL("")
@@ -65,7 +67,7 @@ def insert_staged(
         target=target(spec),
         names=listed([*(column.name for column in columns), *own, LOAD_ID]),
         values=sql.SQL(", ").join(values),
-        staging=sql.Identifier("pg_temp", STAGING),
+        staging=sql.Identifier("pg_temp", staging),
         only=only,
         by=by,
     )
@@ -86,28 +88,40 @@ def counted(statement: sql.Composable) -> sql.Composed:
 
 def returning_new(spec: DatasetSpec) -> sql.Composed:
     """Return the end of an INSERT … ON CONFLICT whose rows ``counted_new`` tells apart."""
+    load_id = sql.Identifier("t", LOAD_ID)
     if spec.load.partition_by is None:
-        return sql.SQL(" RETURNING t.xmax = 0 AS is_new").format()
+        return sql.SQL(" RETURNING {}, t.xmax = 0 AS is_new").format(load_id)
     # Of a partitioned table PostgreSQL returns no xmax.
-    return sql.SQL(" RETURNING {}").format(listed_of("t", spec.key))
+    return sql.SQL(" RETURNING {}, {}").format(load_id, listed_of("t", spec.key))
 
 
-def counted_new(spec: DatasetSpec, statement: sql.Composable) -> sql.Composed:
-    """Return a statement that gives (inserted, updated) of one that ends with ``returning_new``."""
+def counted_new(
+    spec: DatasetSpec, statement: sql.Composable, *, per_load: bool = False
+) -> sql.Composed:
+    """Return a statement that gives (inserted, updated) of one that ends with ``returning_new``.
+
+    Args:
+        spec: The dataset.
+        statement: The INSERT.
+        per_load: Is it to give (load, inserted, updated) of each load that wrote rows?
+    """
+    load_id = sql.Identifier("p", LOAD_ID)
+    first = sql.SQL("{}, ").format(load_id) if per_load else sql.SQL("")
+    last = sql.SQL(" GROUP BY {}").format(load_id) if per_load else sql.SQL("")
     if spec.load.partition_by is None:
         return sql.SQL(
-            "WITH published AS ({}) SELECT count(*) FILTER (WHERE is_new), "
-            "count(*) FILTER (WHERE NOT is_new) FROM published"
-        ).format(statement)
+            "WITH published AS ({}) SELECT {}count(*) FILTER (WHERE is_new), "
+            "count(*) FILTER (WHERE NOT is_new) FROM published AS p{}"
+        ).format(statement, first, last)
     # The table that is joined is as it was before the statement: what it has not is new.
     same = sql.SQL(" AND ").join(
         sql.SQL("{} = {}").format(sql.Identifier("o", name), sql.Identifier("p", name))
         for name in spec.key
     )
     return sql.SQL(
-        "WITH published AS ({}) SELECT count(*) - count({load_id}), count({load_id}) "
-        "FROM published AS p LEFT JOIN {} AS o ON {}"
-    ).format(statement, target(spec), same, load_id=sql.Identifier("o", LOAD_ID))
+        "WITH published AS ({}) SELECT {}count(*) - count({there}), count({there}) "
+        "FROM published AS p LEFT JOIN {} AS o ON {}{}"
+    ).format(statement, first, target(spec), same, last, there=sql.Identifier("o", LOAD_ID))
 
 
 def listed(names: Sequence[str]) -> sql.Composed:

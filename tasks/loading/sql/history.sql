@@ -63,3 +63,11 @@ DELETE FROM etl.loads WHERE load_id = %(load_id)s;
 UPDATE etl.loads SET rows_inserted = rows_inserted + %(inserted)s,
        rows_updated = rows_updated + %(updated)s, rows_unchanged = rows_unchanged + %(unchanged)s
 WHERE load_id = %(load_id)s;
+
+-- name: loaded_items
+-- The objects, and parts of objects, that the loads of a dataset stand for.
+SELECT load_id, uri, version, part FROM etl.source_items WHERE dataset = %(dataset)s;
+
+-- name: replay_loads
+-- Loads of a dataset whose rows were refused before.
+SELECT r.load_id FROM etl.replays r JOIN etl.loads l USING (load_id) WHERE l.dataset = %(dataset)s;

@@ -42,13 +42,13 @@ INSERT INTO etl.loads (
     load_id, dataset, fingerprint, label, run, target, rows_read, rows_inserted, rows_updated,
     rows_unchanged, rows_deduplicated, rows_quarantined, rows_deleted, rows_restored, manifest_key,
     manifest_digest, config_hash, code_version, source_state, source_bytes,
-    rows_staged, deletes_up_to, seconds)
+    rows_staged, deletes_up_to, slice, refresh, seconds)
 OVERRIDING SYSTEM VALUE VALUES (
     %(load_id)s, %(dataset)s, %(fingerprint)s, %(label)s, %(run)s, %(target)s, %(read)s,
     %(inserted)s, %(updated)s, %(unchanged)s, %(deduplicated)s, %(quarantined)s, %(deleted)s,
     %(restored)s,
     %(manifest_key)s, %(manifest_digest)s, %(config_hash)s, %(code_version)s, %(source_state)s, %(source_bytes)s,
-    %(staged)s, %(deletes_up_to)s, %(seconds)s);
+    %(staged)s, %(deletes_up_to)s, %(slice)s, %(refresh)s, %(seconds)s);
 
 -- name: insert_source_items
 -- The objects of the partition, so that they are not planned again.
@@ -103,7 +103,7 @@ SELECT dataset, target, count(*) AS loads, sum(rows_read)::bigint AS read,
        sum(rows_inserted)::bigint AS inserted, sum(rows_updated)::bigint AS updated,
        sum(rows_unchanged)::bigint AS unchanged, sum(rows_deduplicated)::bigint AS deduplicated,
        sum(rows_quarantined)::bigint AS quarantined, sum(rows_deleted)::bigint AS deleted,
-       max(loaded_at) AS loaded_at,
+       sum(rows_restored)::bigint AS restored, max(loaded_at) AS loaded_at,
        (array_agg(run ORDER BY load_id DESC))[1] AS run,
        count(DISTINCT config_hash) AS configurations,
        (array_agg(config_hash ORDER BY load_id DESC))[1] AS config_hash
@@ -194,7 +194,7 @@ WHERE dataset = %(dataset)s AND rows_quarantined > 0 ORDER BY load_id;
 -- The ledger of one dataset.
 SELECT load_id, fingerprint, label, target, rows_read, rows_inserted, rows_updated, rows_unchanged,
        rows_deduplicated, rows_quarantined, rows_deleted, rows_restored, manifest_key, manifest_digest, config_hash,
-       loaded_at, run, rows_staged, deletes_up_to, source_state
+       loaded_at, run, rows_staged, deletes_up_to, source_state, slice, refresh
 FROM etl.loads WHERE dataset = %(dataset)s ORDER BY load_id;
 
 -- name: quarantine_per_load
@@ -352,9 +352,9 @@ SELECT coalesce(max(attnum), 0) FROM pg_attribute WHERE attrelid = to_regclass(%
 -- The account of a child table in one load; it commits with the rows it stands for.
 INSERT INTO etl.child_loads (
     load_id, child, target, rows_read, rows_inserted, rows_updated, rows_unchanged,
-    rows_deduplicated, rows_quarantined, rows_deleted)
+    rows_deduplicated, rows_quarantined, rows_deleted, rows_restored)
 VALUES (%(load_id)s, %(child)s, %(target)s, %(read)s, %(inserted)s, %(updated)s, %(unchanged)s,
-        %(deduplicated)s, %(quarantined)s, %(deleted)s);
+        %(deduplicated)s, %(quarantined)s, %(deleted)s, %(restored)s);
 
 -- name: insert_child_quarantine
 -- The refused items of a child table, by reason.
@@ -364,7 +364,7 @@ INSERT INTO etl.child_quarantine (
 -- name: child_loads
 -- The accounts of a child of a dataset, with the refused items that their reasons count.
 SELECT c.load_id, c.rows_read, c.rows_inserted, c.rows_updated, c.rows_unchanged,
-       c.rows_deduplicated, c.rows_quarantined, c.rows_deleted,
+       c.rows_deduplicated, c.rows_quarantined, c.rows_deleted, c.rows_restored,
        coalesce((SELECT sum(q.rows) FROM etl.child_quarantine q
                  WHERE q.load_id = c.load_id AND q.child = c.child), 0)::bigint
 FROM etl.child_loads c JOIN etl.loads l USING (load_id)
@@ -407,6 +407,16 @@ SELECT o.id, o.root, l.label, i.uri, i.part
 FROM origin o JOIN etl.loads l ON l.load_id = o.root
 LEFT JOIN etl.source_items i ON i.load_id = o.root
 WHERE NOT EXISTS (SELECT FROM etl.replays r WHERE r.load_id = o.root);
+
+-- name: load_of_parents
+-- The load that read the parents of refused items: itself, or of items replayed before the first.
+WITH RECURSIVE origin AS (
+    SELECT %(load_id)s::bigint AS id
+    UNION ALL
+    SELECT r.origin_load_id FROM origin o JOIN etl.replays r ON r.load_id = o.id
+    WHERE r.child = %(child)s
+)
+SELECT min(id) FROM origin;
 
 -- name: is_of_current_content
 -- Is a load of the content that replaced all others last?

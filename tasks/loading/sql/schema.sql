@@ -54,6 +54,10 @@ ALTER TABLE etl.loads ADD COLUMN IF NOT EXISTS deletes_up_to bigint;
 COMMENT ON COLUMN etl.loads.rows_staged IS 'Rows that the server took by COPY; NULL in loads of older versions.';
 COMMENT ON COLUMN etl.loads.deletes_up_to IS 'Set where the rows are the keys of the whole source: rows of this load and older ones were deleted if their key is not among them.';
 ALTER TABLE etl.loads ADD COLUMN IF NOT EXISTS rows_restored bigint NOT NULL DEFAULT 0;
+ALTER TABLE etl.loads ADD COLUMN IF NOT EXISTS slice jsonb;
+ALTER TABLE etl.loads ADD COLUMN IF NOT EXISTS refresh text;
+COMMENT ON COLUMN etl.loads.slice IS 'The window, the range or the query that was read, so that it can be read again; NULL in loads of older versions.';
+COMMENT ON COLUMN etl.loads.refresh IS 'The run that asked for the partition again although it was loaded.';
 COMMENT ON TABLE etl.loads IS 'The ledger: one row per committed partition, written with its rows.';
 
 CREATE TABLE IF NOT EXISTS etl.source_items (
@@ -124,6 +128,8 @@ CREATE TABLE IF NOT EXISTS etl.replays (
     first_seen     timestamptz NOT NULL,
     times_replayed integer NOT NULL
 );
+ALTER TABLE etl.replays ADD COLUMN IF NOT EXISTS child text NOT NULL DEFAULT '';
+COMMENT ON COLUMN etl.replays.child IS 'The child table whose refused items were replayed; empty if they were rows.';
 COMMENT ON TABLE etl.replays IS 'Loads that are replays of refused rows of another load; rows that were refused again are in their own quarantine.';
 
 CREATE TABLE IF NOT EXISTS etl.quarantine_resolutions (
@@ -144,6 +150,16 @@ CREATE TABLE IF NOT EXISTS etl.quarantine_resolutions (
 CREATE INDEX IF NOT EXISTS quarantine_resolutions_replay
     ON etl.quarantine_resolutions (replay_load_id);
 COMMENT ON TABLE etl.quarantine_resolutions IS 'What became of refused rows, once each: the row of a load is its place in the quarantine files of that load.';
+-- A ledger that was made before refused items of child tables could be resolved.
+DO $$ BEGIN
+    IF NOT EXISTS (SELECT 1 FROM pg_attribute
+                   WHERE attrelid = 'etl.quarantine_resolutions'::regclass AND attname = 'child') THEN
+        ALTER TABLE etl.quarantine_resolutions ADD COLUMN child text NOT NULL DEFAULT '';
+        ALTER TABLE etl.quarantine_resolutions DROP CONSTRAINT quarantine_resolutions_pkey;
+        ALTER TABLE etl.quarantine_resolutions ADD PRIMARY KEY (load_id, child, row_number);
+    END IF;
+END $$;
+COMMENT ON COLUMN etl.quarantine_resolutions.child IS 'The child table whose refused item it is; empty if it is a row.';
 
 CREATE TABLE IF NOT EXISTS etl.source_hosts (
     host       text PRIMARY KEY,
@@ -188,6 +204,7 @@ CREATE TABLE IF NOT EXISTS etl.child_loads (
         rows_read = rows_inserted + rows_updated + rows_unchanged + rows_deduplicated
                     + rows_quarantined)
 );
+ALTER TABLE etl.child_loads ADD COLUMN IF NOT EXISTS rows_restored bigint NOT NULL DEFAULT 0;
 COMMENT ON TABLE etl.child_loads IS 'What each load did to its child tables; an account of the items of the rows that were kept.';
 
 CREATE TABLE IF NOT EXISTS etl.child_quarantine (

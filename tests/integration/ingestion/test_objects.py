@@ -15,16 +15,21 @@ from obstore.store import ObjectStore
 from prefect_aws import AwsCredentials, MinIOCredentials, S3Bucket
 from prefect_aws.client_parameters import AwsClientParameters
 from pydantic import SecretStr
+from sqlalchemy import Engine
 
+from blocks.lake import Lake
 from blocks.object_store import LakeStorage, s3_store
 from embedded.stack import EmbeddedStack
 from tasks.ingestion.connector import PlanLimits
 from tasks.ingestion.connectors.files import FilesConnector
 from tasks.ingestion.connectors.s3 import S3Connector
 from tasks.ingestion.connectors.s3_keys import KeyPattern, literal_prefix
+from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ConfigError, CredentialsRejected, SourceRejected
 from tasks.model.run import Partition, SourceState
 from tasks.model.source import FilesSource, S3Source
+from tasks.verification.source import check_source
+from tests.pipeline import Pipeline
 
 
 @pytest.fixture(scope="module")
@@ -244,3 +249,41 @@ def test_missing_file_and_missing_folder_are_named(tmp_path: Path) -> None:
         files(tmp_path, "in/*.csv").plan(SourceState())
     (tmp_path / "in").mkdir()
     assert files(tmp_path, "in/*.csv").plan(SourceState()) == []
+
+
+class S3Pipeline(Pipeline):
+    store: ObjectStore
+
+    def connector(self, spec: DatasetSpec) -> S3Connector:
+        return s3(self.store, self.scratch, partition_items=1)
+
+
+def test_objects_are_read_again_and_compared(
+    store: ObjectStore, engine: Engine, lake: Lake, scratch: Path, tmp_path: Path
+) -> None:
+    """An object that is as it was is proven so; one that is gone or changed is named."""
+    for name in "abc":
+        obstore.put(store, f"in/{name}.csv", f"id\n{name}\n".encode())
+    declared = {"kind": "s3", "block": "b", "path": "in/**/*.csv*", "format": {"kind": "csv"}}
+    spec = DatasetSpec.model_validate(
+        {
+            "name": "things",
+            "description": "d",
+            "source": declared,
+            "key": ["id"],
+            "columns": {"id": {"type": "string"}},
+            "load": {"table": "analytics.things", "mode": "merge"},
+        }
+    )
+    pipeline = S3Pipeline(engine, lake, scratch, tmp_path)
+    pipeline.store = store
+    pipeline.run(spec)
+    (check,) = check_source(engine, lake, spec, pipeline.connector(spec), scratch)
+    assert (check.holds, [one.found_rows for one in check.partitions]) == (True, [1, 1, 1])
+    obstore.delete(store, "in/a.csv")
+    obstore.put(store, "in/b.csv", b"id\nz\n")
+    (check,) = check_source(engine, lake, spec, pipeline.connector(spec), scratch)
+    assert check.differences == (
+        "load 1: in/a.csv is gone from the source",
+        "load 2: in/b.csv was changed since, and its new content is not loaded",
+    )

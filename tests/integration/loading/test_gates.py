@@ -13,6 +13,7 @@ from tasks.loading import load as load_stage
 from tasks.loading.gate_failures import open_gate_failures
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ConfigError, GateFailed
+from tasks.reporting.events import Event
 from tests.integration.loading.support import World, make_partition, make_spec, rows_table
 
 CITIES = make_spec(name="cities", cursor=None, columns={"id": {"type": "int64"}})
@@ -263,19 +264,20 @@ def test_missing_table_is_no_reference(world: World) -> None:
 
 def test_failed_gate_is_told_to_prefect(cities: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """The event names gate, finding and partition; it has no value of a row."""
-    events: list[dict[str, Any]] = []
-    monkeypatch.setattr(load_stage, "emit_event", lambda **event: events.append(event))
+    told: list[Event] = []
+    monkeypatch.setattr(load_stage, "emit", told.append)
     rows = [(1, "canary", 1), (2, "canary", 1)]
     spec = gated({"unique": ["name"]})
     ready = cities.prepared(spec, make_partition("a"), rows_table(rows))
     with pytest.raises(GateFailed) as raised:
         cities.publish(ready)
-    load_stage.emit_gate_event(ready, raised.value)
-    (event,) = events
-    assert event["event"] == "etl.gate.failed"
-    assert event["resource"]["prefect.resource.id"] == "etl.dataset.things"
-    assert event["payload"]["partition"] == "a"
-    assert event["payload"]["gates"] == [
+    load_stage.tell_of_refusal("dev", ready, raised.value)
+    (event,) = told
+    assert event.name == "etl.gate.failed"
+    assert event.resource["prefect.resource.id"] == "etl.dataset.things"
+    payload = event.model_dump(mode="json")
+    assert payload["partition"] == "a"
+    assert payload["gates"] == [
         {"gate": "unique (name)", "found": "1 values are in 2 rows, allowed is one row each"}
     ]
-    assert "canary" not in json.dumps(event)
+    assert "canary" not in json.dumps(payload)

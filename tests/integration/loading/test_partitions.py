@@ -10,6 +10,7 @@ from typing import Any
 import psycopg2
 import pyarrow as pa
 import pytest
+from pydantic import ValidationError
 
 from tasks.loading.ledger import session
 from tasks.loading.ranges import periods_ahead
@@ -167,6 +168,26 @@ def test_ranges_of_every_kind(
     coming = set() if isinstance(every, int) else set(made) - set(expected)
     assert {name: made[name] for name in made if name not in coming} == expected
     assert len(coming) == (0 if isinstance(every, int) else 2)
+
+
+def test_partitions_by_a_computed_column(world: World) -> None:
+    """A day that the source does not have, but its time."""
+    spec = make_spec(
+        key=(),
+        cursor=None,
+        derive={"day": {"sql": "DATE '2020-01-31'", "type": "date", "nullable": False}},
+        load={
+            "table": "analytics.things",
+            "mode": "append",
+            "partition_by": {"column": "day", "every": "month", "ahead": 0},
+        },
+    )
+    load(world, spec, "a", [(1, date(2020, 1, 31), "x", 1)])
+    assert "things_p2020_01" in partitions(world)
+    assert world.sql("SELECT id, day FROM analytics.things") == [(1, date(2020, 1, 31))]
+    nullable = {"day": {"sql": "NULL", "type": "date"}}
+    with pytest.raises(ValidationError, match="declare the column with nullable: false"):
+        make_spec(key=(), cursor=None, derive=nullable, load=spec.load.model_dump())
 
 
 def test_new_size_of_partitions_fills_the_gaps(world: World) -> None:

@@ -23,7 +23,7 @@ from tests.integration.loading.support import World, make_partition, make_spec, 
 from tests.pipeline import Pipeline
 
 COLUMNS = {
-    "id": {"type": "int64"},
+    "id": {"type": "int64", "nullable": False},
     "name": {"type": "string"},
     "seen": {"type": "int64", "checks": {"between": [0, 100]}},
 }
@@ -179,13 +179,27 @@ def loads_of(world: World, spec: DatasetSpec, generation: str, count: int) -> li
     ]
 
 
-@pytest.mark.parametrize("isolation", ["READ COMMITTED", "REPEATABLE READ"])
-@pytest.mark.parametrize("key", [(), ("id",)])
+BY_ID = {"partition_by": {"column": "id", "every": 150, "ahead": 0}}
+
+
+@pytest.mark.parametrize(
+    ("key", "isolation", "options"),
+    [
+        ((), "READ COMMITTED", {}),
+        ((), "REPEATABLE READ", BY_ID),
+        (("id",), "READ COMMITTED", BY_ID),
+        (("id",), "REPEATABLE READ", {}),
+    ],
+)
 def test_readers_see_all_of_the_old_or_all_of_the_new(
-    world: World, warehouse: WarehouseCredentials, key: tuple[str, ...], isolation: str
+    world: World,
+    warehouse: WarehouseCredentials,
+    key: tuple[str, ...],
+    isolation: str,
+    options: dict[str, Any],
 ) -> None:
     """At every step, nobody waits, and a snapshot that is older sees the old rows after the end too."""
-    spec = spec_of(key=key)
+    spec = spec_of(key=key, options=options)
     load_whole(world.engine, world.lake, world.scratch, loads_of(world, spec, "old", 2))
     world.sql(
         "CREATE VIEW analytics.names AS SELECT name, count(*) FROM analytics.things GROUP BY 1"

@@ -9,9 +9,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tasks.ingestion.http import hosts
-from tasks.ingestion.http.guard import BreakerEvent, HostGuard, LeftAloneError
+from tasks.ingestion.http.guard import BreakerChange, HostGuard, LeftAloneError
 from tasks.ingestion.http.host_stores import MemoryHosts, SharedIfAlive
 from tasks.ingestion.http.hosts import Change, HostState, Policy
+from tasks.reporting.events import breaker_event
 
 POLICY = Policy(failures=3, open_seconds=30, probe_seconds=60)
 
@@ -26,7 +27,7 @@ class Clock:
         return self.now
 
 
-def guard(clock: Clock, events: list[BreakerEvent]) -> HostGuard:
+def guard(clock: Clock, events: list[BreakerChange]) -> HostGuard:
     def sleep(seconds: float) -> None:
         clock.now += seconds
 
@@ -39,7 +40,7 @@ def fail(made: HostGuard, times: int) -> None:
 
 
 def test_breaker_opens_lets_one_probe_through_and_closes() -> None:
-    clock, events = Clock(), list[BreakerEvent]()
+    clock, events = Clock(), list[BreakerChange]()
     made = guard(clock, events)
     fail(made, 3)
     with pytest.raises(LeftAloneError, match="a is left alone for another 30 s"):
@@ -52,16 +53,17 @@ def test_breaker_opens_lets_one_probe_through_and_closes() -> None:
         made.admit("a")
     made.succeeded("a", probe)
     assert not made.admit("a").probe
-    assert [event.name for event in events] == [
+    told = [breaker_event("prod", event.host, str(event.change)) for event in events]
+    assert [event.name for event in told] == [
         "etl.breaker.opened",
         "etl.breaker.half_open",
         "etl.breaker.closed",
     ]
-    assert {event.resource for event in events} == {"etl.host.a"}
+    assert {event.resource["prefect.resource.id"] for event in told} == {"etl.host.a"}
 
 
 def test_probe_that_fails_opens_it_again() -> None:
-    clock, events = Clock(), list[BreakerEvent]()
+    clock, events = Clock(), list[BreakerChange]()
     made = guard(clock, events)
     fail(made, 3)
     clock.now += 30
@@ -90,7 +92,7 @@ def test_success_ends_a_row_of_failures() -> None:
 
 
 def test_listener_that_fails_does_not_stop_work() -> None:
-    def tell(_event: BreakerEvent) -> None:
+    def tell(_event: BreakerChange) -> None:
         raise RuntimeError("no server")
 
     made = HostGuard(MemoryHosts(), tell, POLICY)

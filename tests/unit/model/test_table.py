@@ -57,8 +57,41 @@ REFUSED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"grants": {"r" * 64: ["select"]}}, {}, "is no role: 1 to 63 bytes"),
     ({"grants": {"reporting": ["read"]}}, {}, "'select', 'insert'"),
     ({"partition_by": {**PARTS, "column": "nr"}}, {}, "partition_by.column: no column 'nr'"),
-    ({"partition_by": PARTS}, {"key": ("id",)}, "'day' is not part of the key; PostgreSQL keeps a key"),
-    ({"partition_by": PARTS, "mode": "replace"}, {}, "mode 'replace' does not fill partitioned"),
+    (
+        {"partition_by": PARTS},
+        {"key": ("id",)},
+        "'day' is not part of the primary key of the table (id); PostgreSQL keeps a key unique",
+    ),
+    (
+        {"partition_by": PARTS, "mode": "replace"},
+        {"key": ("id",)},
+        "'day' is not part of the primary key of the table (id)",
+    ),
+    (
+        {"partition_by": PARTS, "mode": "scd2"},
+        {"key": ("id",), "cursor": "name"},
+        "'day' is not part of the primary key of the table (id, valid_from)",
+    ),
+    (
+        {"partition_by": PARTS, "mode": "scd2"},
+        {"key": ("id",), "cursor": "day"},
+        "demands; write column: valid_from",
+    ),
+    (
+        {"partition_by": {**PARTS, "column": "valid_from", "retention": "1 year"}, "mode": "scd2"},
+        {"key": ("id",), "cursor": "day"},
+        "a version that began long ago may still hold",
+    ),
+    (
+        {"partition_by": {**PARTS, "column": "valid_from"}, "mode": "scd2"},
+        {"key": ("id",), "cursor": "name"},
+        "'valid_from' is string; partitions are ranges of a date",
+    ),
+    (
+        {"partition_by": {**PARTS, "column": "valid_from"}},
+        {},
+        "partition_by.column: no column 'valid_from'",
+    ),
     (
         {"partition_by": {**PARTS, "column": "name"}},
         {"key": ("id", "name")},

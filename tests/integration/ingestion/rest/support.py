@@ -15,7 +15,7 @@ from blocks.egress import Resolve, resolve
 from blocks.rest_api import RestApiCredentials
 from tasks.ingestion.connector import PlanLimits, Reject
 from tasks.ingestion.connectors.rest import RestConnector
-from tasks.ingestion.http.guard import BreakerEvent, HostGuard
+from tasks.ingestion.http.guard import BreakerChange, HostGuard
 from tasks.ingestion.http.host_stores import HostStore, MemoryHosts
 from tasks.ingestion.http.hosts import Policy
 from tasks.model.rest_source import RestSource
@@ -38,7 +38,7 @@ class Api(MisbehavingServer):
         self.asked = server.asked
         self.slept: list[float] = []
         self.passed = 0.0
-        self.events: list[BreakerEvent] = []
+        self.events: list[BreakerChange] = []
         self.store: HostStore = MemoryHosts(lambda: self.passed)
         self.policy = Policy()
         self.rejects: list[Reject] = []
