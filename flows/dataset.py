@@ -5,14 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from typing import TypeVar, cast
+from typing import TypeVar
 
 import structlog
 from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
-from prefect.utilities.annotations import opaque
 from pydantic import BaseModel, ConfigDict, Field
 
 from flows.fan_out import Fan
@@ -52,7 +51,7 @@ from tasks.reporting.events import Event, RunCompleted, RunFailed, RunStarted, e
 from tasks.reporting.logs import ensure_logs
 from tasks.reporting.report import ProgressArtifact, publish_report
 from tasks.sharding.shard import find_fan_out, split
-from tasks.stages import run_name, sweep_scratch
+from tasks.stages import as_is, run_name, sweep_scratch
 from tasks.stopping import in_threads, stop_asked, stoppable
 
 Result = TypeVar("Result")
@@ -192,10 +191,9 @@ def _load(
         if most is None or len(partitions) <= most:
             _work_on(run, partitions, request, account)
             return len(partitions)
-        # What is kept of the partitions is in the lake; Prefect need not look into each of them.
-        handed = cast("list[Partition]", opaque(partitions))
-        fan_out = split(environment, spec, _whole(run, request), handed, most, _run_id())
-        del partitions, handed
+        whole = _whole(run, request)
+        fan_out = split(environment, spec, whole, as_is(partitions), most, _run_id())
+        del partitions  # what is kept of them is in the lake
     shards, _ = parallel(environment, request)
     Fan(environment, spec.name, _run_id(), fan_out, shards, account).run()
     return fan_out.partitions

@@ -31,7 +31,7 @@ from tasks.model.run import (
     PartitionFailure,
     Purpose,
 )
-from tasks.stages import Work, refreshed_if_broken
+from tasks.stages import Work, as_is, refreshed_if_broken
 from tasks.stopping import given_up
 from tasks.transformation.transform import transform, transformation_work
 
@@ -95,17 +95,20 @@ def prepare_partition(run: DatasetRun, partition: Partition) -> Prepared | Parti
     try:
         work = ingestion_work(run.environment, spec, partition, run.run)
         raw = refreshed_if_broken(ingest, run.environment, work)(
-            work, run.environment, spec, partition
+            work, as_is(run.environment), as_is(spec), as_is(partition)
         )
         if given_up():
             return _not_tried(partition)
         stage = "transformation"
         snapshots = run.snapshots
         if any(lookup.api for lookup in spec.enrich):
-            snapshots = {**snapshots, **ask_apis(work, run.environment, spec, raw)}
+            snapshots = {
+                **snapshots,
+                **ask_apis(work, as_is(run.environment), as_is(spec), as_is(raw)),
+            }
         work = transformation_work(run.environment, spec, partition, raw, snapshots, run.run)
         clean = refreshed_if_broken(transform, run.environment, work)(
-            work, run.environment, spec, raw, snapshots
+            work, as_is(run.environment), as_is(spec), as_is(raw), as_is(snapshots)
         )
     except Exception as error:  # the one place where a partition's failure becomes a value
         return _failed(run, partition, stage, error)
@@ -122,11 +125,11 @@ def run_partition(run: DatasetRun, partition: Partition) -> LoadReceipt | Partit
     try:
         return load(
             made.work,
-            run.environment,
-            run.spec,
-            run.lookups,
-            partition,
-            made.manifest,
+            as_is(run.environment),
+            as_is(run.spec),
+            as_is(run.lookups),
+            as_is(partition),
+            as_is(made.manifest),
             run.fence,
             run.purpose,
         )
@@ -143,12 +146,12 @@ def load_together(
     try:
         return list(
             load_all(
-                [one.work for one in prepared],
-                run.environment,
+                as_is([one.work for one in prepared]),
+                as_is(run.environment),
                 run.spec,
-                run.lookups,
-                [one.partition for one in prepared],
-                [one.manifest for one in prepared],
+                as_is(run.lookups),
+                as_is([one.partition for one in prepared]),
+                as_is([one.manifest for one in prepared]),
                 run.fence,
                 run.purpose,
             )

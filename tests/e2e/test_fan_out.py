@@ -170,7 +170,7 @@ def test_killed_run_finds_its_shards_and_a_killed_shard_is_run_again_alone(
         0,
     )
     assert (report.counts.read, report.counts.inserted) == (FILES * (ROWS + 1), FILES * ROWS)
-    assert [(reason.rule, reason.rows) for reason in report.reasons] == [("cast", FILES)]
+    assert [(reason.rule, reason.rows) for reason in report.reasons] == [("type", FILES)]
     assert sorted(one[1] for one in shard_runs(sharded)) == sorted(
         [*(f"things shard {number} of 3" for number in (1, 2, 3)), f"{killed[1]}, attempt 2"]
     )

@@ -500,3 +500,54 @@ WHERE dataset = %(dataset)s AND run = %(run)s AND fingerprint = ANY (%(fingerpri
 SELECT q.load_id, q.stage, q.rule, q.column_name, q.rows, q.message, q.source_uri, q.source_row
 FROM etl.quarantine q JOIN etl.loads l USING (load_id)
 WHERE l.dataset = %(dataset)s AND l.run = %(run)s AND l.fingerprint = ANY (%(fingerprints)s);
+
+-- name: loads_by_age
+-- The loads of a dataset: whether each is within its retention, whether it met rows of others, and
+-- whether refused rows of it wait for somebody.
+SELECT l.fingerprint, l.manifest_key, l.loaded_at >= %(since)s,
+       l.rows_updated + l.rows_unchanged + l.rows_deleted > 0,
+       l.rows_quarantined > (SELECT count(*) FROM etl.quarantine_resolutions r WHERE r.load_id = l.load_id)
+       OR EXISTS (SELECT FROM etl.child_quarantine c WHERE c.load_id = l.load_id)
+FROM etl.loads l WHERE l.dataset = %(dataset)s;
+
+-- name: gated_manifests
+-- Manifests of partitions that a gate refused and that were not loaded since.
+SELECT DISTINCT f.manifest_key FROM etl.gate_failures f
+WHERE f.dataset = %(dataset)s AND NOT EXISTS (
+    SELECT FROM etl.loads l WHERE l.dataset = f.dataset AND l.fingerprint = f.fingerprint);
+
+-- name: old_profiles
+-- Profiles that are old, but for the last ones of their dataset.
+SELECT ctid FROM etl.profiles
+WHERE dataset = %(dataset)s AND at < %(since)s AND load_id NOT IN (
+    SELECT load_id FROM etl.profiles WHERE dataset = %(dataset)s
+    ORDER BY at DESC, load_id DESC LIMIT %(kept)s);
+
+-- name: old_gate_failures
+-- Failures of gates that are old, of partitions that were loaded since.
+SELECT ctid FROM etl.gate_failures f
+WHERE dataset = %(dataset)s AND failed_at < %(since)s AND EXISTS (
+    SELECT FROM etl.loads l WHERE l.dataset = f.dataset AND l.fingerprint = f.fingerprint);
+
+-- name: count_answers
+-- Answers of APIs, and hosts, that are older than the retention.
+SELECT (SELECT count(*) FROM etl.lookup_answers WHERE asked_at < %(since)s)
+     + (SELECT count(*) FROM etl.source_hosts WHERE changed_at < %(since)s);
+
+-- name: erase_answers
+-- The same, deleted. What is known of a host is its breaker and its rate, which are of minutes.
+WITH answers AS (DELETE FROM etl.lookup_answers WHERE asked_at < %(since)s RETURNING 1),
+     hosts AS (DELETE FROM etl.source_hosts WHERE changed_at < %(since)s RETURNING 1)
+SELECT (SELECT count(*) FROM answers) + (SELECT count(*) FROM hosts);
+
+-- name: vacuum_hints
+-- Tables with many dead rows, or with transactions so old that PostgreSQL will soon insist.
+SELECT format('%%I.%%I', s.schemaname, s.relname), s.n_dead_tup, s.n_live_tup, age(c.relfrozenxid)
+FROM pg_stat_user_tables s JOIN pg_class c ON c.oid = s.relid
+WHERE (s.schemaname = 'etl' OR s.relid IN (
+           SELECT p.relid FROM unnest(%(tables)s::text[]) AS t,
+                LATERAL (SELECT to_regclass(t) AS relid UNION
+                         SELECT relid FROM pg_partition_tree(to_regclass(t))) AS p))
+  AND (s.n_dead_tup > 100000 AND s.n_dead_tup > 0.3 * s.n_live_tup
+       OR age(c.relfrozenxid) > 500000000)
+ORDER BY s.n_dead_tup DESC;
