@@ -14,6 +14,7 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 from pydantic import BaseModel, ConfigDict, Field
 
+from flows.dask_cluster import run_on_dask
 from flows.fan_out import Fan
 from flows.partition import (
     DatasetRun,
@@ -195,7 +196,10 @@ def _load(
         fan_out = split(environment, spec, whole, as_is(partitions), most, _run_id())
         del partitions  # what is kept of them is in the lake
     shards, _ = parallel(environment, request)
-    Fan(environment, spec.name, _run_id(), fan_out, shards, account).run()
+    if environment.task_runner == "dask":
+        run_on_dask(environment, spec.name, fan_out, shards, account)
+    else:
+        Fan(environment, spec.name, _run_id(), fan_out, shards, account).run()
     return fan_out.partitions
 
 

@@ -137,6 +137,13 @@ class Environment(BaseSettings):
         description="A run of more partitions is split into shards of at most so many, each a flow run "
         "of the deployment shard; never without it.",
     )
+    task_runner: Literal["threads", "dask"] = Field(
+        "threads",
+        description="dask: shards are tasks of a Dask cluster, and a run is split without shard_above.",
+    )
+    dask_address: str | None = Field(
+        None, description="Address of the scheduler of the Dask cluster, e.g. tcp://dask:8786."
+    )
     max_parallel: int = Field(4, ge=1, description="Shards of a run at the same time.")
     shard_start_seconds: float = Field(
         900, gt=0, description="Seconds after which shards that nobody takes are given up."

@@ -65,7 +65,9 @@ def shard_above(environment: Environment, spec: DatasetSpec, request: RunRequest
     """
     if isinstance(spec.load, ReplaceLoad) or request.purpose == "replay":
         return None
-    return spec.shard_above or environment.shard_above
+    most = spec.shard_above or environment.shard_above
+    # A task of a cluster costs so little that each can be as many as a worker works on at a time.
+    return most or (environment.concurrency if environment.task_runner == "dask" else None)
 
 
 def parallel(environment: Environment, request: RunRequest) -> tuple[int, int]:

@@ -41,14 +41,19 @@ run_flow(dataset, flow_run=run, parameters=run.parameters)
 TURN = "hashtextextended('etl:analytics.things', 0)"
 
 
-@pytest.fixture
-def sharded(server: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """Six partitions, two of which make a shard, and a worker for the shards."""
+def fill(server: Project) -> None:
+    """Write six files, each of which is a partition with a row that is refused."""
     for name in ("a", "b"):
         (server.root / "inbox" / f"{name}.csv").unlink()
     for number in range(FILES):
         rows = "".join(f"{number * ROWS + row},{row}.50\n" for row in range(ROWS))
         (server.root / "inbox" / f"{number:03}.csv").write_text("id,price\n" + rows + "-1,x\n")
+
+
+@pytest.fixture
+def sharded(server: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """Six partitions, two of which make a shard, and a worker for the shards."""
+    fill(server)
     variables = {"DPP_PARTITION_BYTES": "1024", "DPP_SHARD_ABOVE": "2", "DPP_MAX_PARALLEL": "2"}
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
