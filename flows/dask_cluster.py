@@ -73,15 +73,16 @@ def _runner(environment: Environment) -> Any:
             "export DPP_DASK_ADDRESS=tcp://scheduler:8786, or use task_runner: threads",
         )
     try:
-        from distributed import Client
-        from prefect_dask import DaskTaskRunner
+        import distributed
+        from prefect_dask.task_runners import DaskTaskRunner
     except ImportError:
         raise ConfigError(
             "task_runner is dask, and prefect-dask is not installed",
             "pip install 'data-processing-pipeline[dask]', or use task_runner: threads",
         ) from None
     try:
-        Client(address, timeout="10s", set_as_default=False).close()
+        connect: Any = distributed.Client
+        connect(address, timeout="10s", set_as_default=False).close()
     except OSError:
         raise ConfigError(
             f"no Dask scheduler answers at {address}", "start it, or correct dask_address"
