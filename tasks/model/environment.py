@@ -144,7 +144,7 @@ class Environment(BaseSettings):
     dask_address: str | None = Field(
         None, description="Address of the scheduler of the Dask cluster, e.g. tcp://dask:8786."
     )
-    max_parallel: int = Field(4, ge=1, description="Shards of a run at the same time.")
+    max_parallel: int = Field(4, ge=1, le=100, description="Shards of a run at the same time.")
     shard_start_seconds: float = Field(
         900, gt=0, description="Seconds after which shards that nobody takes are given up."
     )
