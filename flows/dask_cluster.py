@@ -23,6 +23,7 @@ from tasks.stopping import given_up, in_threads
 
 RETRIES = 2
 POLL_SECONDS = 0.1
+CONNECT_SECONDS = 10
 
 
 @task(
@@ -82,7 +83,7 @@ def _runner(environment: Environment) -> Any:
         ) from None
     try:
         connect: Any = distributed.Client
-        connect(address, timeout="10s", set_as_default=False).close()
+        connect(address, timeout=CONNECT_SECONDS, set_as_default=False).close()
     except OSError:
         raise ConfigError(
             f"no Dask scheduler answers at {address}", "start it, or correct dask_address"

@@ -65,6 +65,11 @@ class DatasetParameters(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     dataset: str = Field(description="Name of the dataset, as in its file.")
+    objects: list[str] = Field(
+        default_factory=list,
+        description="Only these objects or files of the source, e.g. those that have just landed; all "
+        "that is new, if none is named.",
+    )
     refresh: bool = Field(False, description="Load again what was loaded before.")
 
 
@@ -79,7 +84,10 @@ def dataset(parameters: DatasetParameters) -> State[DatasetReport]:
 
     Running it again is always safe: partitions that are in the ledger are not touched.
     """
-    return run_and_report(parameters.dataset, RunRequest(refresh=parameters.refresh))
+    return run_and_report(
+        parameters.dataset,
+        RunRequest(objects=tuple(parameters.objects), refresh=parameters.refresh),
+    )
 
 
 def run_and_report(name: str, request: RunRequest) -> State[DatasetReport]:
@@ -114,7 +122,8 @@ def run_dataset(
     told |= {"run": _run_name(), "purpose": request.purpose}
     emit(RunStarted.model_validate(told))
     report = _run_dataset(environment, catalog, spec, request)
-    emit(_ended(told, report))
+    if not stop_asked():  # else it has not ended: the run goes on elsewhere
+        emit(_ended(told, report))
     return report
 
 

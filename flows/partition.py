@@ -8,7 +8,8 @@ from threading import Event
 import structlog
 
 from tasks.ingestion.ingest import ingest, ingestion_work
-from tasks.loading.load import load, load_all
+from tasks.ingestion.packing import label_of
+from tasks.loading.load import load, load_all, not_loaded_yet
 from tasks.lookups.look_up import ask_apis
 from tasks.model.account import Account
 from tasks.model.classify import classify
@@ -22,14 +23,17 @@ from tasks.model.errors import (
     ExitCode,
     GateFailed,
     LoadConflict,
+    PlanOutdated,
 )
 from tasks.model.run import (
     LakeFile,
     LoadReceipt,
+    LoadStatus,
     Manifest,
     Partition,
     PartitionFailure,
     Purpose,
+    RowCounts,
 )
 from tasks.stages import Work, as_is, refreshed_if_broken
 from tasks.stopping import given_up
@@ -133,8 +137,34 @@ def run_partition(run: DatasetRun, partition: Partition) -> LoadReceipt | Partit
             run.fence,
             run.purpose,
         )
+    except PlanOutdated as error:
+        return _what_is_left(run, partition, error)
     except Exception as error:  # as above
         return _failed(run, partition, "loading", error)
+
+
+def _what_is_left(
+    run: DatasetRun, partition: Partition, error: PlanOutdated
+) -> LoadReceipt | PartitionFailure:
+    """Load what other runs have not loaded of a partition meanwhile; it becomes less each time."""
+    try:
+        known, items = not_loaded_yet(run.environment, run.spec, partition)
+    except Exception as failure:  # as above
+        return _failed(run, partition, "loading", failure)
+    if len(items) == len(partition.items):
+        return _failed(run, partition, "loading", error)
+    log.info("partition.planned_again", partition=partition.label, left=len(items))
+    if items:
+        changes = {"items": items, "label": label_of(items), "planned_after": known}
+        return run_partition(run, partition.model_copy(update=changes))
+    return LoadReceipt(
+        dataset=run.spec.name,
+        fingerprint=partition.fingerprint,
+        load_id=known,
+        status=LoadStatus.ALREADY_LOADED,
+        counts=RowCounts(),
+        seconds=0,
+    )
 
 
 def load_together(

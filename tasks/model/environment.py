@@ -126,6 +126,11 @@ class Environment(BaseSettings):
         description="RedisServer block where processes share the breakers and rate limits of sources' "
         "hosts; without it they are in the warehouse.",
     )
+    queue_block: str | None = Field(
+        None,
+        description="LandingQueue block with notifications about objects that landed; flow listen "
+        "reads it.",
+    )
     memory_budget: Bytes = Field(
         ge=MIN_MEMORY_BYTES, description="For the transformations of one process, in bytes."
     )

@@ -35,7 +35,7 @@ from tasks.stages import RETRY, sweep_scratch
 from tasks.stopping import stop_asked
 
 LOADING_FLOWS = ("dataset", "backfill", "replay", "shard")
-OUR_FLOWS = (*LOADING_FLOWS, "daily", "hourly", "maintain")
+OUR_FLOWS = (*LOADING_FLOWS, "daily", "hourly", "listen", "maintain")
 UNDER_WAY = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING, StateType.PAUSED)
 ENDED = (StateType.COMPLETED, StateType.FAILED, StateType.CRASHED, StateType.CANCELLED)
 LONGEST_RUN = timedelta(days=7)

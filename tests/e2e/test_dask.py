@@ -27,6 +27,7 @@ def test_shards_are_tasks_of_the_cluster(server: Project, monkeypatch: pytest.Mo
     _, report = run(server)
     assert "dask_address is not set" in report.failures[0].message
     monkeypatch.setenv("DPP_DASK_ADDRESS", "tcp://127.0.0.1:1")
+    monkeypatch.setattr("flows.dask_cluster.CONNECT_SECONDS", 1)
     _, report = run(server)
     assert "no Dask scheduler answers at tcp://127.0.0.1:1" in report.failures[0].message
     with LocalCluster(

@@ -55,9 +55,11 @@ def test_what_is_old_goes_but_not_under_a_run(server: Project) -> None:
         client.set_flow_run_state(under_way.id, Completed(), force=True)
     expected = {"manifests": 2, "raw": 1, "clean": 1}
     shown = keep(dry_run=True)
-    assert (shown.tables, {name: erased(shown)[name] for name in expected}) == ((), expected)
+    would_go = erased(shown)
+    assert (shown.tables, {name: would_go[name] for name in expected}) == ((), expected)
     assert list(lake.rglob("*.parquet"))
-    assert {name: erased(keep())[name] for name in expected} == expected
+    gone = erased(keep())
+    assert {name: gone[name] for name in expected} == expected
     assert not list(lake.rglob("*.parquet"))
     assert server.query("SELECT details -> 'raw' -> 'files' FROM etl.audit") == [(1,)]
     assert not erased(keep())

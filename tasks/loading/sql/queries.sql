@@ -21,10 +21,30 @@ VALUES (%(dataset)s, %(purpose)s, 1, %(run)s)
 ON CONFLICT (dataset, purpose) DO UPDATE SET fence = d.fence + 1, run = excluded.run, opened_at = now()
 RETURNING fence;
 
+-- name: join_dataset
+-- Own a dataset beside the runs of this purpose that own it: the fence stays where it is.
+INSERT INTO etl.datasets AS d (dataset, purpose, fence, run)
+VALUES (%(dataset)s, %(purpose)s, 1, %(run)s)
+ON CONFLICT (dataset, purpose) DO UPDATE SET run = excluded.run, opened_at = now()
+RETURNING fence;
+
 -- name: read_fence
 -- Read the fence and keep it from being raised until the transaction ends.
 SELECT fence, run FROM etl.datasets
 WHERE dataset = %(dataset)s AND purpose = %(purpose)s FOR SHARE;
+
+-- name: loaded_meanwhile
+-- Numbers of the items, of those given, that were loaded since they were planned, or other versions of
+-- them. Each part of an object is an item of its own.
+SELECT i.number
+FROM unnest(%(uris)s::text[], %(versions)s::text[], %(parts)s::text[])
+     WITH ORDINALITY AS i (uri, version, part, number)
+WHERE EXISTS (
+    SELECT 1 FROM etl.source_items AS s
+    WHERE s.dataset = %(dataset)s AND s.uri = i.uri
+      AND (s.version = i.version AND s.part IN (i.part, '')
+           OR s.version <> i.version AND s.load_id > %(planned_after)s))
+ORDER BY i.number;
 
 -- name: find_load
 -- The ledger row of a partition, if it was loaded.
