@@ -12,6 +12,7 @@ from prefect.states import Completed
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from flows.dataset import run_and_report
+from tasks.connections import forget_blocks
 from tasks.environments import environment_catalog, load_environment
 from tasks.model.replay import ReplayRequest, Selection
 from tasks.model.run import DatasetReport
@@ -102,6 +103,8 @@ def replay(parameters: ReplayParameters) -> State[DatasetReport]:
 
     Running it again is always safe: a row is resolved once.
     """
+    ensure_logs()
+    forget_blocks()
     environment = load_environment()
     spec, _ = environment_catalog(environment).quarantine_of(parameters.dataset)
     if parameters.action == "replay":
@@ -111,7 +114,6 @@ def replay(parameters: ReplayParameters) -> State[DatasetReport]:
             corrections_name=parameters.corrections_name,
         )
         return run_and_report(spec.name, request)
-    ensure_logs()
     selection = parameters.selection
     if parameters.action == "discard":
         name = str(flow_run.get_name() or "local")
