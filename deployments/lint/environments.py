@@ -75,6 +75,9 @@ def _wrong(environment: Environment, document: Document) -> Iterator[tuple[Locat
         ):
             if getattr(environment, key) and needed not in environment.blocks:
                 yield (key,), f"blocks declares no {needed}"
+        for channel in environment.alerts.all_channels:
+            if channel not in environment.blocks:
+                yield ("alerts",), f"blocks declares no {channel}"
 
 
 def _wrong_template(environment: Environment) -> Iterator[tuple[Location, str]]:

@@ -64,7 +64,7 @@ class Load:
     def is_live(self) -> bool:
         """Are its rows what is new in the source? What replaces the table always is."""
         again = self.partition.refresh is not None and not isinstance(self.spec.load, ReplaceLoad)
-        return self.purpose == "run" and not again
+        return self.purpose in ("run", "objects") and not again
 
     @property
     def compares_keys(self) -> bool:

@@ -35,9 +35,10 @@ from tasks.loading.modes.replace import (
     insert_statement,
     pile_statement,
 )
+from tasks.loading.ownership import check_ownership
 from tasks.loading.partitions import prepare_partitions
 from tasks.loading.profiles import check_history
-from tasks.loading.publish import check_fence, name_session
+from tasks.loading.publish import name_session
 from tasks.loading.schema import TargetColumn, ensure_schema
 from tasks.loading.staged import check_staged, clean_files, stage_rows
 from tasks.loading.staging import STAGING, analyze_staging
@@ -182,7 +183,7 @@ def _transaction(
         on_step("locked")
         if found := _found(cursor, loads):
             return found
-        check_fence(cursor, loads[0])
+        check_ownership(cursor, loads[0])
         on_step("checked")
         altered = patiently(cursor, spec, lambda: prepare_piles(cursor, spec, piles))
         on_step("evolved")

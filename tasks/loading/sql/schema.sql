@@ -10,7 +10,7 @@ CREATE TABLE IF NOT EXISTS etl.datasets (
     opened_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (dataset, purpose)
 );
-COMMENT ON TABLE etl.datasets IS 'One row per dataset and purpose (run, backfill); only the run that holds the current fence may publish.';
+COMMENT ON TABLE etl.datasets IS 'One row per dataset and purpose (run, objects, backfill, replay); only a run that holds the current fence may publish.';
 -- A ledger that was made before backfills went on beside live runs.
 DO $$ BEGIN
     IF NOT EXISTS (SELECT 1 FROM pg_attribute
