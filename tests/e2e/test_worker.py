@@ -100,7 +100,16 @@ def test_worker_runs_the_deployment_of_the_ui(
     assert any(key.startswith("report-worked") for key in artifacts)
     assert deployments == {
         f"{flow}-dev"
-        for flow in ("dataset", "backfill", "replay", "maintain", "daily", "hourly", "listen")
+        for flow in (
+            "dataset",
+            "backfill",
+            "shard",
+            "replay",
+            "maintain",
+            "daily",
+            "hourly",
+            "listen",
+        )
     }
     check_no_secret_is_stored(project)
 
