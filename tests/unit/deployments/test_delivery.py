@@ -116,7 +116,9 @@ def test_deployment_sets_every_variable_that_an_environment_needs(name: str) -> 
         assert f"`{each}`" in text, each
 
 
-CHANGELOG = "# Changelog\n\n## Unreleased\n\n## 1.4.0 - 2026-01-01\n\n### Added\n- A.\n\n## [1.3.0]\n- B\n"
+CHANGELOG = (
+    "# Changelog\n\n## Unreleased\n\n## 1.4.0 - 2026-01-01\n\n### Added\n- A.\n\n## [1.3.0]\n- B\n"
+)
 
 
 @pytest.mark.parametrize(
