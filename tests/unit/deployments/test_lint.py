@@ -357,6 +357,8 @@ def test_source_without_its_block_is_named(project: Path) -> None:
 def test_file_that_is_no_yaml_is_named(project: Path) -> None:
     (project / "prefect.yaml").write_text("name: [\n")
     assert found(project)[0].startswith("prefect.yaml:2: not valid YAML")
+    (project / "prefect.yaml").write_text("name: x\ndeployments: 5\n")
+    assert "prefect.yaml:2: deployments: " in "\n".join(found(project))
 
 
 @pytest.mark.parametrize(
