@@ -1,6 +1,6 @@
 """Prefect's own Kubernetes worker, and what becomes of a run when its pod fails.
 
-Without ``DPP_TEST_KUBECONFIG`` the cluster is a fake (``tests/fake_kubernetes.py``). With it, a real one
+Without ``DPP_TEST_KUBECONFIG`` the cluster is a fake (``tests/fake_kubernetes``). With it, a real one
 runs the same tests: docs/kubernetes.md says what its image, and this machine, must have.
 """
 
@@ -169,7 +169,9 @@ def cluster_of(folder: Path, home: Path) -> Iterator[Cluster]:
         return
     keep = ("PATH", "LANG", "COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START")
     environment = {name: os.environ[name] for name in keep if name in os.environ}
-    documents = YAML(typ="safe").load_all((ROOT / "deployments/kubernetes/base/worker.yaml").open())
+    documents = YAML(typ="safe").load_all(
+        (ROOT / "deployments/kubernetes/base/worker.yaml").read_text()
+    )
     (rules,) = (each["rules"] for each in documents if each["kind"] == "Role")
     image = {"/app": home}
     fake = FakeKubernetes(folder, image, {**environment, "PYTHONPATH": str(ROOT)}, rules)
