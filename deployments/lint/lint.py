@@ -67,11 +67,13 @@ def _lint_automations(environment: Environment, root: Path) -> list[Finding]:
     if importlib.util.find_spec("deployments.automations") is None:
         return []
     module = importlib.import_module(AUTOMATIONS)
-    automations: Callable[[Environment, Mapping[str, uuid.UUID]], list[Any]] = module.automations
+    automations: Callable[..., list[Any]] = module.automations
     ids = _AnyDeployment(_full_names(root))
     path = str(Path(str(module.__file__)))
     try:
-        made = automations(environment, ids)
+        made = automations(
+            environment, ids, {channel: uuid.uuid4() for channel in environment.alerts.all_channels}
+        )
     except Exception as error:  # whatever building them raises is what there is to say
         return [Finding(path, 0, environment.name, f"{type(error).__name__}: {error}")]
     names = [automation.name for automation in made]
