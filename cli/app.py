@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
+from cli.bootstrap import bootstrap
 from cli.console import console, reporting_errors, stderr
 from cli.context import chosen, connections, open_project, prefect_ready
 from cli.history import trace, unload
@@ -386,6 +387,7 @@ def reconcile(
 
 
 app.command()(lint)
+app.command()(bootstrap)
 app.command()(trace)
 app.command()(unload)
 
