@@ -34,6 +34,7 @@ from prefect.client.schemas.objects import (
     StateType,
 )
 from prefect.client.schemas.schedules import CronSchedule
+from prefect.events import Event as ServersEvent
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 from prefect.states import Failed, Pending, Running, Scheduled
 from prefect_aws import AwsCredentials, S3Bucket
@@ -81,9 +82,8 @@ class Scene:
 
     def post(self, event: str, resource: dict[str, str], **more: Any) -> None:
         """Put an event in."""
-        now = datetime.now(UTC).isoformat()
-        told = {"event": event, "resource": resource, "occurred": now, **more}
-        self.client.request("POST", "/events", json=[told]).raise_for_status()
+        told = ServersEvent(event=event, resource=resource, **more)
+        self.client.request("POST", "/events", json=[told.model_dump(mode="json")])
 
     def tell(self, event: Event) -> None:
         """Put an event of the pipeline in."""
