@@ -396,11 +396,12 @@ app.command()(unload)
 def maintain(
     names: Names = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what would be dropped, and drop nothing.")
+        bool,
+        typer.Option("--dry-run", help="Show what would be dropped and erased, and do neither."),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make partitions ahead, drop those past their retention, build indexes that are missing."""
+    """Make partitions ahead, drop old ones, build missing indexes, erase what is past its retention."""
     with reporting_errors():
         from cli.maintain import run_maintenance
 

@@ -36,7 +36,7 @@ def _ended(environment: str, report: DatasetReport, run: str, purpose: Purpose) 
     return RunFailed.model_validate(
         {
             **values,
-            "failures": len(report.failures),
+            "failures": report.partitions_failed,
             "stage": first.stage,
             "error": first.error,
             "kind": first.kind,
