@@ -70,11 +70,15 @@ def _wrong(environment: Environment, document: Document) -> Iterator[tuple[Locat
         for key, needed in (
             ("warehouse_block", f"etl-warehouse-credentials/{environment.warehouse_block}"),
             ("lake_block", f"etl-lake-storage/{environment.lake_block}"),
+            ("queue_block", f"etl-landing-queue/{environment.queue_block}"),
             ("redis_block", f"etl-redis-server/{environment.redis_block}"),
             ("privacy_block", f"etl-privacy-keys/{environment.privacy_block}"),
         ):
             if getattr(environment, key) and needed not in environment.blocks:
                 yield (key,), f"blocks declares no {needed}"
+        for channel in environment.alerts.all_channels:
+            if channel not in environment.blocks:
+                yield ("alerts",), f"blocks declares no {channel}"
 
 
 def _wrong_template(environment: Environment) -> Iterator[tuple[Location, str]]:

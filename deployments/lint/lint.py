@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import tempfile
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+from pydantic import ValidationError
+
+from deployments.automations.catalog import automations
 from deployments.lint.environments import (
     environment_names,
     from_error,
@@ -23,7 +24,7 @@ from tasks.environments import environment_catalog
 from tasks.model.environment import Environment
 from tasks.model.errors import ConfigError
 
-AUTOMATIONS = "deployments.automations.catalog"
+AUTOMATIONS = "deployments/automations"
 
 
 def lint(root: Path, variables: Mapping[str, str], only: str | None = None) -> list[Finding]:
@@ -51,39 +52,26 @@ def lint(root: Path, variables: Mapping[str, str], only: str | None = None) -> l
     return sorted(set(found))
 
 
-class _AnyDeployment(dict[str, uuid.UUID]):
-    """Ids of the deployments of the file; it remembers which others it was asked for."""
-
-    def __init__(self, known: list[str]) -> None:
-        super().__init__({name: uuid.uuid4() for name in known})
-        self.lacking: set[str] = set()
-
-    def __missing__(self, name: str) -> uuid.UUID:
-        self.lacking.add(name)
-        return uuid.uuid4()
-
-
 def _lint_automations(environment: Environment, root: Path) -> list[Finding]:
-    if importlib.util.find_spec("deployments.automations") is None:
-        return []
-    module = importlib.import_module(AUTOMATIONS)
-    automations: Callable[[Environment, Mapping[str, uuid.UUID]], list[Any]] = module.automations
-    ids = _AnyDeployment(_full_names(root))
-    path = str(Path(str(module.__file__)))
+    """Make the automations, with ids that stand for those that the server will give."""
+    path = str(root / AUTOMATIONS)
     try:
-        made = automations(environment, ids)
-    except Exception as error:  # whatever building them raises is what there is to say
+        names = [
+            automation.name
+            for automation in automations(
+                environment,
+                {name: uuid.uuid4() for name in _full_names(root)},
+                {channel: uuid.uuid4() for channel in environment.alerts.all_channels},
+            )
+        ]
+    except ConfigError as error:
+        return from_error(error, path)
+    except (ValidationError, KeyError, TypeError) as error:
         return [Finding(path, 0, environment.name, f"{type(error).__name__}: {error}")]
-    names = [automation.name for automation in made]
-    found = [
-        Finding(path, 0, environment.name, f"there is no deployment {name!r}")
-        for name in sorted(ids.lacking)
-    ]
-    found += [
+    return [
         Finding(path, 0, environment.name, f"automation {name!r} is there twice")
         for name in sorted({name for name in names if names.count(name) > 1})
     ]
-    return found
 
 
 def _full_names(root: Path) -> list[str]:
