@@ -254,6 +254,8 @@ class Manifest(Value):
     """What the clean rows look like; of the transformation only."""
     children: dict[str, ChildManifest] = Field(default_factory=dict)
     """The items of child tables, which have accounts of their own."""
+    child: str | None = None
+    """The child table whose refused items the raw rows are, in a replay of such."""
     created_at: datetime
     seconds: float
 
@@ -289,7 +291,7 @@ class Manifest(Value):
     def digest(self) -> str:
         """SHA-256 of the manifest; the ledger keeps it."""
         # Manifests that were made before there were these fields keep their digest.
-        unset = {name for name in ("profile", "children") if not getattr(self, name)}
+        unset = {name for name in ("profile", "children", "child") if not getattr(self, name)}
         return hashlib.sha256(
             canonical_json(self.model_dump(mode="json", exclude=unset))
         ).hexdigest()
@@ -398,6 +400,8 @@ class DatasetReport(Value):
     partitions_loaded: int = 0
     partitions_already_loaded: int = 0
     """Planned partitions that turned out to be in the ledger when they were to be published."""
+    partitions_failed: int = 0
+    """``failures`` has the first of them."""
     counts: RowCounts = Field(default_factory=RowCounts)
     table_rows: int | None = None
     """Rows of the target table after the run."""

@@ -186,7 +186,8 @@ def check_source(
         try:
             made = _SourceCheck(lake, spec, connector, protection, Path(folder), sets)
             for load in loads:
-                if found := raw_manifest(lake, spec, load.row):
+                found = raw_manifest(lake, spec, load.row)
+                if found and not found.child:
                     made.raw[load.row.load_id] = found
             for load, reading in _readings(made, loads, asked):
                 log.info("verification.reading", load_id=load.row.load_id, partition=load.row.label)
@@ -214,7 +215,7 @@ def _readings(
         return
     if not asked:
         return
-    plan = made.connector.plan(SourceState(window=_listed_span(made.spec, loads)))
+    plan = made.connector.plan(SourceState(window=listed_span(made.spec, loads)))
     listed = inventory(plan, content_versions=isinstance(made.spec.source, FilesSource))
     committed = {identity[:2] for load in loads for identity in load.items}
     for load in asked:
@@ -274,7 +275,7 @@ def _of_objects(
     return _Reading(partition, origins)
 
 
-def _listed_span(spec: DatasetSpec, loads: Sequence[Loaded]) -> Window | None:
+def listed_span(spec: DatasetSpec, loads: Sequence[Loaded]) -> Window | None:
     """Return the time whose objects are listed, where a run lists the latest only."""
     source = spec.source
     if not isinstance(source, S3Source) or not (source.lookback_days or source.start):

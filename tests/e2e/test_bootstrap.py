@@ -116,6 +116,9 @@ def test_second_bootstrap_has_nothing_to_do_and_does_nothing(staging: Project) -
     done = bootstrap(staging)
     assert "nothing to do" in done.stdout, done.stdout
     assert content(staging) == before
+    documents = before["block_document"]
+    assert len(documents) >= 5
+    assert not [row for rows in before.values() for row in rows if "CANARY" in row]
 
 
 EXTRA = """\
