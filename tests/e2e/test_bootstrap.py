@@ -25,6 +25,7 @@ blocks:
   etl-warehouse-credentials/warehouse-s:
     {host: w.example.org, database: w, username: u, password: {variable: WAREHOUSE_PASSWORD}}
   etl-lake-storage/lake-s: {uri: "s3://lake/etl", credentials: {block: aws-credentials/etl}}
+  etl-landing-queue/landing-queue: {url: "https://sqs.eu-central-1.amazonaws.com/1/landing"}
   etl-privacy-keys/privacy-s: {key: {variable: PRIVACY_KEY}, older_keys: [{variable: OLD_KEY}]}
   slack-webhook/etl-staging: {url: {variable: SLACK_URL}}
 """

@@ -313,6 +313,7 @@ def test_dataset_files_and_environments_are_checked_too(project: Path) -> None:
 BLOCKS = """\
 blocks:
   etl-warehouse-credentials/warehouse: {host: w, database: w, username: u, password: {variable: P}}
+  etl-landing-queue/landing-queue: {url: "https://sqs.eu-central-1.amazonaws.com/1/landing"}
   etl-lake-storage/lake: {uri: "s3://lake/etl"}
   etl-privacy-keys/privacy: {key: {aws_secret: etl/privacy}}
 """
