@@ -27,7 +27,7 @@ from tasks.environments import environment_catalog, load_environment
 from tasks.ingestion.ingest import plan
 from tasks.loading.load import build_index, count_rows, open_run
 from tasks.lookups.look_up import snapshot_lookups
-from tasks.model.classify import classify
+from tasks.model.classify import classify, is_of_database, raised_in
 from tasks.model.dataset import DatasetSpec
 from tasks.model.environment import Environment
 from tasks.model.load import ReplaceLoad
@@ -52,6 +52,8 @@ from tasks.stages import run_name, sweep_scratch
 from tasks.stopping import in_threads, stop_asked, stoppable
 
 Result = TypeVar("Result")
+
+log = structlog.get_logger("dpp.flows")
 log = structlog.get_logger("dpp.flows")
 
 
@@ -270,7 +272,8 @@ def _children(loaded: list[LoadReceipt]) -> dict[str, RowCounts]:
 
 
 def _dataset_failure(spec: DatasetSpec, error: Exception) -> PartitionFailure:
-    known = classify(error)
+    known = classify(error, "warehouse" if is_of_database(error) else spec.name)
+    log.debug("dataset.failed", error=str(known), raised_in=raised_in(error))
     return PartitionFailure(
         label=spec.name,
         fingerprint="",
