@@ -6,6 +6,8 @@ import errno
 import hashlib
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import obstore
@@ -15,6 +17,25 @@ from obstore.store import ObjectStore
 READ_BYTES = 1 << 20
 MISSING = (FileNotFoundError, NotFoundError)
 """A missing object: local stores raise the built-in error, remote ones may raise obstore's."""
+
+
+FRESH = timedelta(days=1)
+"""A file that was written so long ago is written again when it is needed: retention goes by age."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One object of the lake.
+
+    Attributes:
+        key: Its key.
+        bytes: Its size.
+        modified: When it was written.
+    """
+
+    key: str
+    bytes: int
+    modified: datetime
 
 
 class Lake:
@@ -31,12 +52,12 @@ class Lake:
 
     def put_file(self, path: Path, key: str) -> None:
         """Store a file under a key that names its content; one that is there already is kept."""
-        if self.size(key) != path.stat().st_size:
+        if not self._is_fresh(key, path):
             obstore.put(self._store, key, path)
 
     def take_file(self, path: Path, key: str) -> None:
         """Store a file as ``put_file`` does, and remove it; a local lake moves it, if it is near."""
-        if self._root is not None and self.size(key) != path.stat().st_size:
+        if self._root is not None and not self._is_fresh(key, path):
             target = self._root / key
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
@@ -78,6 +99,22 @@ class Lake:
         except MISSING:
             return None
 
+    def modified(self, key: str) -> datetime | None:
+        """Return when a file was written, or None if there is none."""
+        try:
+            return obstore.head(self._store, key)["last_modified"]
+        except MISSING:
+            return None
+
+    def _is_fresh(self, key: str, path: Path) -> bool:
+        """Tell whether a file is there, and was written so lately that nobody takes it for old."""
+        try:
+            there = obstore.head(self._store, key)
+        except MISSING:
+            return False
+        age = datetime.now(UTC) - there["last_modified"]
+        return there["size"] == path.stat().st_size and age < FRESH
+
     def sha256(self, key: str) -> str | None:
         """Read a file and return its SHA-256, or None if there is none."""
         try:
@@ -94,6 +131,12 @@ class Lake:
         for batch in obstore.list(self._store, prefix):
             for entry in batch:
                 yield entry["path"]
+
+    def entries(self, prefix: str) -> Iterator[Entry]:
+        """Yield the objects below a prefix."""
+        for batch in obstore.list(self._store, prefix):
+            for entry in batch:
+                yield Entry(entry["path"], entry["size"], entry["last_modified"])
 
     def local_path(self, key: str, scratch: Path) -> Path:
         """Return a local file with the content of a key, fetched into scratch if it is remote.

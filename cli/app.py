@@ -13,9 +13,11 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
+from cli.bootstrap import bootstrap
 from cli.console import console, reporting_errors, stderr
 from cli.context import chosen, connections, open_project, prefect_ready
 from cli.history import trace, unload
+from cli.lint import lint
 from cli.quarantine import quarantine_app
 from tasks.model.run import RunRequest
 
@@ -384,6 +386,8 @@ def reconcile(
             raise typer.Exit(1)
 
 
+app.command()(lint)
+app.command()(bootstrap)
 app.command()(trace)
 app.command()(unload)
 
@@ -392,11 +396,12 @@ app.command()(unload)
 def maintain(
     names: Names = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what would be dropped, and drop nothing.")
+        bool,
+        typer.Option("--dry-run", help="Show what would be dropped and erased, and do neither."),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make partitions ahead, drop those past their retention, build indexes that are missing."""
+    """Make partitions ahead, drop old ones, build missing indexes, erase what is past its retention."""
     with reporting_errors():
         from cli.maintain import run_maintenance
 

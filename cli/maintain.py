@@ -1,9 +1,10 @@
-"""``dpp maintain``: partitions ahead, retention, indexes that are missing."""
+"""``dpp maintain``: partitions ahead, indexes that are missing, what is past its retention."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import typer
 from rich import box
@@ -11,11 +12,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from cli.console import console, stderr
-from cli.context import connections, prefect_ready
+from cli.context import prefect_ready
 from tasks.datasets import Catalog
 from tasks.loading.maintenance import Maintained
 from tasks.model.environment import Environment
 from tasks.model.errors import ExitCode
+
+if TYPE_CHECKING:
+    from tasks.retention.retain import Retained
 
 
 def run_maintenance(
@@ -27,31 +31,47 @@ def run_maintenance(
     as_json: bool,
 ) -> int:
     """Maintain the tables of some datasets, or show what would be done; return the exit code."""
-    if dry_run:
-        with connections(environment, catalog, names, sources=False) as opened:
-            from cli.tables import print_old_partitions
-
-            for name in names:
-                print_old_partitions(opened.warehouse(), catalog[name])
-        return ExitCode.DONE
     with prefect_ready(environment, catalog, names):
-        from cli.run import require_warehouse
-        from flows.maintain import MaintainParameters, maintain
+        from cli.run import require_warehouse, result_of
+        from flows.maintain import MaintainParameters, Upkeep, maintain
 
         require_warehouse(environment)
-        state = maintain(MaintainParameters(datasets=list(names)), return_state=True)
-        found = state.result(raise_on_failure=False)
-        if isinstance(found, BaseException):
-            raise found
-        done = [Maintained.model_validate(one) for one in found]
+        if dry_run:
+            from cli.tables import print_old_partitions
+            from tasks.connections import Connections
+
+            for name in names:
+                print_old_partitions(Connections(environment).warehouse(), catalog[name])
+        asked = MaintainParameters(datasets=list(names), dry_run=dry_run)
+        state = maintain(asked, return_state=True)
+        done = result_of(state, Upkeep)
     if as_json:
-        typer.echo(json.dumps([one.model_dump(mode="json") for one in done], indent=2))
+        typer.echo(json.dumps(done.model_dump(mode="json"), indent=2))
     else:
-        _show(done)
-    if state.is_failed():
+        if not dry_run:
+            _show(done.tables)
+        _show_retained(done.retained, dry_run=dry_run)
+    if done.failures:
         stderr.print(f"[bold red]failed[/]  {escape(state.message or '')}", soft_wrap=True)
         return ExitCode.RUN_FAILED
     return ExitCode.DONE
+
+
+def _show_retained(retained: Retained, *, dry_run: bool) -> None:
+    table = Table(box=box.SIMPLE_HEAD, title="would be erased" if dry_run else "erased")
+    for name in ("dataset", "what", "count", "bytes"):
+        table.add_column(name, justify="left" if name in ("dataset", "what") else "right")
+    for one in retained.erased:
+        size = f"{one.bytes:,}" if one.bytes else "–"
+        table.add_row(one.dataset, one.what, f"{one.count:,}", size)
+    if retained.erased:
+        console.print(table)
+    else:
+        console.print("nothing is past its retention")
+    for line in retained.skipped:
+        console.print(f"skipped {escape(line)}", highlight=False, soft_wrap=True)
+    for hint in retained.hints:
+        console.print(f"[yellow]![/] {escape(hint.advice)}", highlight=False, soft_wrap=True)
 
 
 def _show(done: Sequence[Maintained]) -> None:

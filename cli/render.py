@@ -104,6 +104,8 @@ def failure_lines(report: RunReport) -> Iterable[str]:
         for failure in entry.failures:
             where = f"{escape(failure.label)} in {failure.stage}"
             yield f"[bold red]failed[/]  {where}: {escape(failure.message)}"
+        if (more := entry.partitions_failed - len(entry.failures)) > 0:
+            yield f"[bold red]failed[/]  {more} more partitions of {entry.dataset}"
 
 
 def plan_table(partitions: Sequence[Partition]) -> Table:

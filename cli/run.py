@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
+from pydantic import BaseModel
 from rich.markup import escape
 
 from cli.console import ConsoleHandler, console, is_interactive, stderr
@@ -16,7 +17,7 @@ from tasks.model.environment import Environment
 from tasks.model.errors import ExitCode
 from tasks.model.run import DatasetReport, RunReport, RunRequest
 
-ReportT = TypeVar("ReportT", DatasetReport, RunReport)
+ReportT = TypeVar("ReportT", bound=BaseModel)
 
 
 def require_warehouse(environment: Environment) -> None:

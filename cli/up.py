@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 import threading
 
+from cli.bootstrap import by_key, deploy
 from cli.console import console, starting, stderr
 from cli.context import open_project
-from cli.local import local_servers, save_blocks, ui_url
+from cli.local import local_servers, ui_url
 from cli.prefect_process import SETTINGS, drain_prefect
 from embedded.supervision import EmbeddedServerError
-from tasks.environments import code_version, project_root
+from tasks.environments import project_root
 from tasks.model.errors import ConfigError, SourceUnavailable
-
-LINES_SHOWN = 5
 
 
 def serve() -> None:
@@ -34,11 +30,12 @@ def serve() -> None:
     with local_servers(environment, catalog, sorted(catalog.datasets), starting) as local:
         with stderr.status("starting PostgreSQL, Prefect, the sources and a worker …"):
             local.start(prefect=True, sources=True)
-            save_blocks(local.blocks(sources=True))
+            deploy(environment, by_key(local.blocks(sources=True)))
             drain_prefect()
-            _deploy(environment.name)
             try:
-                local.stack.start_worker(environment.name, _worker_variables(environment.name))
+                local.stack.start_worker(
+                    environment.work_pool.name, _worker_variables(environment.name)
+                )
             except EmbeddedServerError as error:
                 raise SourceUnavailable(str(error)) from None
         address = local.stack.postgres
@@ -62,29 +59,3 @@ def serve() -> None:
 
 def _worker_variables(environment: str) -> dict[str, str]:
     return {**SETTINGS, "DPP_ENV": environment, "DPP_HOME": str(project_root())}
-
-
-def _deploy(environment: str) -> None:
-    """Create the work pool and the deployments of one environment on the local server."""
-    variables = {
-        **os.environ, **_worker_variables(environment), "DPP_VERSION": code_version(),
-        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING",
-    }  # fmt: skip
-    prefect = [sys.executable, "-m", "prefect", "--no-prompt"]
-    for arguments in (
-        ["work-pool", "create", environment, "--type", "process", "--overwrite"],
-        ["deploy", "--name", f"*-{environment}"],
-    ):
-        done = subprocess.run(  # noqa: S603 - our own command
-            [*prefect, *arguments],
-            cwd=project_root(),
-            env=variables,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode != 0:
-            said = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-            raise ConfigError(
-                f"prefect {' '.join(arguments)} failed: " + " ".join(said[-LINES_SHOWN:])
-            )

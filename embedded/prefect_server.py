@@ -42,6 +42,7 @@ def prefect_server_component(
             "PREFECT_SERVER_ENCRYPTION_KEY": encryption_key,
             "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
             "PREFECT_SERVER_UI_API_URL": api_url(ports),
+            "PREFECT_UI_URL": f"http://{LOCALHOST}:{ports['prefect']}",
             "PREFECT_SERVER_API_HOST": LOCALHOST,
             "PREFECT_SERVER_API_PORT": str(ports["prefect"]),
         }

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from functools import reduce
 from typing import TypeVar
 
 import structlog
@@ -15,18 +14,23 @@ from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 from pydantic import BaseModel, ConfigDict, Field
 
+from flows.dask_cluster import run_on_dask
+from flows.fan_out import Fan
 from flows.partition import (
     DatasetRun,
     Prepared,
     load_together,
     prepare_partition,
     run_partition,
+    stopped,
 )
+from tasks.connections import forget_blocks
 from tasks.datasets import Catalog
 from tasks.environments import environment_catalog, load_environment
 from tasks.ingestion.ingest import plan
 from tasks.loading.load import build_index, count_rows, open_run
 from tasks.lookups.look_up import snapshot_lookups
+from tasks.model.account import Account
 from tasks.model.classify import classify, is_of_database, raised_in
 from tasks.model.dataset import DatasetSpec
 from tasks.model.environment import Environment
@@ -35,20 +39,20 @@ from tasks.model.replay import ReplayRequest
 from tasks.model.run import (
     DatasetReport,
     LoadReceipt,
-    LoadStatus,
     Outcome,
     Partition,
     PartitionFailure,
-    RowCounts,
     RunReport,
     RunRequest,
 )
+from tasks.model.shard import ShardWork, parallel, shard_above
 from tasks.replay.replay import plan_refused
 from tasks.reporting import progress
 from tasks.reporting.events import Event, RunCompleted, RunFailed, RunStarted, emit, shortened
 from tasks.reporting.logs import ensure_logs
 from tasks.reporting.report import ProgressArtifact, publish_report
-from tasks.stages import run_name, sweep_scratch
+from tasks.sharding.shard import find_fan_out, split
+from tasks.stages import as_is, run_name, sweep_scratch
 from tasks.stopping import in_threads, stop_asked, stoppable
 
 Result = TypeVar("Result")
@@ -63,6 +67,11 @@ class DatasetParameters(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     dataset: str = Field(description="Name of the dataset, as in its file.")
+    objects: list[str] = Field(
+        default_factory=list,
+        description="Only these objects or files of the source, e.g. those that have just landed; all "
+        "that is new, if none is named.",
+    )
     refresh: bool = Field(False, description="Load again what was loaded before.")
 
 
@@ -77,12 +86,16 @@ def dataset(parameters: DatasetParameters) -> State[DatasetReport]:
 
     Running it again is always safe: partitions that are in the ledger are not touched.
     """
-    return run_and_report(parameters.dataset, RunRequest(refresh=parameters.refresh))
+    return run_and_report(
+        parameters.dataset,
+        RunRequest(objects=tuple(parameters.objects), refresh=parameters.refresh),
+    )
 
 
 def run_and_report(name: str, request: RunRequest) -> State[DatasetReport]:
     """Run one dataset as a flow run does, and tell how it went."""
     ensure_logs()
+    forget_blocks()
     environment = load_environment()
     catalog = environment_catalog(environment)
     started = datetime.now(UTC)
@@ -111,7 +124,8 @@ def run_dataset(
     told |= {"run": _run_name(), "purpose": request.purpose}
     emit(RunStarted.model_validate(told))
     report = _run_dataset(environment, catalog, spec, request)
-    emit(_ended(told, report))
+    if not stop_asked():  # else it has not ended: the run goes on elsewhere
+        emit(_ended(told, report))
     return report
 
 
@@ -125,7 +139,7 @@ def _ended(told: dict[str, str], report: DatasetReport) -> Event:
     return RunFailed.model_validate(
         {
             **values,
-            "failures": len(report.failures),
+            "failures": report.partitions_failed,
             "stage": first.stage,
             "error": first.error,
             "kind": first.kind,
@@ -139,10 +153,34 @@ def _run_dataset(
 ) -> DatasetReport:
     started = time.monotonic()
     sweep_scratch(environment)
-    results: list[LoadReceipt | PartitionFailure] = []
-    partitions: list[Partition] = []
+    account = Account()
+    partitions = 0
     table_rows: int | None = None
     try:
+        partitions = _load(environment, catalog, spec, request, account)
+        if not stop_asked():
+            table_rows = count_rows(environment, spec)
+            if (spec.load.index or spec.load.indexes) and table_rows is not None:
+                build_index(environment, spec)
+    except Exception as error:  # becomes the dataset's failure, for the report and the exit code
+        account.add(_dataset_failure(spec, error))
+    if stop_asked():
+        account.add(stopped(spec, partitions, account))
+    seconds = time.monotonic() - started
+    return account.report(spec.name, spec.load.table, partitions, table_rows, seconds)
+
+
+def _load(
+    environment: Environment,
+    catalog: Catalog,
+    spec: DatasetSpec,
+    request: RunRequest,
+    account: Account,
+) -> int:
+    """Plan what is asked for and load it; return the number of partitions."""
+    most = shard_above(environment, spec, request)
+    fan_out = find_fan_out(environment, spec, request, _run_id()) if most else None
+    if fan_out is None:
         fence, state = open_run(environment, spec, _run_name(), request.purpose)
         partitions = (
             plan_refused(environment, spec, request)
@@ -150,51 +188,67 @@ def _run_dataset(
             else plan(environment, spec, state, request, _run_id())
         )
         progress.planned(spec.name, len(partitions))
-        if partitions:
-            run = DatasetRun(
-                environment=environment,
-                spec=spec,
-                lookups=catalog.lookups_of(spec),
-                snapshots=snapshot_lookups(
-                    environment, spec, catalog.lookups_of(spec), _run_name()
-                ),
-                run=_run_name(),
-                fence=fence,
-                purpose=request.purpose,
-            )
-            most = request.max_parallel or environment.concurrency
-            together = isinstance(spec.load, ReplaceLoad) and request.purpose != "replay"
-            work = _run_together if together else _run_each
-            results = work(run, partitions, most)
-        if stop_asked():
-            return _stopped(_report(spec, partitions, results, None, time.monotonic() - started))
-        table_rows = count_rows(environment, spec)
-        if (spec.load.index or spec.load.indexes) and table_rows is not None:
-            build_index(environment, spec)
-    except Exception as error:  # becomes the dataset's failure, for the report and the exit code
-        results.append(_dataset_failure(spec, error))
-    return _report(spec, partitions, results, table_rows, time.monotonic() - started)
+        if not partitions:
+            return 0
+        lookups = catalog.lookups_of(spec)
+        run = DatasetRun(
+            environment=environment,
+            spec=spec,
+            lookups=lookups,
+            snapshots=snapshot_lookups(environment, spec, lookups, _run_name()),
+            run=_run_name(),
+            fence=fence,
+            purpose=request.purpose,
+        )
+        if most is None or len(partitions) <= most:
+            _work_on(run, partitions, request, account)
+            return len(partitions)
+        whole = _whole(run, request)
+        fan_out = split(environment, spec, whole, as_is(partitions), most, _run_id())
+        del partitions  # what is kept of them is in the lake
+    shards, _ = parallel(environment, request)
+    if environment.task_runner == "dask":
+        run_on_dask(environment, spec.name, fan_out, shards, account)
+    else:
+        Fan(environment, spec.name, _run_id(), fan_out, shards, account).run()
+    return fan_out.partitions
 
 
-def _run_each(
-    run: DatasetRun, partitions: list[Partition], most: int
-) -> list[LoadReceipt | PartitionFailure]:
-    """Take each partition through all stages; one that fails does not stop the others."""
-    return _in_threads(run, run_partition, partitions, most)
+def _whole(run: DatasetRun, request: RunRequest) -> ShardWork:
+    """Return what the shards of a run have in common."""
+    _, partitions_at_a_time = parallel(run.environment, request)
+    return ShardWork(
+        dataset=run.spec.name,
+        run=run.run,
+        fence=run.fence,
+        purpose=run.purpose,
+        config_hash=run.spec.config_hash,
+        most=partitions_at_a_time,
+        snapshots=run.snapshots,
+        partitions=(),
+    )
 
 
-def _run_together(
-    run: DatasetRun, partitions: list[Partition], most: int
-) -> list[LoadReceipt | PartitionFailure]:
-    """Prepare every partition, and publish all of them at once; none, if one of them fails."""
-    made = _in_threads(run, prepare_partition, partitions, most)
+def _work_on(
+    run: DatasetRun, partitions: list[Partition], request: RunRequest, account: Account
+) -> None:
+    """Load the partitions in this process."""
+    most = request.max_parallel or run.environment.concurrency
+    if not (isinstance(run.spec.load, ReplaceLoad) and request.purpose != "replay"):
+        # One that fails does not stop the others.
+        for result in _in_threads(run, run_partition, partitions, most):
+            account.add(result)
+        return
+    # Publish all of them at once; none, if one of them fails.
+    made = list(_in_threads(run, prepare_partition, partitions, most))
     failures = [one for one in made if isinstance(one, PartitionFailure)]
-    if failures or stop_asked():
-        return [*failures]
     prepared = {
         one.partition.fingerprint: one for one in made if not isinstance(one, PartitionFailure)
     }
-    return load_together(run, [prepared[partition.fingerprint] for partition in partitions])
+    whole = not (failures or stop_asked())
+    in_order = [prepared[partition.fingerprint] for partition in partitions] if whole else []
+    for result in load_together(run, in_order) if whole else failures:
+        account.add(result)
 
 
 def _in_threads(
@@ -202,73 +256,19 @@ def _in_threads(
     work: Callable[[DatasetRun, Partition], Result],
     partitions: list[Partition],
     most: int,
-) -> list[Result]:
+) -> Iterator[Result]:
     """Do some work on each partition, and tell how far it is; the results are in no order."""
     artifact = ProgressArtifact(run.spec.name, len(partitions))
-    results: list[Result] = []
     for result in in_threads(lambda partition: work(run, partition), partitions, most):
-        results.append(result)
         progress.advanced(run.spec.name, 1, _rows_read(result))
         artifact.advance()
-    return results
+        yield result
 
 
 def _rows_read(result: object) -> int:
     if isinstance(result, LoadReceipt):
         return result.counts.read
     return result.manifest.rows_read if isinstance(result, Prepared) else 0
-
-
-def _report(
-    spec: DatasetSpec,
-    partitions: list[Partition],
-    results: list[LoadReceipt | PartitionFailure],
-    table_rows: int | None,
-    seconds: float,
-) -> DatasetReport:
-    receipts = [result for result in results if isinstance(result, LoadReceipt)]
-    failures = [result for result in results if isinstance(result, PartitionFailure)]
-    loaded = [receipt for receipt in receipts if receipt.status is LoadStatus.LOADED]
-    return DatasetReport(
-        dataset=spec.name,
-        table=spec.load.table,
-        outcome=Outcome.FAILED if failures else Outcome.SUCCEEDED,
-        partitions=len(partitions),
-        partitions_loaded=len(loaded),
-        partitions_already_loaded=len(receipts) - len(loaded),
-        counts=reduce(RowCounts.__add__, (receipt.counts for receipt in loaded), RowCounts()),
-        table_rows=table_rows,
-        children=_children(loaded),
-        reasons=tuple(reason for receipt in loaded for reason in receipt.reasons),
-        findings=(
-            *(finding for receipt in loaded for finding in receipt.findings),
-            *(finding for failure in failures for finding in failure.findings),
-        ),
-        warnings=tuple(warning for receipt in loaded for warning in receipt.warnings),
-        failures=tuple(failures),
-        seconds=seconds,
-    )
-
-
-def _stopped(report: DatasetReport) -> DatasetReport:
-    """Say how far a run was that is to stop; the flow run's state says that it was."""
-    log.warning(
-        "run.stopped",
-        dataset=report.dataset,
-        partitions=report.partitions,
-        loaded=report.partitions_loaded,
-        remedy="run it again: it goes on with the partitions that are left",
-    )
-    return report
-
-
-def _children(loaded: list[LoadReceipt]) -> dict[str, RowCounts]:
-    """Add up what the loads did to each child table."""
-    counts: dict[str, RowCounts] = {}
-    for receipt in loaded:
-        for name, of_child in receipt.children.items():
-            counts[name] = counts.get(name, RowCounts()) + of_child
-    return counts
 
 
 def _dataset_failure(spec: DatasetSpec, error: Exception) -> PartitionFailure:
@@ -295,7 +295,7 @@ def _summary(report: DatasetReport) -> str:
     )
     if report.failures:
         first = report.failures[0]
-        text = f"{len(report.failures)} failed, first {first.label}: {first.message}; {text}"
+        text = f"{report.partitions_failed} failed, first {first.label}: {first.message}; {text}"
     return text
 
 

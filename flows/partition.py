@@ -8,8 +8,10 @@ from threading import Event
 import structlog
 
 from tasks.ingestion.ingest import ingest, ingestion_work
-from tasks.loading.load import load, load_all
+from tasks.ingestion.packing import label_of
+from tasks.loading.load import load, load_all, not_loaded_yet
 from tasks.lookups.look_up import ask_apis
+from tasks.model.account import Account
 from tasks.model.classify import classify, raised_in
 from tasks.model.dataset import DatasetSpec, LookedUp
 from tasks.model.environment import Environment
@@ -17,18 +19,23 @@ from tasks.model.errors import (
     CapacityExhausted,
     ConfigError,
     CredentialsRejected,
+    ErrorKind,
+    ExitCode,
     GateFailed,
     LoadConflict,
+    PlanOutdated,
 )
 from tasks.model.run import (
     LakeFile,
     LoadReceipt,
+    LoadStatus,
     Manifest,
     Partition,
     PartitionFailure,
     Purpose,
+    RowCounts,
 )
-from tasks.stages import Work, refreshed_if_broken
+from tasks.stages import Work, as_is, refreshed_if_broken
 from tasks.stopping import given_up
 from tasks.transformation.transform import transform, transformation_work
 
@@ -92,17 +99,20 @@ def prepare_partition(run: DatasetRun, partition: Partition) -> Prepared | Parti
     try:
         work = ingestion_work(run.environment, spec, partition, run.run)
         raw = refreshed_if_broken(ingest, run.environment, work)(
-            work, run.environment, spec, partition
+            work, as_is(run.environment), as_is(spec), as_is(partition)
         )
         if given_up():
             return _not_tried(partition)
         stage = "transformation"
         snapshots = run.snapshots
         if any(lookup.api for lookup in spec.enrich):
-            snapshots = {**snapshots, **ask_apis(work, run.environment, spec, raw)}
+            snapshots = {
+                **snapshots,
+                **ask_apis(work, as_is(run.environment), as_is(spec), as_is(raw)),
+            }
         work = transformation_work(run.environment, spec, partition, raw, snapshots, run.run)
         clean = refreshed_if_broken(transform, run.environment, work)(
-            work, run.environment, spec, raw, snapshots
+            work, as_is(run.environment), as_is(spec), as_is(raw), as_is(snapshots)
         )
     except Exception as error:  # the one place where a partition's failure becomes a value
         return _failed(run, partition, stage, error)
@@ -119,16 +129,42 @@ def run_partition(run: DatasetRun, partition: Partition) -> LoadReceipt | Partit
     try:
         return load(
             made.work,
-            run.environment,
-            run.spec,
-            run.lookups,
-            partition,
-            made.manifest,
+            as_is(run.environment),
+            as_is(run.spec),
+            as_is(run.lookups),
+            as_is(partition),
+            as_is(made.manifest),
             run.fence,
             run.purpose,
         )
+    except PlanOutdated as error:
+        return _what_is_left(run, partition, error)
     except Exception as error:  # as above
         return _failed(run, partition, "loading", error)
+
+
+def _what_is_left(
+    run: DatasetRun, partition: Partition, error: PlanOutdated
+) -> LoadReceipt | PartitionFailure:
+    """Load what other runs have not loaded of a partition meanwhile; it becomes less each time."""
+    try:
+        known, items = not_loaded_yet(run.environment, run.spec, partition)
+    except Exception as failure:  # as above
+        return _failed(run, partition, "loading", failure)
+    if len(items) == len(partition.items):
+        return _failed(run, partition, "loading", error)
+    log.info("partition.planned_again", partition=partition.label, left=len(items))
+    if items:
+        changes = {"items": items, "label": label_of(items), "planned_after": known}
+        return run_partition(run, partition.model_copy(update=changes))
+    return LoadReceipt(
+        dataset=run.spec.name,
+        fingerprint=partition.fingerprint,
+        load_id=known,
+        status=LoadStatus.ALREADY_LOADED,
+        counts=RowCounts(),
+        seconds=0,
+    )
 
 
 def load_together(
@@ -140,12 +176,12 @@ def load_together(
     try:
         return list(
             load_all(
-                [one.work for one in prepared],
-                run.environment,
+                as_is([one.work for one in prepared]),
+                as_is(run.environment),
                 run.spec,
-                run.lookups,
-                [one.partition for one in prepared],
-                [one.manifest for one in prepared],
+                as_is(run.lookups),
+                as_is([one.partition for one in prepared]),
+                as_is([one.manifest for one in prepared]),
                 run.fence,
                 run.purpose,
             )
@@ -155,6 +191,21 @@ def load_together(
             update={"label": f"all {len(prepared)} partitions"}
         )
         return [_failed(run, whole, "loading", error)]
+
+
+def stopped(spec: DatasetSpec, partitions: int, account: Account) -> PartitionFailure:
+    """Say how far a run was that was told to stop: it did not do what it was asked for."""
+    text = f"stopped by a signal when {account.loaded} of {partitions} partitions were loaded"
+    log.warning("run.stopped", dataset=spec.name, partitions=partitions, loaded=account.loaded)
+    return PartitionFailure(
+        label=spec.name,
+        fingerprint="",
+        stage="flow",
+        error="Stopped",
+        message=f"{text}; run it again: it goes on with those that are left",
+        kind=ErrorKind.TRANSIENT,
+        exit_code=ExitCode.RUN_FAILED,
+    )
 
 
 def _not_tried(partition: Partition) -> PartitionFailure:

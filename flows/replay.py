@@ -12,6 +12,7 @@ from prefect.states import Completed
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from flows.dataset import run_and_report
+from tasks.connections import forget_blocks
 from tasks.environments import environment_catalog, load_environment
 from tasks.model.replay import ReplayRequest, Selection
 from tasks.model.run import DatasetReport
@@ -107,6 +108,7 @@ def replay(parameters: ReplayParameters) -> State[DatasetReport]:
         )
         return run_and_report(parameters.dataset, request)
     ensure_logs()
+    forget_blocks()
     environment = load_environment()
     spec = environment_catalog(environment)[parameters.dataset]
     selection = parameters.selection

@@ -11,6 +11,7 @@ from prefect.states import Completed, Failed
 from pydantic import BaseModel, ConfigDict, Field
 
 from flows.dataset import DatasetParameters, dataset
+from tasks.connections import forget_blocks
 from tasks.datasets import Catalog
 from tasks.environments import environment_catalog, load_environment
 from tasks.model.dataset import DatasetSpec
@@ -36,6 +37,7 @@ def run_schedule(schedule: str, parameters: ScheduleParameters) -> State[RunRepo
     they would be loaded with holes. The run then ends failed, and says which.
     """
     ensure_logs()
+    forget_blocks()
     environment = load_environment()
     catalog = environment_catalog(environment)
     started, clock = datetime.now(UTC), time.monotonic()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ import httpx
 from obstore.store import ObjectStore
 from prefect.blocks.core import Block
 from prefect.blocks.system import Secret
+from prefect.settings import PREFECT_API_URL
 from prefect_aws import S3Bucket
 from pydantic import SecretStr, ValidationError
 from sqlalchemy import Engine
@@ -35,7 +37,35 @@ BlockT = TypeVar("BlockT", bound=Block)
 LoadBlock = Callable[[type[Any], str], Any]
 
 
+BLOCK_SECONDS = 30.0
+"""How long a block is used before it is asked for again: so long a rotated secret may be unknown."""
+_blocks: dict[tuple[str, type[Block], str], tuple[float, Block]] = {}
+
+
 def load_from_prefect(block_class: type[BlockT], name: str) -> BlockT:
+    """Load a block document from the Prefect server, or one that was loaded just now.
+
+    Every stage of every partition needs the same two or three: to ask for them each time would cost
+    more than all else that Prefect does for a partition.
+
+    Raises:
+        ConfigError: There is no such block, or it is not what it should be.
+        SourceUnavailable: The Prefect server does not answer.
+    """
+    key = (str(PREFECT_API_URL.value()), block_class, name)
+    loaded, block = _blocks.get(key, (-BLOCK_SECONDS, None))
+    if block is None or time.monotonic() - loaded > BLOCK_SECONDS:
+        block = _ask_prefect(block_class, name)
+        _blocks[key] = (time.monotonic(), block)
+    return cast(BlockT, block)
+
+
+def forget_blocks() -> None:
+    """Ask for every block again: a run begins, and somebody may have changed one since the last."""
+    _blocks.clear()
+
+
+def _ask_prefect(block_class: type[BlockT], name: str) -> BlockT:
     """Load a block document from the Prefect server.
 
     Raises:

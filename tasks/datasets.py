@@ -43,14 +43,24 @@ class Document:
         node: Any = self.content
         line = 1
         for part in location:
-            if isinstance(node, CommentedMap) and part in node:
-                line = node.lc.key(part)[0] + 1
-            elif isinstance(node, CommentedSeq) and isinstance(part, int) and part < len(node):
-                line = node.lc.item(part)[0] + 1
-            else:
+            place = _line_of(node, part)
+            if place is None:
                 continue  # a union's branch or a default: not a key of the file
-            node = node[part]
+            line, node = place + 1, node[part]
         return line
+
+
+def _line_of(node: object, part: int | str) -> int | None:
+    """Return the line, from 0, of a key or an item; a key that ``<<`` brought has its anchor's."""
+    if isinstance(node, CommentedMap) and part in node:
+        if part in (node.lc.data or {}):
+            return int(node.lc.key(part)[0])
+        for merged in node.merge:
+            if (line := _line_of(merged, part)) is not None:
+                return line
+    elif isinstance(node, CommentedSeq) and isinstance(part, int) and part < len(node):
+        return int(node.lc.item(part)[0])
+    return None
 
 
 def read_yaml(path: Path) -> Document:

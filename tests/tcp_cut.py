@@ -17,11 +17,11 @@ class CuttingProxy:
     The first connection to which the server has sent more than ``after`` bytes is cut, once.
     """
 
-    def __init__(self, port: int, after: int) -> None:
+    def __init__(self, port: int, after: int, host: str = LOCALHOST) -> None:
         self.cuts = 0
         self._after = after
         self._target = (LOCALHOST, port)
-        self._listener = socket.create_server((LOCALHOST, 0))
+        self._listener = socket.create_server((host, 0))
         self.port: int = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import structlog
 
@@ -53,7 +53,12 @@ def pack(dataset: str, items: Iterable[SourceItem], limits: PlanLimits) -> list[
 
 
 def _partition(dataset: str, items: list[SourceItem]) -> Partition:
+    return Partition(dataset=dataset, label=label_of(items), items=tuple(items))
+
+
+def label_of(items: Sequence[SourceItem]) -> str:
+    """Return what people call a partition of some items."""
     label = items[0].uri
     if len(items) > 1:
         label = f"{label} … {items[-1].uri.rsplit('/', 1)[-1]} ({len(items)} objects)"
-    return Partition(dataset=dataset, label=label, items=tuple(items))
+    return label

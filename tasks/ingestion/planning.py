@@ -11,6 +11,7 @@ from tasks.model.dataset import DatasetSpec, canonical_json
 from tasks.model.errors import ConfigError
 from tasks.model.load import ReplaceLoad
 from tasks.model.run import Partition, RunRequest, SourceState
+from tasks.model.source import FilesSource, S3Source
 
 
 def plan_partitions(
@@ -37,14 +38,16 @@ def plan_partitions(
     if isinstance(spec.load, ReplaceLoad):
         return _plan_whole(connector, state, request, run_id)
     known = SourceState(last_load=state.last_load) if request.refresh else state
-    planned = connector.plan(known.model_copy(update={"window": request.window}))
+    asked = {"window": request.window, "objects": request.objects}
+    planned = connector.plan(known.model_copy(update=asked))
     changes: dict[str, object] = {}
+    if not request.refresh:
+        changes["planned_after"] = state.last_load or 0
     if request.window is not None:
         changes["state"] = {}  # the next live run goes on where the last one was
     if request.refresh:
         changes["refresh"] = run_id
-    if changes:
-        planned = [partition.model_copy(update=changes) for partition in planned]
+    planned = [partition.model_copy(update=changes) for partition in planned]
     return [partition for partition in planned if partition.fingerprint not in state.fingerprints]
 
 
@@ -79,6 +82,8 @@ def check_request(spec: DatasetSpec, request: RunRequest) -> None:
     Raises:
         ConfigError: It would.
     """
+    if request.objects:
+        _check_objects(spec)
     if request.window is not None and isinstance(spec.load, ReplaceLoad):
         raise ConfigError(
             f"{spec.name}: load mode 'replace' loads the whole source, not a span of its time",
@@ -96,6 +101,19 @@ def check_request(spec: DatasetSpec, request: RunRequest) -> None:
             f"{spec.name}: rows of a span of time may be loaded already, and load mode 'append' "
             "would hold them twice",
             "use mode 'merge' with a key",
+        )
+
+
+def _check_objects(spec: DatasetSpec) -> None:
+    if not isinstance(spec.source, FilesSource | S3Source):
+        raise ConfigError(
+            f"{spec.name}: a source of kind {spec.source.kind!r} has no objects that could be named",
+            "run it without objects",
+        )
+    if isinstance(spec.load, ReplaceLoad):
+        raise ConfigError(
+            f"{spec.name}: load mode 'replace' loads the whole source, not single objects",
+            "run it without objects; or use mode 'merge' with a key",
         )
 
 

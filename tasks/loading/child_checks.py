@@ -11,10 +11,12 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class in lowe
 from blocks.lake import Lake
 from tasks.lake import read_manifest
 from tasks.loading.checks import Check, LedgerRow, check, shown
+from tasks.loading.modes.scd2 import broken_versions_statement
 from tasks.loading.queries import query
 from tasks.loading.schema import LOAD_ID, existing_columns, target
 from tasks.model.child_dataset import child_tables
 from tasks.model.dataset import DatasetSpec
+from tasks.model.load import DELETED_AT, MergeLoad, Scd2Load
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,18 +31,20 @@ class ChildRow:
     deduplicated: int
     quarantined: int
     deleted: int
+    restored: int
     reasons: int
     """Refused items according to the reasons of quarantine."""
 
     @property
     def written(self) -> int:
         """Rows of the table that this load wrote."""
-        return self.inserted + self.updated
+        return self.inserted + self.updated + self.restored
 
     @property
     def accounted(self) -> int:
         """Items that are somewhere; as many as were read, or the ledger is wrong."""
-        return self.written + self.unchanged + self.deduplicated + self.quarantined
+        loaded = self.inserted + self.updated + self.unchanged
+        return loaded + self.deduplicated + self.quarantined
 
 
 def child_checks(cursor: Cursor, spec: DatasetSpec) -> Iterator[Check]:
@@ -77,8 +81,8 @@ def _table_checks(
 ) -> Iterator[Check]:
     table, load_id = target(child), sql.Identifier(LOAD_ID)
     count = _number(cursor, sql.SQL("SELECT count(*) FROM {}").format(table))
-    there = sum(row.inserted - row.deleted for row in rows)
-    yield check(child, "I6", "rows inserted - rows deleted = rows in the table", there, count)
+    there = sum(row.inserted + row.restored - row.deleted for row in rows)
+    yield check(child, "I6", "rows inserted + restored - deleted = rows in the table", there, count)
     cursor.execute(sql.SQL("SELECT {0}, count(*) FROM {1} GROUP BY {0}").format(load_id, table))
     found = dict(cursor.fetchall())
     overfull = [
@@ -100,13 +104,22 @@ def _table_checks(
         "SELECT count(*) FROM {child} AS c WHERE NOT EXISTS (SELECT FROM {parent} AS p WHERE {same})"
     ).format(child=table, parent=target(spec), same=same)
     yield check(child, "I7", "every row has its parent", 0, _number(cursor, orphans))
-    if spec.load.mode == "merge":
-        keys = sql.SQL(", ").join(map(sql.Identifier, child.key))
+    if child.table_key:
+        keys = sql.SQL(", ").join(map(sql.Identifier, child.table_key))
         distinct = sql.SQL(
             "SELECT count(*) FROM (SELECT DISTINCT {0} FROM {1} WHERE num_nulls({0}) = 0) d"
         ).format(keys, table)
         statement = "every key is there once, and whole"
         yield check(child, "I8", statement, count, _number(cursor, distinct))
+    if isinstance(child.load, Scd2Load):
+        broken = _number(cursor, broken_versions_statement(child, child.load))
+        yield check(child, "I8", "versions of a key follow each other", 0, broken)
+    if isinstance(child.load, MergeLoad) and child.load.delete:
+        marks = sql.SQL(
+            "SELECT count(*) FROM {child} AS c JOIN {parent} AS p ON {same} "
+            "WHERE c.{mark} IS DISTINCT FROM p.{mark}"
+        ).format(child=table, parent=target(spec), same=same, mark=sql.Identifier(DELETED_AT))
+        yield check(child, "I8", "marked as deleted as its parent is", 0, _number(cursor, marks))
 
 
 def child_manifest_checks(
@@ -122,7 +135,7 @@ def child_manifest_checks(
             said = manifest.children.get(name) if manifest else None
             if said is None:
                 continue  # a load of another configuration, or one whose manifest may be gone
-            passed = row.written + row.unchanged
+            passed = row.inserted + row.updated + row.unchanged
             found = (said.rows_read, said.rows, said.rows_deduplicated, said.rows_quarantined)
             if found != (row.read, passed, row.deduplicated, row.quarantined):
                 different.append(f"load {row.load_id}: {found}")

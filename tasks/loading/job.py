@@ -55,10 +55,16 @@ class Load:
         return replay_of(self.partition) is not None
 
     @property
+    def replayed_child(self) -> str | None:
+        """The child whose refused items are replayed; None if rows are loaded."""
+        replay = replay_of(self.partition)
+        return replay.child if replay else None
+
+    @property
     def is_live(self) -> bool:
         """Are its rows what is new in the source? What replaces the table always is."""
         again = self.partition.refresh is not None and not isinstance(self.spec.load, ReplaceLoad)
-        return self.purpose == "run" and not again
+        return self.purpose in ("run", "objects") and not again
 
     @property
     def compares_keys(self) -> bool:

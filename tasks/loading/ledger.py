@@ -125,10 +125,12 @@ def ledger_exists(engine: Engine) -> bool:
 def open_dataset(engine: Engine, dataset: str, run: str, purpose: Purpose = "run") -> int:
     """Make a run the owner of a dataset; return the fence under which it may publish.
 
-    A backfill and a live run own it side by side; the lock of the table orders what they publish.
+    A backfill and a live run own it side by side, and so do any number of runs for single objects;
+    the lock of the table orders what they publish.
     """
+    how = "join_dataset" if purpose == "objects" else "open_dataset"
     with session(engine) as connection, connection.cursor() as cursor:
-        cursor.execute(query("open_dataset"), {"dataset": dataset, "run": run, "purpose": purpose})
+        cursor.execute(query(how), {"dataset": dataset, "run": run, "purpose": purpose})
         return int(_one(cursor)[0])
 
 
@@ -142,15 +144,20 @@ def source_state(engine: Engine, dataset: str) -> SourceState:
         fingerprints = frozenset(str(row[0]) for row in cursor)
         cursor.execute(query("latest_state"), key)
         latest = cursor.fetchone()
-        cursor.execute(query("last_load"), key)
-        last_load = _one(cursor)[0]
+        last = last_load(cursor, dataset) or None
     return SourceState(
         items=frozenset((uri, version) for uri, version, part in found if not part),
         parts=frozenset(item for item in found if item[2]),
         fingerprints=fingerprints,
         latest=latest[0] if latest else {},
-        last_load=last_load,
+        last_load=last,
     )
+
+
+def last_load(cursor: Cursor, dataset: str) -> int:
+    """Return the id of a dataset's last load, 0 if there was none."""
+    cursor.execute(query("last_load"), {"dataset": dataset})
+    return int(_one(cursor)[0] or 0)
 
 
 def find_load(cursor: Cursor, partition: Partition) -> LoadReceipt | None:

@@ -12,8 +12,15 @@ from psycopg2 import sql
 from tasks.connections import Connections
 from tasks.environments import code_version
 from tasks.loading.gates import notable_quarantine
-from tasks.loading.ledger import ensure_ledger, open_dataset, session, source_state
+from tasks.loading.ledger import (
+    ensure_ledger,
+    last_load,
+    open_dataset,
+    session,
+    source_state,
+)
 from tasks.loading.maintenance import Maintained, build_missing, maintain
+from tasks.loading.ownership import loaded_meanwhile
 from tasks.loading.publish import Load, load_partition
 from tasks.loading.schema import existing_columns, target
 from tasks.loading.whole import load_whole
@@ -26,6 +33,7 @@ from tasks.model.run import (
     Manifest,
     Partition,
     Purpose,
+    SourceItem,
     SourceState,
 )
 from tasks.reporting.events import (
@@ -55,6 +63,18 @@ def open_run(
     engine = Connections(environment).warehouse()
     ensure_ledger(engine)
     return open_dataset(engine, spec.name, run, purpose), source_state(engine, spec.name)
+
+
+@task(name="plan_again", task_run_name="plan {spec.name} again", cache_policy=NO_CACHE, **RETRY)
+def not_loaded_yet(
+    environment: Environment, spec: DatasetSpec, partition: Partition
+) -> tuple[int, tuple[SourceItem, ...]]:
+    """Return the items of a partition that no other run loaded, and the last load that is known."""
+    engine = Connections(environment).warehouse()
+    with session(engine, read_only=True) as connection, connection.cursor() as cursor:
+        known = last_load(cursor, spec.name)
+        gone = {item.identity for item in loaded_meanwhile(cursor, partition)}
+    return known, tuple(item for item in partition.items if item.identity not in gone)
 
 
 @task(

@@ -29,8 +29,9 @@ def own_columns(spec: DatasetSpec, columns: Sequence[TargetColumn]) -> list[Targ
     if isinstance(load, Scd2Load):
         moment = next(column.type for column in columns if column.name == spec.cursor)
         since, until, now = load.own_columns
+        first = TargetColumn(since, moment, True, "From when this version holds.", staged=False)
         return [
-            TargetColumn(since, moment, True, "From when this version holds.", staged=False),
+            *([] if since == spec.cursor else [first]),  # rows of a child table come with it
             TargetColumn(until, moment, False, "Until when; NULL if it still does.", staged=False),
             TargetColumn(now, "boolean", True, "Does this version hold now?", staged=False),
         ]

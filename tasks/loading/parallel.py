@@ -29,6 +29,7 @@ from tasks.loading.queries import query
 from tasks.loading.staging import (
     STAGING,
     RowGroup,
+    analyze_staging,
     batches_of,
     copy_rows,
     row_groups,
@@ -102,7 +103,7 @@ def copy_in_parallel(
             sql.Identifier(STAGING), table
         )
     )
-    cursor.execute(sql.SQL("ANALYZE {}").format(table))
+    analyze_staging(cursor, table)
     return rows
 
 

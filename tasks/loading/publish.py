@@ -20,13 +20,8 @@ from sqlalchemy import Engine
 from blocks.lake import Lake
 from tasks.loading import ledger, parallel
 from tasks.loading.account import Changes, receipt_of, write_account
-from tasks.loading.children import (
-    child_files,
-    ensure_child_schemas,
-    publish_children,
-    stage_children,
-    write_child_accounts,
-)
+from tasks.loading.children.publish import publish_children, write_child_accounts
+from tasks.loading.children.staged import child_files, ensure_child_schemas, stage_children
 from tasks.loading.commit import ask_ledger, commit, wait_for_turn
 from tasks.loading.deletes import check_keys, delete_missing
 from tasks.loading.evolution import Prepared, prepare_target
@@ -37,15 +32,15 @@ from tasks.loading.modes.conflicts import check_conflicts
 from tasks.loading.modes.prepare import prepare_mode
 from tasks.loading.modes.publication import statements_of
 from tasks.loading.modes.statements import Statement
+from tasks.loading.ownership import check_ownership
 from tasks.loading.partitions import prepare_partitions
 from tasks.loading.profiles import check_history
-from tasks.loading.queries import query
 from tasks.loading.schema import TargetColumn, ensure_schema
 from tasks.loading.staged import check_staged, clean_files, stage_rows
 from tasks.loading.staging import STAGING
 from tasks.loading.unique import check_unique
 from tasks.model.anomaly import Finding
-from tasks.model.errors import CommitUnknown, GateFailed, LoadConflict, PipelineError
+from tasks.model.errors import CommitUnknown, GateFailed, PipelineError
 from tasks.model.run import LoadReceipt, LoadStatus
 
 __all__ = ["STEPS", "Load", "load_partition"]
@@ -178,7 +173,7 @@ def _transaction(
         on_step("locked")
         if receipt := ledger.find_load(cursor, load.partition):
             return receipt
-        check_fence(cursor, load)
+        check_ownership(cursor, load)
         on_step("checked")
         table = patiently(cursor, load.spec, lambda: _prepare(cursor, load, has_rows=has_rows))
         on_step("evolved")
@@ -230,22 +225,6 @@ def _check(cursor: Cursor, load: Load, *, has_rows: bool) -> None:
         check_keys(load.spec, load.manifest)
     else:
         check_staged(cursor, load, has_rows=has_rows)
-
-
-def check_fence(cursor: Cursor, load: Load) -> None:
-    """Make sure that no newer run owns the dataset, and that none will before the transaction ends.
-
-    Raises:
-        LoadConflict: One does.
-    """
-    cursor.execute(query("read_fence"), {"dataset": load.spec.name, "purpose": load.purpose})
-    row = cursor.fetchone()
-    if row is None or row[0] != load.fence:
-        owner = row[1] if row else "nobody"
-        raise LoadConflict(
-            f"{load.spec.name}: run {owner} took the dataset over from run {load.run}",
-            "nothing was published by this run; the newer one goes on",
-        )
 
 
 def _prepare(cursor: Cursor, load: Load, *, has_rows: bool) -> Prepared:

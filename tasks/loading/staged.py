@@ -20,7 +20,13 @@ from tasks.loading.gates import check_gates
 from tasks.loading.job import Load, OnStep
 from tasks.loading.parallel import copies_at_once, copy_in_parallel
 from tasks.loading.schema import TargetColumn
-from tasks.loading.staging import STAGING, clean_batches, copy_into_staging, create_staging
+from tasks.loading.staging import (
+    STAGING,
+    analyze_staging,
+    clean_batches,
+    copy_into_staging,
+    create_staging,
+)
 from tasks.model.errors import ContractBroken
 from tasks.model.run import ChildManifest, Manifest
 
@@ -86,7 +92,7 @@ def stage_rows(
         on_step("staged")
         batches = clean_batches(paths, schema)
         rows = copy_into_staging(cursor, schema, batches, lambda: on_step("copying"))
-        cursor.execute(sql.SQL("ANALYZE {}").format(sql.Identifier("pg_temp", STAGING)))
+        analyze_staging(cursor, sql.Identifier("pg_temp", STAGING))
     if rows != load.manifest.rows:
         raise ContractBroken(
             f"{load.spec.name}: COPY took {rows} rows, the manifest has {load.manifest.rows}",

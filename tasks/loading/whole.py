@@ -20,6 +20,9 @@ from sqlalchemy import Engine
 from blocks.lake import Lake
 from tasks.loading import ledger
 from tasks.loading.account import Changes, receipt_of, write_account
+from tasks.loading.children.publish import write_child_accounts
+from tasks.loading.children.staged import child_files, ensure_child_schemas
+from tasks.loading.children.whole import PiledChildren
 from tasks.loading.commit import ask_ledger, commit, wait_for_turn
 from tasks.loading.evolution import prepare_target
 from tasks.loading.gate_failures import record_gate_failure
@@ -32,12 +35,13 @@ from tasks.loading.modes.replace import (
     insert_statement,
     pile_statement,
 )
+from tasks.loading.ownership import check_ownership
 from tasks.loading.partitions import prepare_partitions
 from tasks.loading.profiles import check_history
-from tasks.loading.publish import check_fence, name_session
+from tasks.loading.publish import name_session
 from tasks.loading.schema import TargetColumn, ensure_schema
 from tasks.loading.staged import check_staged, clean_files, stage_rows
-from tasks.loading.staging import STAGING
+from tasks.loading.staging import STAGING, analyze_staging
 from tasks.loading.unique import check_unique_in_table
 from tasks.model.anomaly import Finding
 from tasks.model.dataset import DatasetSpec
@@ -54,6 +58,7 @@ class _Ready:
 
     load: Load
     paths: list[Path]
+    items: dict[str, list[Path]]
     findings: tuple[Finding, ...]
 
 
@@ -90,6 +95,7 @@ def load_whole(
         if found := _found(cursor, loads):
             return found
     ensure_schema(engine, loads[0].spec)
+    ensure_child_schemas(engine, loads[0].spec)
     looked_at = [loads[0]]
     try:
         _check_not_empty(loads)
@@ -97,7 +103,8 @@ def load_whole(
         for load in loads:
             looked_at.append(load)
             paths = clean_files(lake, scratch, load.manifest)
-            ready.append(_Ready(load, paths, check_history(engine, load)))
+            items = child_files(lake, scratch, load)
+            ready.append(_Ready(load, paths, items, check_history(engine, load)))
         receipts = _publish(engine, ready, started, looked_at, on_step)
     except GateFailed as error:
         record_gate_failure(engine, looked_at[-1], error)
@@ -169,17 +176,19 @@ def _transaction(
     with connection.cursor() as cursor:
         name_session(cursor, loads[0])
         on_step("begun")
-        ids, piles = _pile_up(cursor, ready, looked_at, on_step)
+        children = PiledChildren()
+        ids, piles = _pile_up(cursor, ready, children, looked_at, on_step)
         on_step("gated")
         wait_for_turn(cursor, spec.load.table)
         on_step("locked")
         if found := _found(cursor, loads):
             return found
-        check_fence(cursor, loads[0])
+        check_ownership(cursor, loads[0])
         on_step("checked")
         altered = patiently(cursor, spec, lambda: _prepare(cursor, spec, piles))
         on_step("evolved")
-        changes = patiently(cursor, spec, lambda: _replace(cursor, spec, piles, ids))
+        changes, rows = patiently(cursor, spec, lambda: _replace(cursor, spec, piles, ids))
+        items = children.publish(cursor, spec, rows, ids[0])
         check_unique_in_table(cursor, spec)
         on_step("merged")
         receipts = []
@@ -190,15 +199,21 @@ def _transaction(
                 changes[load_id],
                 findings=one.findings,
                 schema_changes=altered if load_id == ids[0] else (),
+                children={child.name: child.counts for child in items.get(load_id, ())},
                 seconds=time.monotonic() - started,
             )
             write_account(cursor, one.load, receipt, on_step)
+            write_child_accounts(cursor, one.load, load_id, items.get(load_id, ()))
             receipts.append(receipt)
         return receipts
 
 
 def _pile_up(
-    cursor: Cursor, ready: Sequence[_Ready], looked_at: list[Load], on_step: OnStep
+    cursor: Cursor,
+    ready: Sequence[_Ready],
+    children: PiledChildren,
+    looked_at: list[Load],
+    on_step: OnStep,
 ) -> tuple[list[int], list[Pile]]:
     """Stage partition after partition, check the gates of each, and keep the rows of all."""
     ids: list[int] = []
@@ -208,6 +223,7 @@ def _pile_up(
         ids.append(ledger.next_load_id(cursor))
         columns = one.load.columns
         has_rows = stage_rows(cursor, one.paths, one.load, columns, on_step)
+        children.add(cursor, one.load, ids[-1], one.items)
         check_staged(cursor, one.load, has_rows=has_rows)
         pile = piles.setdefault(tuple(columns), Pile(f"etl_pile_{len(piles)}", columns))
         if has_rows:
@@ -232,16 +248,19 @@ def _prepare(cursor: Cursor, spec: DatasetSpec, piles: Sequence[Pile]) -> tuple[
 
 def _replace(
     cursor: Cursor, spec: DatasetSpec, piles: Sequence[Pile], ids: Sequence[int]
-) -> dict[int, Changes]:
-    """Put the rows of the piles in the place of those that are there; return what each load did.
+) -> tuple[dict[int, Changes], sql.Composable | None]:
+    """Put the rows of the piles in the place of those that are there.
 
     What is deleted is counted for the first load of the run.
+
+    Returns:
+        What each load did, and the query for the rows of the piles; None if there are none.
     """
     began = time.monotonic()
     filled = []
     for pile in piles:
         if pile.is_there:
-            cursor.execute(sql.SQL("ANALYZE {}").format(sql.Identifier("pg_temp", pile.name)))
+            analyze_staging(cursor, sql.Identifier("pg_temp", pile.name))
             # Asked again, now that the table has its last types.
             filled.append((pile, prepare_target(cursor, spec, pile.columns).columns))
     rows = all_rows(filled) if filled else None
@@ -253,7 +272,8 @@ def _replace(
         cursor.execute(insert_statement(spec, names, rows))
         written = {row[0]: (row[1], row[2]) for row in cursor.fetchall()}
     log.info("loading.merged", deleted=deleted, seconds=time.monotonic() - began)
-    return {
+    changes = {
         load_id: Changes(*written.get(load_id, (0, 0)), deleted if load_id == ids[0] else 0)
         for load_id in ids
     }
+    return changes, rows

@@ -10,12 +10,11 @@ from pydantic import AfterValidator, Field
 from tasks.model.columns import SYSTEM_COLUMNS, ColumnSpec, Identifier, PathToValue, Strict
 from tasks.model.contract import Contract
 from tasks.model.json_path import ITEM, ValuePath, parse_value_path
-from tasks.model.load import LoadTarget, MergeLoad, _table_name
+from tasks.model.load import LoadTarget, ReplacePartitionLoad, Scd2Load, _table_name
 from tasks.model.rules import RowRule
 
 POSITION = "_position"
 """Column with the place of an item in its list, from 1; part of the key where items have none."""
-SUPPORTED_MODES = ("append", "merge")
 
 
 class ChildTable(Strict):
@@ -72,7 +71,7 @@ class ChildTable(Strict):
 
 
 def child_mistakes(
-    children: Mapping[str, ChildTable], parent_key: tuple[str, ...], load: LoadTarget, mode: str
+    children: Mapping[str, ChildTable], parent_key: tuple[str, ...], load: LoadTarget
 ) -> Iterator[str]:
     """Yield what is wrong with the children of a dataset."""
     if not children:
@@ -80,24 +79,34 @@ def child_mistakes(
     first = next(iter(children))
     if not parent_key:
         yield f"children.{first}: links its rows to a key; declare the dataset's 'key'"
-    if mode not in SUPPORTED_MODES:
-        allowed = ", ".join(SUPPORTED_MODES)
-        yield f"children.{first}: not with load mode {mode!r}; child tables are loaded by {allowed}"
-    if isinstance(load, MergeLoad) and load.delete is not None and load.delete.kind == "soft":
-        yield (
-            f"children.{first}: not with load.delete of kind soft: a deleted row often comes without "
-            "its lists, which then would be taken for empty; use kind hard"
-        )
+    yield from (f"children.{first}: {mistake}" for mistake in _mode_mistakes(load, parent_key))
     tables = {load.table: "the dataset"}
     for name, child in children.items():
         where = f"children.{name}"
         if other := tables.get(child.table):
             yield f"{where}.table: {child.table} is filled by {other} too"
         tables[child.table] = f"child {name!r}"
-        yield from (f"{where}.{mistake}" for mistake in _mistakes(name, child, parent_key))
+        own = load.own_columns if isinstance(load, Scd2Load) else ()
+        yield from (f"{where}.{mistake}" for mistake in _mistakes(name, child, parent_key, own))
 
 
-def _mistakes(name: str, child: ChildTable, parent_key: tuple[str, ...]) -> Iterator[str]:
+def _mode_mistakes(load: LoadTarget, parent_key: tuple[str, ...]) -> Iterator[str]:
+    """Yield what keeps rows that are loaded in a mode from having children."""
+    if isinstance(load, ReplacePartitionLoad) and load.by not in parent_key:
+        yield (
+            f"load mode 'replace_partition' replaces the items of a {load.by} with its rows, and they "
+            f"are linked by the key; add {load.by!r} to the dataset's 'key', or load by another mode"
+        )
+    if load.partition_by is not None and load.partition_by.retention is not None:
+        yield (
+            "load.partition_by.retention drops rows and would leave their items behind; remove the "
+            "retention, or load the items as a dataset of their own"
+        )
+
+
+def _mistakes(
+    name: str, child: ChildTable, parent_key: tuple[str, ...], own: tuple[str, ...]
+) -> Iterator[str]:
     if child.list_path(name).column == ITEM:
         yield f"path: {child.path!r} begins with no name of the source"
     links = child.links(parent_key)
@@ -111,6 +120,21 @@ def _mistakes(name: str, child: ChildTable, parent_key: tuple[str, ...]) -> Iter
                 f"columns.{column}: the parent's key has this name in the child table; rename it by "
                 f"link: {{parent_{column}: {links[column]}}}"
             )
+    yield from _filled_by_mode(child, links, own)
     for column in child.key:
         if column not in child.columns:
             yield f"key: no column {column!r}; declared are {', '.join(child.columns)}"
+
+
+def _filled_by_mode(
+    child: ChildTable, links: Mapping[str, str], own: tuple[str, ...]
+) -> Iterator[str]:
+    """Yield which columns have the name of one that the load mode fills."""
+    for column in own:
+        if column in child.columns:
+            yield (
+                f"columns.{column}: load mode 'scd2' fills a column of this name; rename it, and let "
+                f"its 'source' be {column}"
+            )
+        if column in links:
+            yield f"link: load mode 'scd2' fills a column {column!r}; choose another name"

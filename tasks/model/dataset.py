@@ -100,6 +100,12 @@ class DatasetSpec(Strict):
     )
     quality: Quality = Field(default_factory=Quality)
     load: LoadSpec
+    shard_above: int | None = Field(
+        None,
+        ge=1,
+        description="A run of more partitions is split into shards of at most so many; as the "
+        "environment says without it.",
+    )
 
     @field_validator("custom", "user_schema", mode="before")
     @classmethod
@@ -169,7 +175,7 @@ class DatasetSpec(Strict):
         for name, column in self.columns.items():
             if column.path is not None and parse_value_path(column.path).column == ITEM:
                 raise ValueError(f"columns.{name}.path: begins with no name of the source")
-        for mistake in child_mistakes(self.children, self.key, self.load, self.load.mode):
+        for mistake in child_mistakes(self.children, self.key, self.load):
             raise ValueError(mistake)
 
     def _check_repeats(self, source: RestSource) -> None:
@@ -413,10 +419,12 @@ class DatasetSpec(Strict):
     def config_hash(self) -> str:
         """SHA-256 of everything that decides how a row is transformed and loaded.
 
-        Texts for people, what starts runs, the learned checks, and what only the table has are left
-        out: changing them loads nothing again.
+        Texts for people, what starts runs and in how many processes they are, the learned checks,
+        and what only the table has are left out: changing them loads nothing again.
         """
-        for_people = {"description": True, "owner": True, "schedule": True, "after": True}
+        for_people = dict.fromkeys(
+            ("description", "owner", "schedule", "after", "shard_above"), True
+        )
         of_the_table = {"index", "indexes", "grants", "partition_by"}
         of_quality: Any = {"anomaly": True, "quarantine": {"alert_rows", "alert_share"}}
         apart = {"quality": of_quality, "load": of_the_table}

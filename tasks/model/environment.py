@@ -126,11 +126,33 @@ class Environment(BaseSettings):
         description="RedisServer block where processes share the breakers and rate limits of sources' "
         "hosts; without it they are in the warehouse.",
     )
+    queue_block: str | None = Field(
+        None,
+        description="LandingQueue block with notifications about objects that landed; flow listen "
+        "reads it.",
+    )
     memory_budget: Bytes = Field(
         ge=MIN_MEMORY_BYTES, description="For the transformations of one process, in bytes."
     )
     partition_bytes: Bytes = Field(ge=1024, description="Target size of a partition.")
     concurrency: int = Field(ge=1, le=32, description="Partitions worked on at the same time.")
+    shard_above: int | None = Field(
+        None,
+        ge=1,
+        description="A run of more partitions is split into shards of at most so many, each a flow run "
+        "of the deployment shard; never without it.",
+    )
+    task_runner: Literal["threads", "dask"] = Field(
+        "threads",
+        description="dask: shards are tasks of a Dask cluster, and a run is split without shard_above.",
+    )
+    dask_address: str | None = Field(
+        None, description="Address of the scheduler of the Dask cluster, e.g. tcp://dask:8786."
+    )
+    max_parallel: int = Field(4, ge=1, le=100, description="Shards of a run at the same time.")
+    shard_start_seconds: float = Field(
+        900, gt=0, description="Seconds after which shards that nobody takes are given up."
+    )
     stage_timeout: float = Field(gt=0, description="Seconds that a stage may take.")
     stop_seconds: float = Field(
         12,

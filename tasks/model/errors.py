@@ -8,6 +8,7 @@
       ContractBroken         the data no longer fit the dataset's contract
       GateFailed             a gate refused the staged rows; nothing was published
       LoadConflict           a newer run owns the dataset
+        PlanOutdated         another run loaded some of the partition's objects
       WarehouseUnavailable   the warehouse may answer later                    (transient)
       WarehouseRejected      the warehouse refused a statement, and will refuse it again
       CapacityExhausted      a disk or a memory budget is full
@@ -119,6 +120,10 @@ class GateFailed(PipelineError):
 
 class LoadConflict(PipelineError):
     """A newer run owns the dataset; this one must not publish."""
+
+
+class PlanOutdated(LoadConflict):
+    """Another run loaded some of the partition's objects; what is left of it is to be planned anew."""
 
 
 class WarehouseUnavailable(PipelineError):

@@ -105,6 +105,8 @@ class ReplaySlice(Value):
     """When these rows were refused for the first time."""
     times_replayed: int = Field(ge=1)
     """The how manieth replay of these rows this is."""
+    child: str | None = None
+    """The child table whose refused items they are; None if they are rows of the dataset."""
 
     @property
     def rows(self) -> list[int]:
@@ -123,10 +125,12 @@ class ReplaySlice(Value):
         the same partition.
         """
         count = sum(reason.count for reason in self.reasons)
+        what = f"items of {self.child}" if self.child else "rows"
+        unset = {"child"} if self.child is None else None
         return Partition(
             dataset=dataset,
-            label=f"replay of {count} rows of load {self.load_id}",
-            slice={SLICE: self.model_dump(mode="json")},
+            label=f"replay of {count} {what} of load {self.load_id}",
+            slice={SLICE: self.model_dump(mode="json", exclude=unset)},
         )
 
 

@@ -93,6 +93,9 @@ class Partition(Value):
     """Set where the slice is the keys of all rows: the last load whose rows it may delete."""
     refresh: str | None = None
     """Id of the run that asked for it again although it was loaded; None otherwise."""
+    planned_after: int | None = None
+    """Id of the last load that the plan knew of, 0 for none; its items must not be loaded by others
+    meanwhile. None where that cannot be, or does not matter."""
 
     @property
     def bytes(self) -> int:
@@ -130,6 +133,8 @@ class RunRequest(Value):
 
     window: Window | None = None
     """A backfill: what is missing in this span."""
+    objects: tuple[str, ...] = ()
+    """Only these objects or files of the source, as it names them; all, if none is named."""
     refresh: bool = False
     """Load again what was loaded before."""
     max_parallel: int | None = Field(None, ge=1)
@@ -137,8 +142,19 @@ class RunRequest(Value):
 
     @property
     def purpose(self) -> Purpose:
-        """Which runs take a dataset over from each other: a backfill goes on beside live runs."""
+        """Which runs take a dataset over from each other.
+
+        A backfill goes on beside live runs; runs for some objects go on beside all others.
+        """
+        if self.objects:
+            return "objects"
         return "run" if self.window is None else "backfill"
+
+    @model_validator(mode="after")
+    def _asks_for_one_thing(self) -> Self:
+        if self.objects and self.window is not None:
+            raise ValueError("give either objects or a window")
+        return self
 
 
 class SourceState(Value):
@@ -156,6 +172,8 @@ class SourceState(Value):
     """Id of the last load; None if there was none."""
     window: Window | None = None
     """Plan only what is missing in this span, and leave ``latest`` as it is; None in a daily run."""
+    objects: tuple[str, ...] = ()
+    """Plan only these objects or files; all, if none is named."""
 
 
 class LakeFile(Value):
@@ -380,6 +398,8 @@ class DatasetReport(Value):
     partitions_loaded: int = 0
     partitions_already_loaded: int = 0
     """Planned partitions that turned out to be in the ledger when they were to be published."""
+    partitions_failed: int = 0
+    """``failures`` has the first of them."""
     counts: RowCounts = Field(default_factory=RowCounts)
     table_rows: int | None = None
     """Rows of the target table after the run."""

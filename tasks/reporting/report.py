@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from typing import Any
 
 import structlog
@@ -16,6 +17,7 @@ from tasks.model.run import DatasetReport, RunReport
 from tasks.reporting.anomalies import publish_findings
 
 MAX_REASONS = 50
+TELL_SECONDS = 2.0
 _NOT_IN_A_KEY = re.compile(r"[^a-z0-9]+")
 log = structlog.get_logger("dpp.reporting")
 
@@ -115,10 +117,11 @@ def _key(name: str) -> str:
 class ProgressArtifact:
     """A bar in the UI that follows the partitions of one dataset."""
 
-    def __init__(self, dataset: str, partitions: int) -> None:
-        self._total = partitions
-        self._done = 0
+    def __init__(self, dataset: str, partitions: int, done: int = 0) -> None:
+        self._total = max(partitions, 1)
+        self._done = done
         self._shown = 0
+        self._told = 0.0
         self._id: Any = None
         try:
             self._id = create_progress_artifact(
@@ -130,12 +133,14 @@ class ProgressArtifact:
             log.warning("progress.not_shown", error=type(error).__name__)
 
     def advance(self) -> None:
-        """Count one more partition; the server is told at most a hundred times."""
+        """Count one more partition; the server is told every other second, and at the end."""
         self._done += 1
         percent = 100 * self._done // self._total
-        if self._id is None or percent == self._shown:
+        now = time.monotonic()
+        soon = now - self._told < TELL_SECONDS and self._done < self._total
+        if self._id is None or percent == self._shown or soon:
             return
-        self._shown = percent
+        self._shown, self._told = percent, now
         try:
             update_progress_artifact(self._id, progress=float(percent))
         except Exception as error:  # information only, as above

@@ -18,7 +18,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.json_tokens import items, members, token_text
-from tasks.model.child_dataset import PARENT, child_datasets
+from tasks.model.child_dataset import (
+    PARENT,
+    carried_columns,
+    child_datasets,
+    parents_columns,
+)
 from tasks.model.children import POSITION, ChildTable
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ContractBroken
@@ -88,7 +93,8 @@ def kept_items(
         if not _has_lists(connection, spec, name, raw_files):
             return writer
         keys = ", ".join(
-            f"c.{identifier(key)} AS {identifier(PARENT + key)}" for key in sorted(spec.key)
+            f"c.{identifier(name)} AS {identifier(PARENT + name)}"
+            for name in sorted(carried_columns(spec))
         )
         origin = ", ".join(f"c.{column}" for column in PROVENANCE)
         same = " AND ".join(f"c.{column} = r.{column}" for column in PROVENANCE)
@@ -204,20 +210,15 @@ def with_items_named(rows: Sequence[RefusedRow], broken: Broken) -> list[Refused
     return named
 
 
-def without_position(spec: DatasetSpec, query: TransformQuery) -> TransformQuery:
-    """Return the query of a child that has a key of its own: where an item was is not kept."""
-    if POSITION in spec.key or POSITION not in spec.columns:
-        return query
-    return replace(query, columns=tuple(name for name in query.columns if name != POSITION))
+def without(query: TransformQuery, names: frozenset[str]) -> TransformQuery:
+    """Return a query some of whose columns are not kept."""
+    return replace(query, columns=tuple(name for name in query.columns if name not in names))
 
 
 def _without_parent(child: DatasetSpec) -> DatasetSpec:
     """Return a child whose items are only judged: no key, nothing of the parent."""
-    columns = {
-        column: kind
-        for column, kind in child.columns.items()
-        if not (kind.source or "").startswith(PARENT)
-    }
+    linked = parents_columns(child)
+    columns = {name: kind for name, kind in child.columns.items() if name not in linked}
     kept = {
         column: kind.model_copy(update={"nullable": False}) if column in child.key else kind
         for column, kind in columns.items()

@@ -19,7 +19,7 @@ import structlog
 
 from blocks.lake import Lake
 from tasks.lake import intact_manifest, manifest_key, publish_manifest, store_file
-from tasks.model.child_dataset import child_datasets
+from tasks.model.child_dataset import child_datasets, not_loaded, parents_columns
 from tasks.model.columns import ColumnSpec
 from tasks.model.dataset import DatasetSpec, canonical_json
 from tasks.model.errors import ContractBroken
@@ -36,7 +36,7 @@ from tasks.transformation.children import (
     kept_items,
     register_broken,
     with_items_named,
-    without_position,
+    without,
 )
 from tasks.transformation.custom import run_custom
 from tasks.transformation.deduplicate import Contenders
@@ -60,7 +60,7 @@ from tasks.transformation.validate import pandera_failures, pandera_schema, unpr
 from tasks.transformation.widening import widened_columns
 
 STAGE: Final = "transformation"
-STAGE_VERSION = "2"
+STAGE_VERSION = "3"
 """Raised whenever this code would make other rows of the same input."""
 BATCH_ROWS, BATCH_BYTES = 40_000, 10 << 20
 """Rows that are validated and written together; fewer, if that many bytes come first."""
@@ -216,7 +216,7 @@ def _run_files(
             name: LookupTable(path, column_types(connection, [path]))
             for name, path in lookup_files.items()
         }
-        query = without_position(spec, compile_query(spec, raw_types, raw_files, lookups))
+        query = without(compile_query(spec, raw_types, raw_files, lookups), output.left_out)
         if query.preparation:
             connection.execute(query.preparation)
         at_once = _rows_at_once(raw_files, len(raw_types) + len(query.columns))
@@ -267,12 +267,12 @@ def _children(
         folder.mkdir(exist_ok=True)
         origin = parents.quarantine.origin.of_child(child)
         raw_files = [str(lake.local_path(file.key, session.scratch)) for file in raw.files]
-        with _Output(child, folder, origin) as output:
+        with _Output(child, folder, origin, not_loaded(child)) as output:
             items = kept_items(
                 spec, name, raw_files, parents.clean_file, session, output.quarantine.append
             )
             added: tuple[str, ...] = ()
-            wide = {mine: child.columns[mine] for mine in spec.children[name].links(spec.key)}
+            wide = parents_columns(child)
             if items.paths:
                 added, found = _run_files(
                     child, items.paths, {}, session.scratch, output, session.memory_bytes,
@@ -321,8 +321,16 @@ def _rows_at_once(raw_files: Sequence[str], columns: int) -> int:
 class _Output:
     """Takes the query's rows apart: clean ones, those that may be duplicates, refused ones."""
 
-    def __init__(self, spec: DatasetSpec, scratch: Path, origin: Origin) -> None:
+    def __init__(
+        self,
+        spec: DatasetSpec,
+        scratch: Path,
+        origin: Origin,
+        left_out: frozenset[str] = frozenset(),
+    ) -> None:
         self.spec = spec
+        self.left_out = left_out
+        """Columns that only the query needs."""
         self.path = scratch / "clean.parquet"
         self._schema: pandera.DataFrameSchema | None = pandera_schema(spec)
         self._user_schema = load_schema(spec)

@@ -118,7 +118,9 @@ def _large_load(world: World) -> Load:
             keys = chance.permutation(np.arange(begin, min(begin + PIECE, LOAD_ROWS)))
             ids = pa.array(keys * 2_654_435_761 % 2**40)  # scattered over the whole
             names = pa.array([f"name of the row {key}" for key in keys.tolist()])
-            amounts = pa.array(keys % 1_000_000).cast(pa.decimal128(12, 2))
+            amounts = (
+                pa.array(keys % 1_000_000).cast(pa.decimal128(21, 2)).cast(ARROW.field(2).type)
+            )
             moments = pa.array(keys * 1_000_000).cast(pa.timestamp("us"))
             writer.write_table(
                 pa.table([ids, names, amounts, moments, pa.array(keys)], schema=ARROW),

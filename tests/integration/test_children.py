@@ -263,7 +263,7 @@ def test_refused_items_keep_their_parents_key_and_place(pipeline: Pipeline, lake
     rows = pq.read_table(lake.local_path(file.key, pipeline.scratch)).to_pylist()
     raw = {row["rule"]: row["raw"] for row in rows}
     assert json.loads(raw["between"]) == {
-        "_parent.id": 1, "_position": 2, "sku": "b", "price": "-1"
+        "_parent.id": 1, "_parent.v": 1, "_position": 2, "sku": "b", "price": "-1"
     }  # fmt: skip
     assert raw["not_an_object"] == "5"
     assert {(row["dataset"], row["source_row"]) for row in rows} == {("orders.items", 1)}
@@ -357,21 +357,19 @@ def test_reconcile_reads_the_files_of_children(pipeline: Pipeline, tmp_path: Pat
     assert [check.invariant for check in checks if not check.holds] == ["I2"]
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-def test_random_histories_agree_with_a_model(pipeline: Pipeline, seed: int) -> None:
-    """Versions of documents in any order, some of them bad: tables and accounts are the model's."""
-    rng = random.Random(seed)
-    spec = spec_of({**ITEMS, "key": ["sku"], "refuse": "child" if seed == 1 else "parent"})
+def test_random_histories_of_strict_parents_agree_with_a_model(pipeline: Pipeline) -> None:
+    """Versions of documents in any order, those with a bad item refused: tables are the model's."""
+    rng = random.Random(2)
+    spec = spec_of({**ITEMS, "key": ["sku"], "refuse": "parent"})
     table: dict[int, tuple[int, dict[str, int]]] = {}
-    for number in range(6):
-        rows = [random_row(rng) for _ in range(rng.randint(1, 8))]
+    for number in range(4):
+        rows = [random_row(rng) for _ in range(rng.randint(4, 10))]
         best: dict[int, tuple[int, dict[str, int]]] = {}
         for row in rows:
             children = row.get("items") or []
-            bad = any(entry["price"] < 0 for entry in children)
-            if bad and seed == 2:
+            if any(entry["price"] < 0 for entry in children):
                 continue
-            good = {entry["sku"]: entry["price"] for entry in children if entry["price"] >= 0}
+            good = {entry["sku"]: entry["price"] for entry in children}
             if row["v"] >= best.get(row["id"], (-1, {}))[0]:
                 best[row["id"]] = (row["v"], good)
         for key, version in best.items():

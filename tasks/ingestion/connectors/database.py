@@ -169,7 +169,8 @@ class DatabaseConnector:
                     for partition, part in zip(partitions, ranges, strict=True)
                 ),
             )
-        return [each.model_copy(update={"state": after.to_state()}) for each in partitions]
+        marked = {"state": after.to_state()}  # one for all: it can have a word about each of them
+        return [each.model_copy(update=marked) for each in partitions]
 
     def _watch(self, connection: sa.Connection, relation: Relation) -> CursorWatch:
         return CursorWatch(connection, relation, self._source, self._now(), settled=self._settled)

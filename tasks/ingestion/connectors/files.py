@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
 
+import structlog
+
 from tasks.ingestion.connector import PlanLimits, RawBatch
 from tasks.ingestion.formats import read_object
 from tasks.ingestion.packing import new_items, pack
@@ -18,6 +20,8 @@ from tasks.model.dated_paths import DatedPath
 from tasks.model.errors import ConfigError, PipelineError, SourceRejected
 from tasks.model.run import Partition, SourceItem, SourceState
 from tasks.model.source import FilesSource
+
+log = structlog.get_logger("dpp.ingestion")
 
 
 class FilesConnector:
@@ -54,8 +58,10 @@ class FilesConnector:
                 "a span of time cannot be told from the others",
                 "write where the date is, e.g. inbox/{date:%Y-%m-%d}/*.csv",
             )
-        names = self._names()
+        names = self._named(state.objects) if state.objects else self._names()
         files = _once(self._base / name for name in names)
+        if not files and state.objects:
+            return []
         if not files and not glob.has_magic(self._pattern.glob):
             where = self._base / self._source.path
             if where.is_dir():
@@ -77,6 +83,19 @@ class FilesConnector:
             ]
         new = new_items(map(self._item, files), state, same_content_is_known=True)
         return pack(self._dataset, new, self._limits)
+
+    def _named(self, names: tuple[str, ...]) -> list[str]:
+        """Return some files without looking for others; those that are gone are left out."""
+        for name in names:
+            if not self._pattern.matches(name):
+                raise ConfigError(
+                    f"{self._dataset}: file {name} is none of source.path {self._source.path!r}",
+                    "name files as the path does, relative to the project or absolute",
+                )
+        there = [name for name in dict.fromkeys(names) if (self._base / name).is_file()]
+        for name in sorted({*names}.difference(there)):
+            log.warning("ingestion.object_is_gone", uri=name)
+        return there
 
     def _names(self) -> list[str]:
         names = sorted(glob.glob(self._pattern.glob, root_dir=self._base, recursive=True))

@@ -13,6 +13,7 @@ from typing import BinaryIO
 import obstore
 import pyarrow as pa
 import pyarrow.parquet as pq
+import structlog
 from obstore.store import ObjectStore
 
 from tasks.ingestion.connector import PlanLimits, RawBatch
@@ -35,6 +36,9 @@ LISTINGS = 8
 """Folders that are listed at the same time."""
 FOOTER_TAIL = 8
 """Bytes at the end of a Parquet file that say where its footer begins."""
+
+
+log = structlog.get_logger("dpp.ingestion")
 
 
 def _now() -> datetime:
@@ -83,7 +87,9 @@ class S3Connector:
             ContractBroken: A key lacks a declared Hive partition.
             PipelineError: What the server says.
         """
-        listed = self._list(self._span(state.window))
+        listed = (
+            self._named(state.objects) if state.objects else self._list(self._span(state.window))
+        )
         for item in listed:
             hive_values(item.uri, self._source.hive_partitions)
         new = new_items(listed, state, same_content_is_known=False)
@@ -110,6 +116,28 @@ class S3Connector:
             return Window(start=start, end=max(tomorrow, start + timedelta(days=1)))
         return None
 
+    def _named(self, keys: Sequence[str]) -> list[SourceItem]:
+        """Return some objects without listing any folder; those that are gone are left out."""
+        for key in keys:
+            if not self._keys.match(key):
+                raise ConfigError(
+                    f"{self._dataset}: object {key} is none of source.path {self._source.path!r}",
+                    "name objects as they are called in the bucket, below the block's folder",
+                )
+        with ThreadPoolExecutor(LISTINGS) as pool:
+            found = list(pool.map(self._head_if_there, dict.fromkeys(keys)))
+        return sorted((item for item in found if item), key=lambda item: item.uri)
+
+    def _head_if_there(self, key: str) -> SourceItem | None:
+        try:
+            entry = obstore.head(self._store, key)
+        except FileNotFoundError:
+            log.warning("ingestion.object_is_gone", uri=key)
+            return None
+        except CLIENT_ERRORS as error:
+            raise meaning(error, self._where, key) from None
+        return item_of(key, entry["e_tag"], entry["last_modified"], entry["size"])
+
     def _list(self, span: Window | None) -> list[SourceItem]:
         if self._keys.single is not None:
             return [self._head(self._keys.single)]
@@ -135,13 +163,10 @@ class S3Connector:
         return found
 
     def _head(self, key: str) -> SourceItem:
-        try:
-            entry = obstore.head(self._store, key)
-        except FileNotFoundError:
-            raise SourceRejected(f"{self._dataset}: {self._where} has no object {key}") from None
-        except CLIENT_ERRORS as error:
-            raise meaning(error, self._where, key) from None
-        return item_of(key, entry["e_tag"], entry["last_modified"], entry["size"])
+        item = self._head_if_there(key)
+        if item is None:
+            raise SourceRejected(f"{self._dataset}: {self._where} has no object {key}")
+        return item
 
     def read(self, partition: Partition) -> Iterator[RawBatch]:
         """Stream the items of a partition, each in the version that was planned."""

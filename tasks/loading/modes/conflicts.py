@@ -30,11 +30,15 @@ def check_conflicts(cursor: Cursor, load: Load, columns: Sequence[TargetColumn])
     if isinstance(mode, ReplacePartitionLoad):
         check_origins(cursor, load, mode, columns)
     if isinstance(mode, ReplaceLoad):
-        _check_current(cursor, load)
+        check_current(cursor, load)
 
 
-def _check_current(cursor: Cursor, load: Load) -> None:
-    """Refuse rows that were refused of a content which was replaced since."""
+def check_current(cursor: Cursor, load: Load) -> None:
+    """Refuse to replay rows of a content that was replaced since.
+
+    Raises:
+        ContractBroken: They are; nothing is published.
+    """
     replay = replay_of(load.partition)
     assert replay is not None, "partitions of a run are published together"
     (root,) = roots_of(cursor, [replay.load_id]).values()

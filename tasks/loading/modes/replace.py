@@ -34,7 +34,7 @@ class Pile:
     is_there: bool = False
 
 
-def pile_statement(pile: Pile, load_id: int) -> sql.Composed:
+def pile_statement(pile: Pile, load_id: int, staging: str = STAGING) -> sql.Composed:
     """Return the statement that adds the rows that are staged now to a pile."""
     rows = sql.SQL("SELECT {values}, {id}::bigint AS {load_id} FROM {staging}").format(
         values=sql.SQL(", ").join(
@@ -43,7 +43,7 @@ def pile_statement(pile: Pile, load_id: int) -> sql.Composed:
         ),
         id=sql.Literal(load_id),
         load_id=sql.Identifier(LOAD_ID),
-        staging=sql.Identifier("pg_temp", STAGING),
+        staging=sql.Identifier("pg_temp", staging),
     )
     if pile.is_there:
         return sql.SQL("INSERT INTO {} {}").format(sql.Identifier("pg_temp", pile.name), rows)

@@ -45,6 +45,7 @@ def insert_staged(
     order: Sequence[str] = (),
     where: sql.Composable | None = None,
     own: Mapping[str, sql.Composable] = MappingProxyType({}),
+    staging: str = STAGING,
 ) -> sql.Composed:
     """Return the statement that inserts the staged rows in the types of the table, still without end.
 
@@ -55,6 +56,7 @@ def insert_staged(
         order: Columns by which the rows are taken in order.
         where: Which of the rows, as a condition on ``s``.
         own: Values of columns that are the product's own.
+        staging: Temporary table with the rows.
     """
     values = [*map(staged_value, columns), *own.values(), sql.Literal(load_id)]
     by = sql.SQL(" ORDER BY {}").format(listed(order)) if order else sql.SQL("")
@@ -65,7 +67,7 @@ def insert_staged(
         target=target(spec),
         names=listed([*(column.name for column in columns), *own, LOAD_ID]),
         values=sql.SQL(", ").join(values),
-        staging=sql.Identifier("pg_temp", STAGING),
+        staging=sql.Identifier("pg_temp", staging),
         only=only,
         by=by,
     )

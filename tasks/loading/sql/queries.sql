@@ -21,10 +21,30 @@ VALUES (%(dataset)s, %(purpose)s, 1, %(run)s)
 ON CONFLICT (dataset, purpose) DO UPDATE SET fence = d.fence + 1, run = excluded.run, opened_at = now()
 RETURNING fence;
 
+-- name: join_dataset
+-- Own a dataset beside the runs of this purpose that own it: the fence stays where it is.
+INSERT INTO etl.datasets AS d (dataset, purpose, fence, run)
+VALUES (%(dataset)s, %(purpose)s, 1, %(run)s)
+ON CONFLICT (dataset, purpose) DO UPDATE SET run = excluded.run, opened_at = now()
+RETURNING fence;
+
 -- name: read_fence
 -- Read the fence and keep it from being raised until the transaction ends.
 SELECT fence, run FROM etl.datasets
 WHERE dataset = %(dataset)s AND purpose = %(purpose)s FOR SHARE;
+
+-- name: loaded_meanwhile
+-- Numbers of the items, of those given, that were loaded since they were planned, or other versions of
+-- them. Each part of an object is an item of its own.
+SELECT i.number
+FROM unnest(%(uris)s::text[], %(versions)s::text[], %(parts)s::text[])
+     WITH ORDINALITY AS i (uri, version, part, number)
+WHERE EXISTS (
+    SELECT 1 FROM etl.source_items AS s
+    WHERE s.dataset = %(dataset)s AND s.uri = i.uri
+      AND (s.version = i.version AND s.part IN (i.part, '')
+           OR s.version <> i.version AND s.load_id > %(planned_after)s))
+ORDER BY i.number;
 
 -- name: find_load
 -- The ledger row of a partition, if it was loaded.
@@ -352,9 +372,9 @@ SELECT coalesce(max(attnum), 0) FROM pg_attribute WHERE attrelid = to_regclass(%
 -- The account of a child table in one load; it commits with the rows it stands for.
 INSERT INTO etl.child_loads (
     load_id, child, target, rows_read, rows_inserted, rows_updated, rows_unchanged,
-    rows_deduplicated, rows_quarantined, rows_deleted)
+    rows_deduplicated, rows_quarantined, rows_deleted, rows_restored)
 VALUES (%(load_id)s, %(child)s, %(target)s, %(read)s, %(inserted)s, %(updated)s, %(unchanged)s,
-        %(deduplicated)s, %(quarantined)s, %(deleted)s);
+        %(deduplicated)s, %(quarantined)s, %(deleted)s, %(restored)s);
 
 -- name: insert_child_quarantine
 -- The refused items of a child table, by reason.
@@ -364,7 +384,7 @@ INSERT INTO etl.child_quarantine (
 -- name: child_loads
 -- The accounts of a child of a dataset, with the refused items that their reasons count.
 SELECT c.load_id, c.rows_read, c.rows_inserted, c.rows_updated, c.rows_unchanged,
-       c.rows_deduplicated, c.rows_quarantined, c.rows_deleted,
+       c.rows_deduplicated, c.rows_quarantined, c.rows_deleted, c.rows_restored,
        coalesce((SELECT sum(q.rows) FROM etl.child_quarantine q
                  WHERE q.load_id = c.load_id AND q.child = c.child), 0)::bigint
 FROM etl.child_loads c JOIN etl.loads l USING (load_id)
@@ -407,6 +427,16 @@ SELECT o.id, o.root, l.label, i.uri, i.part
 FROM origin o JOIN etl.loads l ON l.load_id = o.root
 LEFT JOIN etl.source_items i ON i.load_id = o.root
 WHERE NOT EXISTS (SELECT FROM etl.replays r WHERE r.load_id = o.root);
+
+-- name: load_of_parents
+-- The load that read the parents of refused items: itself, or of items replayed before the first.
+WITH RECURSIVE origin AS (
+    SELECT %(load_id)s::bigint AS id
+    UNION ALL
+    SELECT r.origin_load_id FROM origin o JOIN etl.replays r ON r.load_id = o.id
+    WHERE r.child = %(child)s
+)
+SELECT min(id) FROM origin;
 
 -- name: is_of_current_content
 -- Is a load of the content that replaced all others last?
@@ -473,3 +503,71 @@ FROM (
     GROUP BY 1, 2, 3, 4, 5
 ) AS held
 ORDER BY rank, xact_start, pid LIMIT %(most)s;
+
+-- name: current_fence
+-- The fence under which runs of a purpose may publish now.
+SELECT fence FROM etl.datasets WHERE dataset = %(dataset)s AND purpose = %(purpose)s;
+
+-- name: loads_of_run
+-- The ledger rows of some partitions, if a run loaded them.
+SELECT load_id, fingerprint, seconds, rows_read, rows_inserted, rows_updated, rows_unchanged,
+       rows_deduplicated, rows_quarantined, rows_deleted, rows_restored
+FROM etl.loads
+WHERE dataset = %(dataset)s AND run = %(run)s AND fingerprint = ANY (%(fingerprints)s);
+
+-- name: reasons_of_run
+-- The refused rows of some partitions by reason, if a run loaded them.
+SELECT q.load_id, q.stage, q.rule, q.column_name, q.rows, q.message, q.source_uri, q.source_row
+FROM etl.quarantine q JOIN etl.loads l USING (load_id)
+WHERE l.dataset = %(dataset)s AND l.run = %(run)s AND l.fingerprint = ANY (%(fingerprints)s);
+
+-- name: loads_by_age
+-- The loads of a dataset: whether each is within its retention, whether it met rows of others, and
+-- whether refused rows of it wait for somebody.
+SELECT l.fingerprint, l.manifest_key, l.loaded_at >= %(since)s,
+       l.rows_updated + l.rows_unchanged + l.rows_deleted > 0,
+       l.rows_quarantined > (SELECT count(*) FROM etl.quarantine_resolutions r WHERE r.load_id = l.load_id)
+       OR EXISTS (SELECT FROM etl.child_quarantine c WHERE c.load_id = l.load_id)
+FROM etl.loads l WHERE l.dataset = %(dataset)s;
+
+-- name: gated_manifests
+-- Manifests of partitions that a gate refused and that were not loaded since.
+SELECT DISTINCT f.manifest_key FROM etl.gate_failures f
+WHERE f.dataset = %(dataset)s AND NOT EXISTS (
+    SELECT FROM etl.loads l WHERE l.dataset = f.dataset AND l.fingerprint = f.fingerprint);
+
+-- name: old_profiles
+-- Profiles that are old, but for the last ones of their dataset.
+SELECT ctid FROM etl.profiles
+WHERE dataset = %(dataset)s AND at < %(since)s AND load_id NOT IN (
+    SELECT load_id FROM etl.profiles WHERE dataset = %(dataset)s
+    ORDER BY at DESC, load_id DESC LIMIT %(kept)s);
+
+-- name: old_gate_failures
+-- Failures of gates that are old, of partitions that were loaded since.
+SELECT ctid FROM etl.gate_failures f
+WHERE dataset = %(dataset)s AND failed_at < %(since)s AND EXISTS (
+    SELECT FROM etl.loads l WHERE l.dataset = f.dataset AND l.fingerprint = f.fingerprint);
+
+-- name: count_answers
+-- Answers of APIs, and hosts, that are older than the retention.
+SELECT (SELECT count(*) FROM etl.lookup_answers WHERE asked_at < %(since)s)
+     + (SELECT count(*) FROM etl.source_hosts WHERE changed_at < %(since)s);
+
+-- name: erase_answers
+-- The same, deleted. What is known of a host is its breaker and its rate, which are of minutes.
+WITH answers AS (DELETE FROM etl.lookup_answers WHERE asked_at < %(since)s RETURNING 1),
+     hosts AS (DELETE FROM etl.source_hosts WHERE changed_at < %(since)s RETURNING 1)
+SELECT (SELECT count(*) FROM answers) + (SELECT count(*) FROM hosts);
+
+-- name: vacuum_hints
+-- Tables with many dead rows, or with transactions so old that PostgreSQL will soon insist.
+SELECT format('%%I.%%I', s.schemaname, s.relname), s.n_dead_tup, s.n_live_tup, age(c.relfrozenxid)
+FROM pg_stat_user_tables s JOIN pg_class c ON c.oid = s.relid
+WHERE (s.schemaname = 'etl' OR s.relid IN (
+           SELECT p.relid FROM unnest(%(tables)s::text[]) AS t,
+                LATERAL (SELECT to_regclass(t) AS relid UNION
+                         SELECT relid FROM pg_partition_tree(to_regclass(t))) AS p))
+  AND (s.n_dead_tup > 100000 AND s.n_dead_tup > 0.3 * s.n_live_tup
+       OR age(c.relfrozenxid) > 500000000)
+ORDER BY s.n_dead_tup DESC;

@@ -10,7 +10,7 @@ CREATE TABLE IF NOT EXISTS etl.datasets (
     opened_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (dataset, purpose)
 );
-COMMENT ON TABLE etl.datasets IS 'One row per dataset and purpose (run, backfill); only the run that holds the current fence may publish.';
+COMMENT ON TABLE etl.datasets IS 'One row per dataset and purpose (run, objects, backfill, replay); only a run that holds the current fence may publish.';
 -- A ledger that was made before backfills went on beside live runs.
 DO $$ BEGIN
     IF NOT EXISTS (SELECT 1 FROM pg_attribute
@@ -128,6 +128,8 @@ CREATE TABLE IF NOT EXISTS etl.replays (
     first_seen     timestamptz NOT NULL,
     times_replayed integer NOT NULL
 );
+ALTER TABLE etl.replays ADD COLUMN IF NOT EXISTS child text NOT NULL DEFAULT '';
+COMMENT ON COLUMN etl.replays.child IS 'The child table whose refused items were replayed; empty if they were rows.';
 COMMENT ON TABLE etl.replays IS 'Loads that are replays of refused rows of another load; rows that were refused again are in their own quarantine.';
 
 CREATE TABLE IF NOT EXISTS etl.quarantine_resolutions (
@@ -148,6 +150,16 @@ CREATE TABLE IF NOT EXISTS etl.quarantine_resolutions (
 CREATE INDEX IF NOT EXISTS quarantine_resolutions_replay
     ON etl.quarantine_resolutions (replay_load_id);
 COMMENT ON TABLE etl.quarantine_resolutions IS 'What became of refused rows, once each: the row of a load is its place in the quarantine files of that load.';
+-- A ledger that was made before refused items of child tables could be resolved.
+DO $$ BEGIN
+    IF NOT EXISTS (SELECT 1 FROM pg_attribute
+                   WHERE attrelid = 'etl.quarantine_resolutions'::regclass AND attname = 'child') THEN
+        ALTER TABLE etl.quarantine_resolutions ADD COLUMN child text NOT NULL DEFAULT '';
+        ALTER TABLE etl.quarantine_resolutions DROP CONSTRAINT quarantine_resolutions_pkey;
+        ALTER TABLE etl.quarantine_resolutions ADD PRIMARY KEY (load_id, child, row_number);
+    END IF;
+END $$;
+COMMENT ON COLUMN etl.quarantine_resolutions.child IS 'The child table whose refused item it is; empty if it is a row.';
 
 CREATE TABLE IF NOT EXISTS etl.source_hosts (
     host       text PRIMARY KEY,
@@ -192,6 +204,7 @@ CREATE TABLE IF NOT EXISTS etl.child_loads (
         rows_read = rows_inserted + rows_updated + rows_unchanged + rows_deduplicated
                     + rows_quarantined)
 );
+ALTER TABLE etl.child_loads ADD COLUMN IF NOT EXISTS rows_restored bigint NOT NULL DEFAULT 0;
 COMMENT ON TABLE etl.child_loads IS 'What each load did to its child tables; an account of the items of the rows that were kept.';
 
 CREATE TABLE IF NOT EXISTS etl.child_quarantine (

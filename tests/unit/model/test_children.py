@@ -28,6 +28,11 @@ def spec_of(lines: dict[str, Any] = LINES, **more: Any) -> DatasetSpec:
     )
 
 
+SCD2: dict[str, Any] = {
+    "columns": {"id": {"type": "int64"}, "v": {"type": "int64"}},
+    "cursor": "v",
+    "load": {"table": "a.b", "mode": "scd2"},
+}
 MISTAKES: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({}, {"key": [], "load": {"table": "a.b", "mode": "append"}}, "declare the dataset's 'key'"),
     ({"table": "analytics.orders"}, {}, "is filled by the dataset too"),
@@ -39,13 +44,19 @@ MISTAKES: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"columns": {"_x": {"type": "string"}}}, {}, "no name for a column"),
     ({"columns": {"xmin": {"type": "string"}}}, {}, "has a hidden xmin"),
     ({"key": ["other"]}, {}, "no column 'other'; declared are part"),
-    ({}, {"load": {"table": "a.b", "mode": "insert_only"}}, "loaded by append, merge"),
+    (
+        {},
+        {"load": {"table": "a.b", "mode": "replace_partition", "by": "gone"}},
+        "add 'gone' to the dataset's 'key'",
+    ),
     (
         {},
         {"load": {"table": "a.b", "mode": "merge",
-                  "delete": {"column": "gone", "values": [True], "kind": "soft"}}},
-        "use kind hard",
+                  "partition_by": {"column": "id", "every": 9, "retention": "9 rows"}}},
+        "retention",
     ),
+    ({"columns": {"is_current": {"type": "string"}}}, SCD2, "let its 'source' be is_current"),
+    ({"link": {"valid_to": "id"}}, SCD2, "fills a column 'valid_to'"),
 ]  # fmt: skip
 
 
@@ -74,6 +85,26 @@ def test_an_item_with_a_key_of_its_own_has_no_place_in_its_table() -> None:
     table = child_tables(spec)["lines"]
     assert (list(table.columns), table.cursor) == (["order_id", "part"], None)
     assert table.key == ("order_id", "part")
+
+
+def test_items_of_versions_carry_the_cursor_of_theirs() -> None:
+    """Where a row has one version at a time, it is for replays only; of ``scd2`` it is in the key."""
+    spec = spec_of(
+        columns={"id": {"type": "int64"}, "v": {"type": "timestamp", "timezone": "UTC"}}, cursor="v"
+    )
+    child = child_datasets(spec)["lines"]
+    assert (child.columns["_version"].source, child.columns["_version"].nullable) == (
+        "_parent.v",
+        True,
+    )
+    assert "_version" not in child_tables(spec)["lines"].columns
+    versions = spec_of(**SCD2)
+    assert child_datasets(versions)["lines"].key == ("id", "valid_from", "_position")
+    table = child_tables(versions)["lines"]
+    assert (table.key, table.table_key) == (
+        ("id", "_position"),
+        ("id", "_position", "valid_from"),
+    )
 
 
 def test_deletions_compare_keys_of_the_parents_only() -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ruamel.yaml import YAML
 
 from tasks.environments import load_environment, project_root
 from tasks.model.environment import parse_bytes
@@ -81,41 +80,3 @@ def test_unknown_environment_is_refused() -> None:
 @given(st.integers(0, 10**6), st.sampled_from([("KB", 10), ("MB", 20), ("gb", 30), ("M", 20)]))
 def test_sizes_are_powers_of_1024(number: int, unit: tuple[str, int]) -> None:
     assert parse_bytes(f"{number}{unit[0]}") == number << unit[1]
-
-
-def _deployments() -> list[dict[str, object]]:
-    yaml = YAML(typ="safe")
-    document = yaml.load((ROOT / "prefect.yaml").read_text())
-    deployments: list[dict[str, object]] = document["deployments"]
-    return deployments
-
-
-def test_prefect_yaml_has_every_flow_in_every_environment() -> None:
-    names = {str(each["name"]) for each in _deployments()}
-    assert names == {
-        f"{f}-{e}"
-        for f in ("dataset", "backfill", "replay", "maintain", "daily", "hourly")
-        for e in ("dev", "staging", "prod")
-    }
-
-
-KNOWN_KEYS = {
-    "name", "version", "tags", "description", "schedules", "paused", "concurrency_limit",
-    "entrypoint", "parameters", "enforce_parameter_schema", "pull", "work_pool", "triggers",
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("deployment", _deployments(), ids=lambda each: each["name"])
-def test_deployment_is_what_its_environment_says(deployment: dict[str, object]) -> None:
-    """Prefect ignores unknown keys and unset variables in silence; this does not."""
-    assert set(deployment) <= KNOWN_KEYS
-    flow, _, name = str(deployment["name"]).rpartition("-")
-    environment = load_environment(name)
-    pool = deployment["work_pool"]
-    assert pool == {"name": name, "job_variables": {"env": {"DPP_ENV": name}}}
-    assert deployment["tags"] == ["etl", name]
-    path, _, function = str(deployment["entrypoint"]).partition(":")
-    assert f"def {function}(" in (ROOT / path).read_text()
-    for schedule in deployment.get("schedules", []):  # type: ignore[attr-defined]
-        assert schedule["cron"] == environment.schedules[flow]
-        assert schedule["timezone"] == environment.timezone

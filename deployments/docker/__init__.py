@@ -1,0 +1,1 @@
+"""The image, and servers for one machine."""

@@ -1,0 +1,2 @@
+-- Beside the warehouse: Prefect's own database.
+CREATE DATABASE prefect;

@@ -1,0 +1,116 @@
+"""All of a project's files that are deployed: ``prefect.yaml``, environments, automations, datasets."""
+
+from __future__ import annotations
+
+import tempfile
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from deployments.automations.catalog import automations
+from deployments.lint.environments import (
+    environment_names,
+    from_error,
+    lint_environment,
+    wrong_sources,
+)
+from deployments.lint.findings import Finding
+from deployments.lint.prefect_yaml import lint_prefect_file
+from deployments.prefect_file import DEPLOY_VARIABLES, read_prefect_file
+from tasks.datasets import Catalog
+from tasks.environments import environment_catalog
+from tasks.model.environment import Environment
+from tasks.model.errors import ConfigError
+
+AUTOMATIONS = "deployments/automations"
+
+
+def lint(root: Path, variables: Mapping[str, str], only: str | None = None) -> list[Finding]:
+    """Return every mistake that can be known without a server.
+
+    Args:
+        root: Folder of the project.
+        variables: Environment variables. Without ``only`` those that a deployment sets may be missing.
+        only: Check the deployments of this environment only, as they would be deployed now.
+    """
+    found: list[Finding] = []
+    environments: dict[str, Environment] = {}
+    known = environment_names(root)
+    for name in known if only is None else [only]:
+        environment, mistakes = lint_environment(root, name)
+        found += mistakes
+        if environment is not None:
+            environments[name] = environment
+    if only is None:
+        variables = {**dict.fromkeys(DEPLOY_VARIABLES, "/set-when-deployed:1"), **variables}
+    found += lint_prefect_file(root, environments, variables, known)
+    for environment in environments.values():
+        found += _lint_automations(environment, root)
+    found += _lint_datasets(environments)
+    return sorted(set(found))
+
+
+def _lint_automations(environment: Environment, root: Path) -> list[Finding]:
+    """Make the automations, with ids that stand for those that the server will give."""
+    path = str(root / AUTOMATIONS)
+    try:
+        names = [
+            automation.name
+            for automation in automations(
+                environment,
+                {name: uuid.uuid4() for name in _full_names(root)},
+                {channel: uuid.uuid4() for channel in environment.alerts.all_channels},
+            )
+        ]
+    except ConfigError as error:
+        return from_error(error, path)
+    except (ValidationError, KeyError, TypeError) as error:
+        return [Finding(path, 0, environment.name, f"{type(error).__name__}: {error}")]
+    return [
+        Finding(path, 0, environment.name, f"automation {name!r} is there twice")
+        for name in sorted({name for name in names if names.count(name) > 1})
+    ]
+
+
+def _full_names(root: Path) -> list[str]:
+    try:
+        document = read_prefect_file(root)
+    except ConfigError:
+        return []
+    return [
+        f"{str(raw.get('entrypoint')).rpartition(':')[2]}/{raw.get('name')}"
+        for raw in document.content.get("deployments") or ()
+        if isinstance(raw, Mapping)
+    ]
+
+
+def _lint_datasets(environments: Mapping[str, Environment]) -> list[Finding]:
+    """Check each folder of datasets as ``dpp check --offline`` does."""
+    found: list[Finding] = []
+    folders = {environment.datasets: environment for environment in environments.values()}
+    for folder, one in folders.items():
+        try:
+            catalog = environment_catalog(one)
+        except ConfigError as error:
+            found += from_error(error, str(folder))
+            continue
+        found += _wrong_queries(catalog)
+        for environment in environments.values():
+            if environment.datasets == folder:
+                found += wrong_sources(environment, catalog)
+    return found
+
+
+def _wrong_queries(catalog: Catalog) -> list[Finding]:
+    from tasks.transformation.check import check_query
+
+    found: list[Finding] = []
+    with tempfile.TemporaryDirectory(prefix="dpp-lint-") as folder:
+        for name, spec in catalog.datasets.items():
+            try:
+                check_query(spec, catalog.lookups_of(spec), Path(folder))
+            except ConfigError as error:
+                found += from_error(error, str(catalog.paths[name]))
+    return found

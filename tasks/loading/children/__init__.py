@@ -1,0 +1,1 @@
+"""Child tables in the load transaction: staged beside their parents, published after them."""

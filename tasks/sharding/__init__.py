@@ -1,0 +1,1 @@
+"""Runs of many partitions, split into shards that other processes take."""

@@ -1,0 +1,204 @@
+"""``dpp bootstrap``: a server becomes what the files say; a second time there is nothing to do."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterator
+from subprocess import CompletedProcess
+from typing import Any
+
+import pytest
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import VariableCreate, WorkPoolCreate
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from tests.e2e.conftest import Project
+
+SETTINGS = ("block_type", "block_schema", "block_document", "work_pool", "work_queue", "variable",
+            "concurrency_limit_v2", "flow", "deployment", "deployment_schedule", "automation")  # fmt: skip
+BLOCKS = """\
+concurrency_limits: {etl-staging-apis: {limit: 5, slot_decay_per_second: 0.5}}
+variables: {etl_staging_region: eu-central-1}
+blocks:
+  aws-credentials/etl: {region_name: eu-central-1}
+  etl-warehouse-credentials/warehouse-s:
+    {host: w.example.org, database: w, username: u, password: {variable: WAREHOUSE_PASSWORD}}
+  etl-lake-storage/lake-s: {uri: "s3://lake/etl", credentials: {block: aws-credentials/etl}}
+  etl-privacy-keys/privacy-s: {key: {variable: PRIVACY_KEY}, older_keys: [{variable: OLD_KEY}]}
+  slack-webhook/etl-staging: {url: {variable: SLACK_URL}}
+"""
+SECRETS = {
+    "WAREHOUSE_PASSWORD": "CANARY-warehouse",
+    "PRIVACY_KEY": "CANARY-privacy-" * 4,
+    "OLD_KEY": "CANARY-older-" * 4,
+    "SLACK_URL": "https://hooks.slack.com/services/CANARY/slack",
+}
+
+
+@pytest.fixture
+def staging(project: Project) -> Iterator[Project]:
+    """The project, with an environment whose blocks are declared."""
+    path = project.root / "deployments/environments/staging.yaml"
+    before = {each: each.read_text() for each in (path, project.root / "prefect.yaml")}
+    text = before[path]
+    for name in ("warehouse", "lake", "privacy"):
+        text = text.replace(f"{name}_block: {name}", f"{name}_block: {name}-s")
+    head, _, _ = text.partition("alerts:")
+    alerts = "alerts: {critical: [slack-webhook/etl-staging], usual_minutes: {daily: 60}}\n"
+    path.write_text(head + alerts + BLOCKS)
+    yield project
+    for each, text in before.items():
+        each.write_text(text)
+
+
+@pytest.fixture
+def client(project: Project) -> Iterator[SyncPrefectClient]:
+    with (
+        temporary_settings({PREFECT_API_URL: project.stack.prefect_api_url}),
+        get_client(sync_client=True) as made,
+    ):
+        yield made
+
+
+def change(project: Project, name: str, *pairs: tuple[str, str]) -> None:
+    path = project.root / name
+    text = path.read_text()
+    for old, new in pairs:
+        assert text.count(old) == 1, (old, text.count(old))
+        text = text.replace(old, new)
+    path.write_text(text)
+
+
+def bootstrap(project: Project, *options: str, **variables: str) -> CompletedProcess[str]:
+    given = {
+        "PREFECT_API_URL": project.stack.prefect_api_url,
+        "DPP_IMAGE": "registry.example.org/dpp:1.2.3",
+        "DPP_VERSION": "v1.2.3",
+        **SECRETS,
+        **variables,
+    }
+    done = project.dpp("bootstrap", "--env", "staging", *options, **given)
+    for secret in SECRETS.values():
+        assert secret not in done.stdout + done.stderr
+    return done
+
+
+def steps(project: Project, *options: str, **variables: str) -> dict[str, dict[str, Any]]:
+    """Run it, and return what was not left as it was, by kind and name."""
+    done = bootstrap(project, "--json", *options, **variables)
+    assert done.returncode == 0, done.stderr
+    found = {f"{each['kind']} {each['name']}": each for each in json.loads(done.stdout)}
+    return {name: each for name, each in found.items() if each["action"] != "unchanged"}
+
+
+def content(project: Project) -> dict[str, list[str]]:
+    """Return every row of every setting, ids and times included."""
+    return {
+        table: sorted(
+            row[0] for row in project.query(f'SELECT t::text FROM public."{table}" t', "prefect")
+        )
+        for table in SETTINGS
+    }
+
+
+def test_second_bootstrap_has_nothing_to_do_and_does_nothing(staging: Project) -> None:
+    planned = steps(staging, "--dry-run")
+    assert not staging.query("SELECT 1 FROM deployment WHERE name LIKE '%-staging'", "prefect")
+    first = steps(staging)
+    assert first == planned
+    assert {each["action"] for each in first.values()} == {"create"}
+    assert {"work pool staging", "variable etl_staging_region", "deployment daily/daily-staging",
+            "concurrency limit etl-staging-apis", "block etl-lake-storage/lake-s",
+            "block type etl-bootstrap-inventory", "automation staging: run failed"} <= set(first)  # fmt: skip
+    before = content(staging)
+    assert len(before["deployment"]) >= 6 and len(before["automation"]) >= 3
+    done = bootstrap(staging)
+    assert "nothing to do" in done.stdout, done.stdout
+    assert content(staging) == before
+
+
+EXTRA = """\
+  - name: extra-staging
+    schedules:
+      - {<<: *nightly, slug: a, parameters: &things {parameters: {dataset: things}}}
+      - {<<: *each_hour, slug: b, parameters: *things}
+    <<: [*dataset, *in_staging]
+"""
+ENVIRONMENT = "deployments/environments/staging.yaml"
+
+
+def test_what_differs_is_changed_and_prune_removes_what_it_made_only(
+    staging: Project, client: SyncPrefectClient
+) -> None:
+    change(staging, "prefect.yaml", ("deployments:\n", "deployments:\n" + EXTRA))
+    steps(staging)
+    made = client.read_deployment_by_name("dataset/extra-staging")
+    kept = {each.slug: each.id for each in made.schedules}
+    change(
+        staging, "prefect.yaml",
+        ("slug: a,", "slug: a, active: false,"),
+        ("      - {<<: *each_hour, slug: b, parameters: *things}\n", ""),
+    )  # fmt: skip
+    change(
+        staging, ENVIRONMENT,
+        ("limit: 5,", "limit: 6,"), ("eu-central-1}\nblocks", "eu-west-1}\nblocks"),
+        ("concurrency_limit: 10", "concurrency_limit: 11"),
+        ("critical: [slack", "warning: [slack"),
+    )  # fmt: skip
+    changed = steps(staging, WAREHOUSE_PASSWORD="CANARY-rotated")
+    assert {name: each["keys"] for name, each in changed.items()} == {
+        "block etl-warehouse-credentials/warehouse-s": ["password"],
+        "work pool staging": ["concurrency_limit"],
+        "concurrency limit etl-staging-apis": ["limit"],
+        "variable etl_staging_region": ["value"],
+        "deployment dataset/extra-staging": ["schedules"],
+        **{name: each["keys"] for name, each in changed.items() if name.startswith("automation ")},
+    }
+    there = client.read_deployment_by_name("dataset/extra-staging")
+    assert there.id == made.id
+    (schedule,) = there.schedules
+    assert (schedule.id, schedule.slug, schedule.active) == (kept["a"], "a", False)
+    # No longer declared: a deployment, a block, a limit, a variable. Two things of other people.
+    change(staging, "prefect.yaml", (EXTRA.replace("slug: a,", "slug: a, active: false,").replace(
+        "      - {<<: *each_hour, slug: b, parameters: *things}\n", ""), ""))  # fmt: skip
+    limits, variables, _ = BLOCKS.replace("limit: 5", "limit: 6").split("\n", 2)
+    change(staging, ENVIRONMENT, (limits, ""),
+           (variables.replace("central", "west"), "variables: {}"))  # fmt: skip
+    client.create_variable(VariableCreate(name="etl_staging_of_somebody", value=1))
+    client.delete_variable_by_name("etl_staging_region")
+    client.create_variable(VariableCreate(name="etl_staging_region", value="by hand"))
+    rotated = {"WAREHOUSE_PASSWORD": "CANARY-rotated"}
+    left = steps(staging, **rotated)
+    assert {name: each["action"] for name, each in left.items()} == dict.fromkeys(left, "leave")
+    assert {"deployment dataset/extra-staging", "concurrency limit etl-staging-apis"} <= set(left)
+    removed = steps(staging, "--prune", **rotated)
+    assert set(removed) == set(left)
+    assert {each["action"] for each in removed.values()} == {"remove"}
+    assert not staging.query("SELECT 1 FROM deployment WHERE name = 'extra-staging'", "prefect")
+    assert staging.query("SELECT name FROM variable ORDER BY name", "prefect") == [
+        ("etl_staging_of_somebody",), ("etl_staging_region",),
+    ]  # fmt: skip
+    assert steps(staging, "--prune", **rotated) == {}
+
+
+def test_mistakes_end_before_anything_is_done(staging: Project, client: SyncPrefectClient) -> None:
+    before = content(staging)
+    lacking = bootstrap(staging, SLACK_URL="", OLD_KEY="")
+    assert lacking.returncode == 2
+    for name, key in (("SLACK_URL", "slack-webhook/etl-staging url"), ("OLD_KEY", "older_keys.0")):
+        assert name in lacking.stderr and key in lacking.stderr, lacking.stderr
+    short = bootstrap(staging, PRIVACY_KEY="short")
+    assert short.returncode == 2 and "the key has less than 32 characters" in short.stderr
+    unset = bootstrap(staging, DPP_IMAGE="")
+    assert unset.returncode == 2 and "DPP_IMAGE is not set" in unset.stderr
+    gone = bootstrap(staging, PREFECT_API_URL="http://127.0.0.1:9/api")
+    assert gone.returncode == 3 and "does not answer" in gone.stderr
+    pool = f"pool-{uuid.uuid4().hex[:8]}"
+    client.create_work_pool(WorkPoolCreate(name=pool, type="process"))
+    change(staging, "prefect.yaml", ("name: staging\n", f"name: {pool}\n"))
+    change(staging, ENVIRONMENT, ("work_pool: {name: staging", f"work_pool: {{name: {pool}"))
+    other = bootstrap(staging)
+    assert other.returncode == 2 and "is of type 'process' on the server" in other.stderr
+    client.delete_work_pool(pool)
+    assert content(staging) == before

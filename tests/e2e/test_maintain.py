@@ -1,0 +1,65 @@
+"""Retention beside a real Prefect server: old runs go, and no file of a dataset that is being loaded."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from prefect.client.orchestration import get_client
+from prefect.states import Completed, Running
+
+from flows.dataset import DatasetParameters, dataset
+from flows.maintain import MaintainParameters, Upkeep, maintain
+from tests.e2e.conftest import Project
+
+OLD = datetime.now(UTC) - timedelta(days=100)
+OLD_RUNS = "SELECT count(*) FROM flow_run WHERE end_time < now() - interval '90 days'"
+
+
+def keep(**asked: Any) -> Upkeep:
+    state: Any = maintain(MaintainParameters(datasets=["things"], **asked), return_state=True)
+    done = state.result(raise_on_failure=False)
+    assert isinstance(done, Upkeep), state
+    assert state.is_completed(), state
+    return done
+
+
+def erased(done: Upkeep) -> dict[str, int]:
+    return {one.what: one.count for one in done.retained.erased}
+
+
+def test_what_is_old_goes_but_not_under_a_run(server: Project) -> None:
+    (server.root / "inbox" / "b.csv").unlink()
+    (server.root / "inbox" / "a.csv").write_text("id,price\n1,1.50\n")
+    dataset(DatasetParameters(dataset="things"), return_state=True)
+    lake = server.root / "lake4"
+    for file in [path for path in lake.rglob("*") if path.is_file()]:
+        os.utime(file, (OLD.timestamp(), OLD.timestamp()))
+    server.query("UPDATE etl.loads SET loaded_at = now() - interval '100 days'; COMMIT; SELECT 1")
+    server.query(
+        "UPDATE flow_run SET end_time = now() - interval '100 days' WHERE end_time IS NOT NULL; "
+        "COMMIT; SELECT 1",
+        "prefect",
+    )
+    ((runs,),) = server.query(OLD_RUNS, "prefect")
+    assert runs >= 1
+    with get_client(sync_client=True) as client:
+        parameters = {"parameters": {"dataset": "things"}}
+        under_way = client.create_flow_run(dataset, parameters=parameters, state=Running())
+        done = keep()
+        assert done.retained.skipped == (f"things: run {under_way.name} is under way",)
+        assert [table.table for table in done.tables] == ["analytics.things"]
+        assert erased(done)["flow runs"] == runs  # none that is under way
+        assert server.query(OLD_RUNS, "prefect") == [(0,)]
+        client.set_flow_run_state(under_way.id, Completed(), force=True)
+    expected = {"manifests": 2, "raw": 1, "clean": 1}
+    shown = keep(dry_run=True)
+    would_go = erased(shown)
+    assert (shown.tables, {name: would_go[name] for name in expected}) == ((), expected)
+    assert list(lake.rglob("*.parquet"))
+    gone = erased(keep())
+    assert {name: gone[name] for name in expected} == expected
+    assert not list(lake.rglob("*.parquet"))
+    assert server.query("SELECT details -> 'raw' -> 'files' FROM etl.audit") == [(1,)]
+    assert not erased(keep())
