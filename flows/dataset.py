@@ -58,7 +58,6 @@ from tasks.stopping import in_threads, stop_asked, stoppable
 Result = TypeVar("Result")
 
 log = structlog.get_logger("dpp.flows")
-log = structlog.get_logger("dpp.flows")
 
 
 class DatasetParameters(BaseModel):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import signal
 import time
@@ -11,68 +10,19 @@ from pathlib import Path
 import pytest
 
 from blocks.warehouse import WarehouseCredentials
-from tasks.loading.publish import STEPS
 from tests.faults.campaign import CONFLICT, check_exact, load_all, start_victim
-from tests.faults.soak import KILLED_AT, start
-from tests.histories import MODES, WHOLE, History
-from tests.histories import STEPS as STEPS_OF_HISTORY
+from tests.faults.every_step import check_every_step
 from tests.integration.loading.support import World, make_spec
 
 SECONDS = 30
-FEW = 4
 
 
-def _history(mode: str, by: str | None = None) -> History:
-    """Return a history whose last step has rows, changes the table, and is of two objects if it can be."""
-    for seed in itertools.count():
-        history = History(seed, mode, by)
-        last = history.steps()[-1]
-        if (
-            len(last) == 1 + (mode in WHOLE)
-            and all(len(one.rows) > FEW for one in last)
-            and history.truth() != history.truth(STEPS_OF_HISTORY - 1)
-        ):
-            return history
-    raise AssertionError("there is one")
-
-
-@pytest.mark.parametrize(
-    "history",
-    [
-        *map(_history, MODES),
-        _history("merge", "day"),
-        _history("replace_by_key", "day"),
-        _history("scd2", "valid_from"),
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize("mode", ["append", "merge"])
 def test_killed_at_every_step_loses_and_doubles_nothing(
-    world: World, warehouse: WarehouseCredentials, tmp_path: Path, history: History
+    world: World, warehouse: WarehouseCredentials, tmp_path: Path, mode: str
 ) -> None:
-    """A load is killed at its first step, the next one at its second, and so on to the last of all.
-
-    What a mode does beside is in the same transaction: rows deleted, tombstones, marks, partitions.
-    """
-    *before, last = history.prepared(world)
-    for loads in before:
-        history.publish(world, loads)
-    old = history.rows(world)
-    killed_at: list[str] = []
-    while True:
-        process = start(warehouse, tmp_path, history, [last], fatal=len(killed_at) + 1)
-        process.join(SECONDS)
-        if process.exitcode == 0:
-            break
-        assert process.exitcode == -signal.SIGKILL
-        killed_at.append((tmp_path / KILLED_AT).read_text())
-        expected = history.truth() if killed_at[-1] == "committed" else old
-        assert history.rows(world) == expected, killed_at
-    staged, rest = list(STEPS[1:4]), list(STEPS[4:9])
-    written, end = list(STEPS[9:11]), list(STEPS[11:])
-    assert killed_at == ["begun", *staged * len(last), *rest, *written * len(last), *end]
-    for loads in (*before, last):
-        history.publish(world, loads)
-    history.check(world)
+    """A load that is killed at any of its steps is done again, once."""
+    check_every_step(world, warehouse, tmp_path, mode)
 
 
 @pytest.mark.parametrize("step", ["begun", "copied", "gated"])

@@ -1,4 +1,4 @@
-"""Loads of the modes that do more than add rows: two at once, and a COMMIT whose answer is lost."""
+"""Loads of the modes that do more than add rows: killed, two at once, and when an answer is lost."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from tasks.loading.whole import load_whole
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import WarehouseUnavailable
 from tasks.model.run import LoadReceipt, Partition, SourceItem
+from tests.faults.every_step import check_every_step
 from tests.faults.proxy import LossyProxy
+from tests.histories import MODES
 from tests.integration.loading.support import World, make_lake, make_spec, rows_table
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -69,6 +71,22 @@ def check_exact(world: World, mode: str) -> None:
     assert world.sql("SELECT id, name, seen FROM analytics.things ORDER BY 1, 2") == TRUTH[mode]
     assert world.sql("SELECT count(*) FROM etl.loads") == [(4,)]
     assert world.broken(spec_of(mode)) == set()
+
+
+@pytest.mark.parametrize(
+    ("mode", "by"),
+    [
+        *((mode, None) for mode in MODES if mode not in ("append", "merge")),
+        ("merge", "day"),
+        ("replace_by_key", "day"),
+        ("scd2", "valid_from"),
+    ],
+)
+def test_load_of_any_mode_killed_at_every_step_is_done_again_once(
+    world: World, warehouse: WarehouseCredentials, tmp_path: Path, mode: str, by: str | None
+) -> None:
+    """Also what the mode does beside: rows deleted, tombstones, marks, partitions."""
+    check_every_step(world, warehouse, tmp_path, mode, by)
 
 
 @pytest.mark.parametrize("fault", ["reply", "request"])
