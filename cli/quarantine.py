@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -28,6 +28,11 @@ from cli.quarantine_options import (
     selection_of,
 )
 from tasks.model.errors import ConfigError
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from tasks.model.dataset import DatasetSpec
 
 quarantine_app = typer.Typer(
     no_args_is_help=True,
@@ -52,7 +57,7 @@ def list_reasons(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Count the refused rows, and say what share of the rows read they are.
+    """Count the refused rows and items, and say what share of those read they are.
 
     dpp quarantine list
 
@@ -60,8 +65,7 @@ def list_reasons(
     """
     with reporting_errors():
         environment, catalog = open_project()
-        if dataset:
-            catalog[dataset]
+        spec, child = catalog.quarantine_of(dataset) if dataset else (None, None)
         before = seen_before(older_than)
         with connections(environment, catalog, [], sources=False) as opened:
             from cli.quarantine_view import counted, quarantine_table
@@ -72,7 +76,7 @@ def list_reasons(
             ensure_ledger(engine)
             reasons = [
                 reason
-                for reason in quarantine_reasons(engine, dataset)
+                for reason in quarantine_reasons(engine, spec.name if spec else None, child)
                 if rule in (None, reason.rule) and (before is None or reason.first_seen < before)
             ]
             entries = counted(reasons, rows_read(engine), by, datetime.now(UTC))
@@ -107,22 +111,25 @@ def show(  # noqa: PLR0913, PLR0917 - each is an option
     """
     with reporting_errors():
         environment, catalog = open_project()
-        catalog[dataset]
-        selection = selection_of(rule, column, load_id, row, older_than, resolved_too=resolved)
+        spec, child = catalog.quarantine_of(dataset)
+        selection = selection_of(
+            rule, column, load_id, row, older_than, child=child, resolved_too=resolved
+        )
         with connections(environment, catalog, [], sources=False) as opened:
             from itertools import islice
 
             from cli.quarantine_view import permitted, refused_row, refused_title
             from tasks.loading.ledger import ensure_ledger
+            from tasks.model.child_dataset import quarantined
             from tasks.protection import UNPROTECTED
             from tasks.replay.select import selected_rows
 
-            spec = catalog[dataset]
+            refused = quarantined(spec, child)
             protection = permitted(environment, opened, spec) if reveal else UNPROTECTED
             ensure_ledger(opened.warehouse())
             found = 0
             for selected in islice(
-                selected_rows(opened.warehouse(), opened.lake(), dataset, selection), limit
+                selected_rows(opened.warehouse(), opened.lake(), spec.name, selection), limit
             ):
                 found += 1
                 kept = selected.kept
@@ -132,9 +139,28 @@ def show(  # noqa: PLR0913, PLR0917 - each is an option
                 else:
                     title = refused_title(selected)
                     console.print(title, style="bold", markup=False, highlight=False)
-                    console.print(refused_row(spec, kept, raw))
+                    console.print(refused_row(refused, kept, raw))
+            if not as_json:
+                _tell_of_items(opened.warehouse(), spec, child)
         if not found and not as_json:
             console.print("no such row is in quarantine")
+
+
+def _tell_of_items(engine: Engine, spec: DatasetSpec, child: str | None) -> None:
+    """Say which child tables have refused items, which are shown by themselves."""
+    from tasks.loading.resolutions import quarantine_reasons
+
+    names = [f"{spec.name}.{name}" for name in spec.children] if child is None else []
+    reasons = quarantine_reasons(engine, spec.name) if names else []
+    for name in names:
+        waiting = sum(reason.open for reason in reasons if reason.dataset == name)
+        if waiting:
+            stderr.print(
+                f"{waiting:,} items of {name} are refused too: dpp quarantine show {name}",
+                style="dim",
+                markup=False,
+                highlight=False,
+            )
 
 
 @quarantine_app.command()
@@ -156,8 +182,8 @@ def export(  # noqa: PLR0913, PLR0917 - each is an option
     """
     with reporting_errors():
         environment, catalog = open_project()
-        spec = catalog[dataset]
-        selection = selection_of(rule, column, load_id, row, older_than)
+        spec, child = catalog.quarantine_of(dataset)
+        selection = selection_of(rule, column, load_id, row, older_than, child=child)
         if to.exists() and not force:
             raise ConfigError(f"{to} is there already", "choose another name, or --force")
         if not to.absolute().parent.is_dir():
@@ -165,6 +191,7 @@ def export(  # noqa: PLR0913, PLR0917 - each is an option
         with connections(environment, catalog, [], sources=False) as opened:
             from cli.quarantine_view import permitted
             from tasks.loading.ledger import ensure_ledger
+            from tasks.model.child_dataset import quarantined
             from tasks.protection import UNPROTECTED
             from tasks.replay.export import write_export
             from tasks.replay.select import selected_rows
@@ -175,8 +202,8 @@ def export(  # noqa: PLR0913, PLR0917 - each is an option
             with to.open("w", encoding="utf-8-sig", newline="") as file:
                 count = write_export(
                     file,
-                    spec,
-                    lambda: selected_rows(engine, lake, dataset, selection),
+                    quarantined(spec, child),
+                    lambda: selected_rows(engine, lake, spec.name, selection),
                     protection,
                     reveal=reveal,
                 )
@@ -217,12 +244,13 @@ def replay(  # noqa: PLR0913, PLR0917 - each is an option
         from cli.quarantine_run import run_replay
 
         environment, catalog = open_project()
-        selection = selection_of(rule, column, load_id, row, older_than)
+        spec, child = catalog.quarantine_of(dataset)
+        selection = selection_of(rule, column, load_id, row, older_than, child=child)
         raise typer.Exit(
             run_replay(
                 environment,
                 catalog,
-                catalog[dataset],
+                spec,
                 selection,
                 corrected,
                 dry_run=dry_run,
@@ -249,15 +277,15 @@ def discard(  # noqa: PLR0913, PLR0917 - each is an option
     """
     with reporting_errors():
         environment, catalog = open_project()
-        catalog[dataset]
-        selection = selection_of(rule, column, load_id, row, older_than)
+        spec, child = catalog.quarantine_of(dataset)
+        selection = selection_of(rule, column, load_id, row, older_than, child=child)
         with connections(environment, catalog, [], sources=False) as opened:
             from tasks.loading.ledger import ensure_ledger
             from tasks.replay.discard import discard_rows, rows_to_discard
 
             engine = opened.warehouse()
             ensure_ledger(engine)
-            rows = rows_to_discard(engine, opened.lake(), dataset, selection)
+            rows = rows_to_discard(engine, opened.lake(), spec.name, selection)
             count = sum(reason.count for _, reasons in rows for reason in reasons)
             if not count:
                 console.print("no such row is in quarantine")
@@ -267,5 +295,5 @@ def discard(  # noqa: PLR0913, PLR0917 - each is an option
                 return
             if not yes:
                 confirm(f"Leave {count:,} rows of {dataset} out for good?")
-            discard_rows(engine, rows, reason, person())
+            discard_rows(engine, rows, reason, person(), child)
         console.print(f"{count:,} rows are discarded", highlight=False)

@@ -14,7 +14,9 @@ from cli.console import console
 from tasks.model.errors import ConfigError, ExitCode
 from tasks.model.replay import Selection
 
-Dataset = Annotated[str, typer.Argument(help="The dataset.")]
+Dataset = Annotated[
+    str, typer.Argument(help="The dataset, or a child table of it as orders.lines.")
+]
 Rule = Annotated[str | None, typer.Option(help="Only rows that broke this rule first.")]
 Column = Annotated[str | None, typer.Option(help="Only rows that broke it in this column.")]
 LoadId = Annotated[int | None, typer.Option("--load", help="Only rows of this load.")]
@@ -44,11 +46,13 @@ def selection_of(
     rows: list[str] | None,
     older_than: str | None,
     *,
+    child: str | None = None,
     resolved_too: bool = False,
 ) -> Selection:
-    """Return the rows that the options of a command mean."""
+    """Return the rows that the options of a command mean; items, if a child table is named."""
     try:
         return Selection(
+            child=child,
             rule=rule,
             column=column,
             load_id=load_id,

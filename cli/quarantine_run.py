@@ -13,11 +13,12 @@ import typer
 from cli.console import console, stderr
 from cli.context import connections, prefect_ready
 from tasks.datasets import Catalog
+from tasks.model.child_dataset import quarantined
 from tasks.model.dataset import DatasetSpec
 from tasks.model.environment import Environment
 from tasks.model.errors import ConfigError, ExitCode
 from tasks.model.replay import ReplayRequest, Selection, replay_of
-from tasks.model.run import DatasetReport, RunReport
+from tasks.model.run import DatasetReport, RowCounts, RunReport
 
 if TYPE_CHECKING:
     from blocks.lake import Lake
@@ -60,13 +61,19 @@ def run_replay(
         typer.echo(report.model_dump_json(indent=2))
     else:
         show_report(report)
-        again = report.datasets[0].counts.quarantined
+        again = _refused_again(report.datasets[0], selection.child)
         if again:
             stderr.print(
-                f"[yellow]{again:,} rows were refused again[/]: dpp quarantine show {spec.name}",
+                f"[yellow]{again:,} rows were refused again[/]: dpp quarantine show "
+                f"{quarantined(spec, selection.child).name}",
                 highlight=False,
             )
     return exit_code(report)
+
+
+def _refused_again(report: DatasetReport, child: str | None) -> int:
+    counts = report.counts if child is None else report.children.get(child, RowCounts())
+    return counts.quarantined
 
 
 def _read(corrected: Path | None) -> bytes | None:
@@ -107,8 +114,9 @@ def _plan(spec: DatasetSpec, request: ReplayRequest, opened: Connections) -> int
     plan = plan_replay(engine, opened.lake(), spec, request, protection)
     replays = [replay for partition in plan.partitions if (replay := replay_of(partition))]
     rows = sum(reason.count for replay in replays for reason in replay.reasons)
+    name = quarantined(spec, request.selection.child).name
     stderr.print(
-        f"[bold]{spec.name}[/]: {rows:,} rows to replay, in {len(replays)} partitions",
+        f"[bold]{name}[/]: {rows:,} rows to replay, in {len(replays)} partitions",
         highlight=False,
     )
     if plan.resolved:
@@ -121,7 +129,8 @@ def _plan(spec: DatasetSpec, request: ReplayRequest, opened: Connections) -> int
             highlight=False,
             soft_wrap=True,
         )
-    if rows and spec.load.mode == "merge" and spec.cursor is None:
+    of_rows = request.selection.child is None
+    if rows and of_rows and spec.load.mode == "merge" and spec.cursor is None:
         stderr.print(
             f"[yellow]{spec.name} declares no cursor:[/] replayed rows replace rows of the same key "
             "that were loaded later",

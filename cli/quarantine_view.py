@@ -16,6 +16,7 @@ from tasks.connections import Connections
 from tasks.loading.resolutions import QuarantineReasons
 from tasks.model.dataset import DatasetSpec
 from tasks.model.environment import Environment
+from tasks.model.json_path import ITEM
 from tasks.protection import Protection
 from tasks.refused import KeptRow
 from tasks.replay.reveal import permitted_protection
@@ -158,6 +159,8 @@ def refused_row(spec: DatasetSpec, kept: KeptRow, raw: str | None) -> Table:
         return table
     declared = spec.columns.get(kept.column or "")
     at_fault = declared.source_column(kept.column or "") if declared else kept.column
+    if kept.column is None and values.get(ITEM) is not None:
+        at_fault = ITEM  # an item that could not be taken apart
     for name, value in values.items():
         text = "[dim]NULL[/]" if value is None else escape(value)
         if name == at_fault:

@@ -26,7 +26,9 @@ class ReplayParameters(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    dataset: str = Field(description="Name of the dataset, as in its file.")
+    dataset: str = Field(
+        description="Name of the dataset, as in its file; or of a child table of it, as orders.lines."
+    )
     action: Literal["replay", "discard", "export", "list"] = Field(
         "replay",
         description="replay: through the stages again. discard: leave out for good. export: a CSV "
@@ -63,7 +65,7 @@ class ReplayParameters(BaseModel):
         """Return the parameters that ask for a replay."""
         selection = request.selection
         return cls(
-            dataset=dataset,
+            dataset=f"{dataset}.{selection.child}" if selection.child else dataset,
             rule=selection.rule,
             column=selection.column,
             load_id=selection.load_id,
@@ -81,6 +83,7 @@ class ReplayParameters(BaseModel):
             age = datetime.now(UTC) - timedelta(days=self.older_than_days)
             before = min(before, age) if before else age
         return Selection(
+            child=self.dataset.partition(".")[2] or None,
             rule=self.rule or None,
             column=self.column or None,
             load_id=self.load_id,
@@ -100,17 +103,17 @@ def replay(parameters: ReplayParameters) -> State[DatasetReport]:
 
     Running it again is always safe: a row is resolved once.
     """
+    ensure_logs()
+    forget_blocks()
+    environment = load_environment()
+    spec, _ = environment_catalog(environment).quarantine_of(parameters.dataset)
     if parameters.action == "replay":
         request = ReplayRequest(
             selection=parameters.selection,
             corrections=parameters.corrections or None,
             corrections_name=parameters.corrections_name,
         )
-        return run_and_report(parameters.dataset, request)
-    ensure_logs()
-    forget_blocks()
-    environment = load_environment()
-    spec = environment_catalog(environment)[parameters.dataset]
+        return run_and_report(spec.name, request)
     selection = parameters.selection
     if parameters.action == "discard":
         name = str(flow_run.get_name() or "local")

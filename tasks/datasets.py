@@ -220,6 +220,24 @@ class Catalog:
             known = ", ".join(sorted(self.datasets)) or "none"
             raise ConfigError(f"no dataset {name!r}{hint}; declared are: {known}") from None
 
+    def quarantine_of(self, name: str) -> tuple[DatasetSpec, str | None]:
+        """Return the dataset whose refused rows are meant, and its child if items of one are.
+
+        Args:
+            name: A dataset, or a child table of one as ``orders.lines``.
+
+        Raises:
+            ConfigError: There is none of the name.
+        """
+        dataset, _, child = name.partition(".")
+        spec = self[dataset]
+        if "." not in name:
+            return spec, None
+        if child not in spec.children:
+            known = ", ".join(f"{dataset}.{one}" for one in sorted(spec.children)) or "none"
+            raise ConfigError(f"no child table {name!r}; those of {dataset} are: {known}")
+        return spec, child
+
     def in_order(self, names: Iterable[str]) -> list[DatasetSpec]:
         """Return the named datasets so that each comes after those it looks up."""
         chosen = dict.fromkeys(names)

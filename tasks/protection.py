@@ -6,8 +6,10 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from tasks.model.child_dataset import parents_columns
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ConfigError
+from tasks.model.json_path import ITEM
 
 if TYPE_CHECKING:
     from blocks.privacy import Privacy
@@ -27,6 +29,9 @@ def pii_columns(spec: DatasetSpec) -> dict[str, str]:
     for name, child in spec.children.items():
         if any(column.pii != "none" for column in child.columns.values()):
             protected[child.list_path(name).column] = "mask"
+    own = {name: one for name, one in spec.columns.items() if name not in parents_columns(spec)}
+    if len(own) < len(spec.columns) and any(column.pii != "none" for column in own.values()):
+        protected[ITEM] = "mask"  # the item as it is, of a child table
     return protected
 
 

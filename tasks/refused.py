@@ -60,7 +60,10 @@ def _text(value: Any) -> str | None:
 
 
 def kept_rows(
-    lake: Lake, manifest_key: str, wanted: Callable[[int], bool] = lambda _row: True
+    lake: Lake,
+    manifest_key: str,
+    wanted: Callable[[int], bool] = lambda _row: True,
+    child: str | None = None,
 ) -> Iterator[KeptRow]:
     """Yield the refused rows of a load, in the order of its quarantine files.
 
@@ -68,6 +71,7 @@ def kept_rows(
         lake: Where they are.
         manifest_key: The manifest that names the files.
         wanted: Tells by a row's number whether it is asked for.
+        child: The child table whose refused items are asked for, instead of rows.
 
     Raises:
         ContractBroken: The lake has lost the manifest or a file.
@@ -80,7 +84,8 @@ def kept_rows(
         )
     number = 0
     with tempfile.TemporaryDirectory(prefix="dpp-quarantine-") as scratch:
-        for file in manifest.quarantine:
+        refused = manifest.quarantine if child is None else manifest.children[child].quarantine
+        for file in refused:
             for batch in _batches(lake, file, Path(scratch)):
                 for row in batch.to_pylist():
                     number += 1

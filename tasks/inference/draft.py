@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -11,37 +9,16 @@ from typing import Any
 
 import pyarrow as pa
 
+from tasks.inference.child_block import child_lines
+from tasks.inference.children import ChildDraft, lists_of_objects
+from tasks.inference.digits import is_called_like_a_key, kept_as_text, of_digits
 from tasks.inference.tables import TableFacts
+from tasks.inference.text import block, column_line, flow, identifier
 from tasks.inference.values import Guess, guess_column
 from tasks.ingestion.connector import SOURCE_ROW, SOURCE_URI
-from tasks.model.columns import MAX_IDENTIFIER_BYTES
 
-_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_./*-]*")
-_WORDS = frozenset({"true", "false", "null", "yes", "no", "on", "off", "y", "n"})
-_WORD = re.compile(r"[a-z]+|[0-9]+")
-CODES = frozenset(
-    [
-        "zip",
-        "zipcode",
-        "postcode",
-        "plz",
-        "phone",
-        "tel",
-        "mobile",
-        "fax",
-        "iban",
-        "isbn",
-        "ean",
-        "gtin",
-    ]
-)
-"""Digits of such a name are no number: nobody adds them."""
-IDS = frozenset(["id", "key", "code", "number", "nr", "no", "num", "ref", "sku", "uuid"])
-MOMENTS = frozenset(["at", "on", "time", "timestamp", "ts", "date", "created", "updated"])
 MOST_PARTS = 8
 """Columns that keys of two are made of."""
-EPOCHS = {10: "seconds", 13: "milliseconds"}
-"""Digits of a number that may count from 1970 on, and what it counts."""
 _CHANGED = ("updated_at", "modified_at", "changed_at", "last_modified", "updated", "modified")
 
 
@@ -57,6 +34,7 @@ class Draft:
         sample: The rows that were looked at.
         facts: What a database says of the table itself.
         as_text: Columns that stay text, with the rows that their type would have refused.
+        lists: Lists of objects inside of its rows.
     """
 
     name: str
@@ -66,19 +44,10 @@ class Draft:
     doubts: list[str] = field(default_factory=list)
     facts: TableFacts = field(default_factory=TableFacts)
     as_text: dict[str, int] = field(default_factory=dict)
+    lists: list[ChildDraft] = field(default_factory=list)
 
-
-def identifier(name: str, taken: set[str]) -> str:
-    """Return a name for the warehouse that is like a name of the source, and not taken yet."""
-    parts = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)
-    made = re.sub(r"[^a-z0-9]+", "_", parts.lower()).strip("_") or "column"
-    made = made if made[0].isalpha() else f"c_{made}"
-    made = made[: MAX_IDENTIFIER_BYTES - 4]
-    unique, number = made, 2
-    while unique in taken:
-        unique, number = f"{made}_{number}", number + 1
-    taken.add(unique)
-    return unique
+    def __post_init__(self) -> None:
+        self.lists = lists_of_objects(self.sample)
 
 
 def render(draft: Draft) -> str:
@@ -88,18 +57,21 @@ def render(draft: Draft) -> str:
     _take_empty_for_null(draft, guesses)
     taken: set[str] = set()
     columns = {name: identifier(name, taken) for name in names}
-    key = draft.facts.key or _key(draft.sample, names, guesses)
+    key = draft.facts.key or find_key(draft.sample, names, guesses)
     rows = draft.sample.num_rows
+    if key:  # a list that is a table of its own is no column
+        whole = {child.way[0] for child in draft.lists if len(child.way) == 1}
+        names = [name for name in names if name not in whole] or names
     lines = [
         "# yaml-language-server: $schema=../docs/dataset.schema.json",
         f"# Inferred from {rows} rows of {draft.whence}. Look at the lines with a comment, then:",
         f"#   dpp check {draft.name}",
         f"name: {draft.name}",
-        f"description: {_flow(f'Rows of {draft.whence}')}",
+        f"description: {flow(f'Rows of {draft.whence}')}",
         "schedule: manual",
         *(f"# {doubt}" for doubt in draft.doubts),
         "source:",
-        *_block(draft.source),
+        *block(draft.source),
     ]
     listed = ", ".join(columns[name] for name in key)
     if draft.facts.key:
@@ -110,6 +82,10 @@ def render(draft: Draft) -> str:
         lines.append("# No key was found: with a key, use mode: merge.")
         if draft.source["kind"] in ("database", "rest") and "cursor" not in draft.source:
             lines.append("# Without one, each run reads all rows again and appends them again.")
+        lines.extend(
+            f"# {child.path} is a list of objects: with a key it can be a table (children)."
+            for child in draft.lists
+        )
     changed = next((name for name in names if columns[name] in _CHANGED), None)
     if changed and key and guesses[changed].type == "timestamp":
         lines.append(f"cursor: {columns[changed]}  # of two rows of one key the later one stays")
@@ -120,7 +96,9 @@ def render(draft: Draft) -> str:
         )
     lines.append("columns:")
     width = max(map(len, columns.values()), default=0) + 1
-    lines.extend(_column_line(name, columns[name], guesses[name], width) for name in names)
+    lines.extend(column_line(name, columns[name], guesses[name], width) for name in names)
+    if key:
+        lines.extend(child_lines(draft.name, draft.lists, [columns[name] for name in key]))
     mode = "merge" if key else "append"
     lines.append(f"load: {{table: analytics.{draft.name}, mode: {mode}}}")
     return "\n".join(lines) + "\n"
@@ -141,8 +119,7 @@ def _guess(draft: Draft, name: str) -> Guess:
     """Guess a column by its values, by what the source says of it, and by its name."""
     guess = guess_column(draft.sample[name])
     if name in draft.as_text:
-        why = f"{guess.type} would refuse {draft.as_text[name]} rows of the sample"
-        return Guess("string", doubts=[why])
+        return kept_as_text(guess, draft.as_text[name])
     if name in draft.facts.required and name not in draft.facts.key:
         guess.options["nullable"] = False
     is_text = name in draft.facts.texts or (
@@ -154,25 +131,7 @@ def _guess(draft: Draft, name: str) -> Guess:
         doubt = f"text in the source, though all of the sample could be {guess.type}"
         return Guess("string", kept, [doubt])
     if guess.type == "int64":
-        return _of_digits(guess, name, draft.sample[name])
-    return guess
-
-
-def _of_digits(guess: Guess, name: str, column: pa.ChunkedArray) -> Guess:
-    """Doubt that digits are a number."""
-    words = set(_WORD.findall(re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name).lower()))
-    if words & CODES and pa.types.is_string(column.type):
-        return Guess("string", doubts=["digits, but by its name no number: kept as text"])
-    different = {str(value) for value in column.to_pylist() if value not in (None, "")}
-    lengths = {len(value) for value in different}
-    unit = EPOCHS.get(min(lengths, default=0)) if len(lengths) == 1 else None
-    if unit and words & MOMENTS:
-        guess.doubts.append(f"perhaps {unit} since 1970; kept as a number")
-    elif words & IDS and pa.types.is_string(column.type):
-        guess.doubts.append("perhaps an id, not a number: string would take letters and zeros too")
-    elif different == {"0", "1"}:
-        words_for = '{"0": "false", "1": "true"}'
-        guess.doubts.append(f"perhaps yes and no: type: boolean, replace: {words_for}")
+        return of_digits(guess, name, draft.sample[name])
     return guess
 
 
@@ -183,7 +142,9 @@ def _is_never_null(draft: Draft, name: str) -> bool:
     return not (pa.types.is_string(column.type) and "" in column.to_pylist())
 
 
-def _key(sample: pa.Table, names: Sequence[str], guesses: Mapping[str, Guess]) -> tuple[str, ...]:
+def find_key(
+    sample: pa.Table, names: Sequence[str], guesses: Mapping[str, Guess]
+) -> tuple[str, ...]:
     """Return the columns that best tell rows apart, () if none do in the sample.
 
     That prices or dates happen to differ makes no key of them: a key is called like one, or stands
@@ -201,7 +162,7 @@ def _key(sample: pa.Table, names: Sequence[str], guesses: Mapping[str, Guess]) -
         and not _has_null_words(sample[name], guesses[name])
     ]
     unique = [name for name in fit if len(sample[name].unique()) == sample.num_rows]
-    named = [name for name in fit if _is_called_like_a_key(name) or guesses[name].type == "uuid"]
+    named = [name for name in fit if is_called_like_a_key(name) or guesses[name].type == "uuid"]
     first = [name for name in names[:1] if name in fit and guesses[name].type != "date"]
     for name in (*named, *first):
         if name in unique:
@@ -219,33 +180,3 @@ def _has_null_words(column: pa.ChunkedArray, guess: Guess) -> bool:
     if not pa.types.is_string(column.type):
         return False
     return not {"", *guess.options.get("null_values", ())}.isdisjoint(column.to_pylist())
-
-
-def _is_called_like_a_key(name: str) -> bool:
-    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name).lower()
-    return (_WORD.findall(spaced) or [""])[-1] in IDS
-
-
-def _column_line(source: str, name: str, guess: Guess, width: int) -> str:
-    keys: dict[str, Any] = {"type": guess.type}
-    if source != name:
-        keys["source"] = source
-    keys |= guess.options
-    comment = f"  # {'; '.join(guess.doubts)}" if guess.doubts else ""
-    return f"  {name + ':':<{width}} {_flow(keys)}{comment}"
-
-
-def _block(mapping: Mapping[str, Any], indent: int = 2) -> list[str]:
-    return [f"{' ' * indent}{key}: {_flow(value)}" for key, value in mapping.items()]
-
-
-def _flow(value: Any) -> str:
-    """Write a value on one line; texts are quoted where YAML could read them otherwise."""
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key}: {_flow(each)}" for key, each in value.items()) + "}"
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(_flow, value)) + "]"
-    if isinstance(value, str) and _PLAIN.fullmatch(value) and value.lower() not in _WORDS:
-        return value
-    written = json.dumps(value, ensure_ascii=False)
-    return "".join(each if each.isprintable() else f"\\U{ord(each):08X}" for each in written)

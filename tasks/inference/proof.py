@@ -9,8 +9,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tasks.datasets import load_dataset
+from tasks.inference.children import ChildDraft
 from tasks.inference.draft import Draft, render
+from tasks.ingestion.connector import SOURCE_ROW, SOURCE_URI
+from tasks.model.child_dataset import PARENT, carried_columns, child_datasets
+from tasks.model.children import POSITION
 from tasks.model.dataset import DatasetSpec
+from tasks.transformation.functions import register
 from tasks.transformation.query import FAILURES, compile_query
 from tasks.transformation.session import column_types, duckdb_session
 
@@ -20,6 +25,8 @@ ATTEMPTS = 3
 
 def proven(draft: Draft, scratch: Path) -> str:
     """Write the dataset file; a column that would refuse values of the sample stays text.
+
+    So does one of a child table.
 
     Args:
         draft: What is known; it learns which columns stay text.
@@ -40,10 +47,41 @@ def proven(draft: Draft, scratch: Path) -> str:
             for name, column in spec.columns.items()
             if refused[name] and column.type != "string"
         }
-        if not wrong:
-            break
         draft.as_text |= wrong
+        if not _learn_of_items(draft, spec, scratch) and not wrong:
+            break
     return text
+
+
+def _learn_of_items(draft: Draft, spec: DatasetSpec, scratch: Path) -> bool:
+    """Let the drafts of child tables learn which columns stay text; tell whether one did."""
+    learned = False
+    for name, child in child_datasets(spec).items():
+        way = spec.children[name].list_path(name).steps
+        found = next(one for one in draft.lists if one.way == way)
+        raw = scratch / f"proof-{name}.parquet"
+        pq.write_table(_raw_items(spec, found), raw)
+        refused = _refused(child, raw, scratch)
+        wrong = {
+            column.source or own: refused[own]
+            for own, column in spec.children[name].columns.items()
+            if refused[own] and column.type != "string"
+        }
+        found.as_text |= wrong
+        learned = learned or bool(wrong)
+    return learned
+
+
+def _raw_items(spec: DatasetSpec, child: ChildDraft) -> pa.Table:
+    """Return items as ingestion would make them; of the rows that they are in nothing is needed."""
+    rows = child.items.num_rows
+    table = child.items
+    for name in carried_columns(spec):
+        table = table.append_column(f"{PARENT}{name}", pa.nulls(rows, pa.string()))
+    own = {POSITION: pa.array(range(1, rows + 1), pa.int64()), SOURCE_ROW: pa.array(child.parents)}
+    for name, column in own.items():
+        table = table.append_column(name, column)
+    return table.append_column(SOURCE_URI, pa.array(["sample"] * rows))
 
 
 def _as_declared(draft: Draft) -> pa.Table:
@@ -65,6 +103,7 @@ def _refused(spec: DatasetSpec, raw: Path, scratch: Path) -> Counter[str]:
     with duckdb_session(files, scratch, MEMORY_BYTES) as session:
         types = column_types(session, files)
         known = {name: kind for name, kind in types.items() if not name.startswith("_source_")}
+        register(session, spec)
         query = compile_query(spec, known, files, {})
         if query.preparation:
             session.execute(query.preparation)

@@ -22,6 +22,7 @@ from tasks.ingestion.connector import SOURCE_ROW, SOURCE_URI, Connector, RawBatc
 from tasks.lake import intact_manifest, manifest_key, publish_manifest, store_file
 from tasks.model.dataset import DatasetSpec, canonical_json
 from tasks.model.errors import StageTimeout
+from tasks.model.replay import replay_of
 from tasks.model.run import LakeFile, Manifest, Partition
 from tasks.protection import Protection
 from tasks.quarantine import Origin, QuarantineWriter, RefusedRow
@@ -105,6 +106,7 @@ def ingest_partition(
         rows_quarantined=quarantine.rows,
         reasons=quarantine.reasons,
         state=state,
+        child=replay.child if (replay := replay_of(partition)) else None,
         created_at=datetime.now(UTC),
         seconds=clock() - started,
     )

@@ -13,6 +13,7 @@ from tasks.lake import read_manifest
 from tasks.loading.checks import Check, LedgerRow, check, shown
 from tasks.loading.modes.scd2 import broken_versions_statement
 from tasks.loading.queries import query
+from tasks.loading.resolutions import resolution_checks
 from tasks.loading.schema import LOAD_ID, existing_columns, target
 from tasks.model.child_dataset import child_tables
 from tasks.model.dataset import DatasetSpec
@@ -53,6 +54,7 @@ def child_checks(cursor: Cursor, spec: DatasetSpec) -> Iterator[Check]:
         cursor.execute(query("child_loads"), {"dataset": spec.name, "child": name})
         rows = [ChildRow(*row) for row in cursor.fetchall()]
         yield from _ledger_checks(child, rows)
+        yield from resolution_checks(cursor, child, name)
         if existing_columns(cursor, child):
             yield from _table_checks(cursor, spec, name, child, rows)
         elif rows:

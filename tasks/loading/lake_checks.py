@@ -128,6 +128,7 @@ def _raw_manifests(
 def raw_manifest(lake: Lake, spec: DatasetSpec, row: LedgerRow) -> Manifest | None:
     """Find what ingestion made of a load: a manifest with as many rows as the ledger says.
 
+    Of a replay of a child's items it has these, which are in the account of the child.
     A partition has more than one when it was ingested again, under a changed format.
     """
     folder = _manifests_folder(spec, row)
@@ -138,7 +139,7 @@ def raw_manifest(lake: Lake, spec: DatasetSpec, row: LedgerRow) -> Manifest | No
         if (
             manifest is not None
             and manifest.fingerprint == row.fingerprint
-            and manifest.rows_read == row.read
+            and (0 if manifest.child else manifest.rows_read) == row.read
         ):
             return manifest
     return None

@@ -70,22 +70,34 @@ class Resolution(Value):
     replay_load_id: int | None
 
 
-def quarantine_loads(engine: Engine, dataset: str | None = None) -> list[QuarantineLoad]:
-    """Return the loads that refused rows, the oldest first."""
+def quarantine_loads(
+    engine: Engine, dataset: str | None = None, child: str | None = None
+) -> list[QuarantineLoad]:
+    """Return the loads that refused rows, or items of a child of the dataset, the oldest first."""
     names = list(QuarantineLoad.model_fields)
+    kind = "child_quarantine_loads" if child else "quarantine_loads"
     return [
         QuarantineLoad(**dict(zip(names, row, strict=True)))
-        for row in _rows(engine, "quarantine_loads", {"dataset": dataset})
+        for row in _rows(engine, kind, {"dataset": dataset, "child": child})
     ]
 
 
-def quarantine_reasons(engine: Engine, dataset: str | None = None) -> list[QuarantineReasons]:
-    """Return the refused rows by load and reason, and the refused items of child tables."""
+def quarantine_reasons(
+    engine: Engine, dataset: str | None = None, child: str | None = None
+) -> list[QuarantineReasons]:
+    """Return the refused rows by load and reason, and the refused items of child tables.
+
+    Args:
+        engine: The warehouse.
+        dataset: Only of this dataset, and of its children.
+        child: Only items of this child of it.
+    """
     names = list(QuarantineReasons.model_fields)
+    kinds = ("child_quarantine",) if child else ("quarantine_reasons", "child_quarantine")
     return [
         QuarantineReasons(**dict(zip(names, row, strict=True)))
-        for kind in ("quarantine_reasons", "child_quarantine")
-        for row in _rows(engine, kind, {"dataset": dataset})
+        for kind in kinds
+        for row in _rows(engine, kind, {"dataset": dataset, "child": child})
     ]
 
 
@@ -94,12 +106,12 @@ def rows_read(engine: Engine) -> dict[str, int]:
     return dict(_rows(engine, "rows_read", {}))
 
 
-def resolutions_of(engine: Engine, load_id: int) -> dict[int, Resolution]:
-    """Return what became of the refused rows of a load, by their numbers."""
+def resolutions_of(engine: Engine, load_id: int, child: str | None = None) -> dict[int, Resolution]:
+    """Return what became of the refused rows of a load, or items of a child, by their numbers."""
     names = list(Resolution.model_fields)
     return {
         row[0]: Resolution(**dict(zip(names, row[1:], strict=True)))
-        for row in _rows(engine, "resolutions_of_load", {"load_id": load_id})
+        for row in _rows(engine, "resolutions_of_load", {"load_id": load_id, "child": child or ""})
     }
 
 
@@ -125,18 +137,24 @@ def mark_replayed(cursor: Cursor, partition: Partition, load_id: int, run: str) 
             "origin": replay.load_id,
             "first_seen": replay.first_seen,
             "times_replayed": replay.times_replayed,
+            "child": replay.child or "",
         },
     )
     _resolve(
         cursor,
         replay.load_id,
+        replay.child,
         replay.reasons,
         {"resolution": "replayed", "reason": None, "by": run, "replay": load_id},
     )
 
 
 def discard(
-    engine: Engine, rows: Iterable[tuple[int, tuple[ReasonRows, ...]]], reason: str, by: str
+    engine: Engine,
+    rows: Iterable[tuple[int, tuple[ReasonRows, ...]]],
+    reason: str,
+    by: str,
+    child: str | None = None,
 ) -> None:
     """Resolve refused rows by leaving them out for good; all of them, or none.
 
@@ -145,6 +163,7 @@ def discard(
         rows: The rows, by load.
         reason: Why, for those who ask later.
         by: Who does it.
+        child: Are they items of this child table?
 
     Raises:
         LoadConflict: One of them was resolved meanwhile.
@@ -152,16 +171,21 @@ def discard(
     how = {"resolution": "discarded", "reason": reason, "by": by, "replay": None}
     with session(engine) as connection, connection.cursor() as cursor:
         for load_id, reasons in rows:
-            _resolve(cursor, load_id, reasons, how)
+            _resolve(cursor, load_id, child, reasons, how)
 
 
 def _resolve(
-    cursor: Cursor, load_id: int, reasons: Iterable[ReasonRows], how: dict[str, Any]
+    cursor: Cursor,
+    load_id: int,
+    child: str | None,
+    reasons: Iterable[ReasonRows],
+    how: dict[str, Any],
 ) -> None:
     spans = [
         {
             **how,
             "load_id": load_id,
+            "child": child or "",
             "stage": reason.stage,
             "rule": reason.rule,
             "column": reason.column,
@@ -180,12 +204,22 @@ def _resolve(
         ) from None
 
 
-def resolution_checks(cursor: Cursor, spec: DatasetSpec) -> Iterator[Check]:
-    """Check that what is resolved was refused, and that replays read what they resolved."""
-    cursor.execute(query("resolutions_beyond_quarantine"), {"dataset": spec.name})
+def resolution_checks(
+    cursor: Cursor, spec: DatasetSpec, child: str | None = None
+) -> Iterator[Check]:
+    """Check that what is resolved was refused, and that replays read what they resolved.
+
+    Args:
+        cursor: In a snapshot of the warehouse.
+        spec: The dataset; of a child its parents' name is before the point.
+        child: Name of the child whose items are meant.
+    """
+    of_child = "child_" if child else ""
+    asked = {"dataset": spec.name.split(".")[0], "child": child}
+    cursor.execute(query(f"{of_child}resolutions_beyond_quarantine"), asked)
     beyond = [f"load {row[0]}" for row in cursor.fetchall()]
     yield check(spec, "I5", "what is resolved was refused", "none broken", shown(beyond))
-    cursor.execute(query("replays_out_of_balance"), {"dataset": spec.name})
+    cursor.execute(query(f"{of_child}replays_out_of_balance"), asked)
     different = [f"load {row[0]}: {row[2]} instead of {row[1]}" for row in cursor.fetchall()]
     statement = "every replayed row was read once by its replay"
     yield check(spec, "I5", statement, "none broken", shown(different))

@@ -41,6 +41,8 @@ class RowId(Value):
 class Selection(Value):
     """Which rows of a dataset's quarantine are meant; all that are open, if nothing is said."""
 
+    child: str | None = None
+    """The child table whose refused items are meant; None if rows of the dataset are."""
     rule: str | None = None
     column: str | None = None
     load_id: int | None = None

@@ -254,6 +254,8 @@ class Manifest(Value):
     """What the clean rows look like; of the transformation only."""
     children: dict[str, ChildManifest] = Field(default_factory=dict)
     """The items of child tables, which have accounts of their own."""
+    child: str | None = None
+    """The child table whose refused items the raw rows are, in a replay of such."""
     created_at: datetime
     seconds: float
 
@@ -289,7 +291,7 @@ class Manifest(Value):
     def digest(self) -> str:
         """SHA-256 of the manifest; the ledger keeps it."""
         # Manifests that were made before there were these fields keep their digest.
-        unset = {name for name in ("profile", "children") if not getattr(self, name)}
+        unset = {name for name in ("profile", "children", "child") if not getattr(self, name)}
         return hashlib.sha256(
             canonical_json(self.model_dump(mode="json", exclude=unset))
         ).hexdigest()

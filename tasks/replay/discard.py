@@ -24,8 +24,10 @@ def rows_to_discard(engine: Engine, lake: Lake, dataset: str, selection: Selecti
     ]
 
 
-def discard_rows(engine: Engine, rows: Discarded, reason: str, by: str) -> None:
-    """Mark rows as discarded; all of them, or none.
+def discard_rows(
+    engine: Engine, rows: Discarded, reason: str, by: str, child: str | None = None
+) -> None:
+    """Mark rows, or items of a child table, as discarded; all of them, or none.
 
     Raises:
         ConfigError: There is no reason.
@@ -33,4 +35,4 @@ def discard_rows(engine: Engine, rows: Discarded, reason: str, by: str) -> None:
     """
     if not reason.strip():
         raise ConfigError("a discard needs a reason", 'e.g. --reason "test data of the vendor"')
-    discard(engine, rows, reason.strip(), by)
+    discard(engine, rows, reason.strip(), by, child)

@@ -9,6 +9,8 @@ from sqlalchemy import Engine
 
 from blocks.lake import Lake
 from tasks.loading.resolutions import QuarantineLoad
+from tasks.model.child_dataset import PARENT, quarantined
+from tasks.model.children import POSITION
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ConfigError
 from tasks.model.replay import ReplayRequest, ReplaySlice
@@ -52,9 +54,11 @@ class _Planner:
         corrections: Mapping[str, Correction] | None,
         protection: Protection,
         partition_rows: int,
+        child: str | None,
     ) -> None:
         self._lake = lake
-        self._spec = spec
+        self._spec = quarantined(spec, child)
+        self._dataset, self._child = spec.name, child
         self._corrections = corrections
         self._protection = protection
         self._most = partition_rows
@@ -92,7 +96,18 @@ class _Planner:
         changed = {
             name: value for name, value in correction.values.items() if value != shown.get(name)
         }
+        self._check_parent(correction, changed)
         return original | changed
+
+    def _check_parent(self, correction: Correction, changed: Mapping[str, str | None]) -> None:
+        """Refuse to move an item to another parent: its version there is not known."""
+        moved = [name for name in changed if name == POSITION or name.startswith(PARENT)]
+        if self._child and moved:
+            raise ConfigError(
+                f"{self._spec.name}: row {correction.row} in line {correction.line}: {moved[0]} was "
+                "changed, which says where the item belongs",
+                f"leave {PARENT}… and {POSITION} as they were exported",
+            )
 
     def finish(self) -> None:
         chunk, self._chunk = self._chunk, None
@@ -110,8 +125,9 @@ class _Planner:
             corrections=corrections,
             first_seen=chunk.load.first_seen,
             times_replayed=chunk.load.times_replayed + 1,
+            child=self._child,
         )
-        self.plan.partitions.append(replay.partition(self._spec.name))
+        self.plan.partitions.append(replay.partition(self._dataset))
 
 
 def plan_replay(
@@ -143,13 +159,17 @@ def plan_replay(
         selection = selection.model_copy(update={"rows": tuple(corrections), "resolved_too": True})
         if not corrections:
             return ReplayPlan()
-    planner = _Planner(lake, spec, corrections, protection, partition_rows)
+    child = selection.child
+    refused = quarantined(spec, child)
+    if child:
+        protection = protection.of_dataset(refused)
+    planner = _Planner(lake, spec, corrections, protection, partition_rows, child)
     columns: set[str] = set()
     for row in selected_rows(engine, lake, spec.name, selection):
         if corrections is not None:
             columns.update(row.kept.values(row.kept.raw) or ())
         planner.add(row)
-    _check_columns(spec, request, corrections, columns)
+    _check_columns(refused, request, corrections, columns)
     planner.finish()
     return planner.plan
 

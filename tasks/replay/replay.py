@@ -13,6 +13,7 @@ from prefect.cache_policies import NO_CACHE
 from tasks.connections import Connections
 from tasks.loading.ledger import ensure_ledger
 from tasks.loading.resolutions import quarantine_reasons
+from tasks.model.child_dataset import quarantined
 from tasks.model.dataset import DatasetSpec
 from tasks.model.environment import Environment
 from tasks.model.replay import ReplayRequest, Selection
@@ -56,7 +57,7 @@ def discard_refused(
         engine = connections.warehouse()
         ensure_ledger(engine)
         rows = rows_to_discard(engine, connections.lake(), spec.name, selection)
-        discard_rows(engine, rows, reason, by)
+        discard_rows(engine, rows, reason, by, selection.child)
     return sum(reason_rows.count for _, reasons in rows for reason_rows in reasons)
 
 
@@ -68,6 +69,7 @@ def export_refused(
 
     Protected values stay protected: to reveal them takes a person at a terminal.
     """
+    refused = quarantined(spec, selection.child)
     with Connections(environment) as connections, tempfile.TemporaryDirectory() as scratch:
         engine, lake = connections.warehouse(), connections.lake()
         ensure_ledger(engine)
@@ -75,12 +77,12 @@ def export_refused(
         with path.open("w", encoding="utf-8-sig", newline="") as file:
             count = write_export(
                 file,
-                spec,
+                refused,
                 lambda: selected_rows(engine, lake, spec.name, selection),
                 UNPROTECTED,
                 reveal=False,
             )
-        key = f"exports/{spec.name}/{datetime.now(UTC):%Y%m%dT%H%M%S%f}.csv"
+        key = f"exports/{refused.name}/{datetime.now(UTC):%Y%m%dT%H%M%S%f}.csv"
         lake.put_file(path, key)
     return count, key
 
@@ -93,7 +95,7 @@ def count_refused(environment: Environment, spec: DatasetSpec, selection: Select
         ensure_ledger(engine)
         reasons = [
             reason
-            for reason in quarantine_reasons(engine, spec.name)
+            for reason in quarantine_reasons(engine, spec.name, selection.child)
             if reason.open
             and selection.rule in (None, reason.rule)
             and selection.column in (None, reason.column)
@@ -101,9 +103,10 @@ def count_refused(environment: Environment, spec: DatasetSpec, selection: Select
             and (selection.seen_before is None or reason.first_seen < selection.seen_before)
         ]
     publish_quarantine(
-        spec.name,
+        quarantined(spec, selection.child).name,
         [
             {
+                "dataset": reason.dataset,
                 "load": reason.load_id,
                 "rule": reason.rule,
                 "column": reason.column,

@@ -66,16 +66,19 @@ def selected_rows(
 ) -> Iterator[SelectedRow]:
     """Yield the refused rows of a dataset that are meant, by load and then in the order of its files.
 
+    They are items of a child table if the selection names one.
+
     Raises:
         ConfigError: A row is named that the dataset has not.
     """
-    loads = quarantine_loads(engine, dataset)
+    child = selection.child
+    loads = quarantine_loads(engine, dataset, child)
     ids = selection.row_ids
-    _check_ids(dataset, loads, ids)
+    _check_ids(f"{dataset}.{child}" if child else dataset, loads, ids)
     for load in loads:
         if not _is_meant(load, selection, ids):
             continue
-        resolved = resolutions_of(engine, load.load_id) if load.resolved else {}
+        resolved = resolutions_of(engine, load.load_id, child) if load.resolved else {}
         named = {row for load_id, row in ids if load_id == load.load_id}
 
         def wanted(
@@ -83,7 +86,7 @@ def selected_rows(
         ) -> bool:
             return (selection.resolved_too or row not in resolved) and (not ids or row in named)
 
-        for kept in kept_rows(lake, load.manifest_key, wanted):
+        for kept in kept_rows(lake, load.manifest_key, wanted, child):
             if selection.rule not in (None, kept.rule):
                 continue
             if selection.column not in (None, kept.column):

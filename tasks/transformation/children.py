@@ -8,9 +8,8 @@ rows that were refused, or gave way to another version, stay in the list that th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
@@ -31,37 +30,17 @@ from tasks.quarantine import RefusedRow
 from tasks.transformation.items import ItemWriter
 from tasks.transformation.nested import Opener, Wanted, broken_table, register_nested, sound_list
 from tasks.transformation.query import PROVENANCE, TransformQuery
-from tasks.transformation.session import column_types, duckdb_session, stream
+from tasks.transformation.session import Session, column_types, stream
 from tasks.transformation.sql import identifier, literals
 
 ROWS_AT_ONCE = 8192
 BATCH_BYTES = 8 << 20
 """About how much of lists is held at once, beside the one list that may be longer."""
-ITEMS_BYTES = 64 << 20
-"""What a list of a million items takes while it is taken apart."""
 _LIST = "list"
 Refuse = Callable[[list[RefusedRow]], None]
 """Is given rows that are refused."""
 Broken = Mapping[str, Mapping[tuple[str, int], str]]
 """By child: the origins of rows that have a bad item, with what is wrong with the first of them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Session:
-    """What the sessions of a partition have: a folder, and bounds of memory and time."""
-
-    scratch: Path
-    memory_bytes: int
-    deadline_seconds: float | None
-
-    @contextmanager
-    def open(self, files: Sequence[str]) -> Iterator[duckdb.DuckDBPyConnection]:
-        """Open a session that can read these files."""
-        spared = min(ITEMS_BYTES, self.memory_bytes // 3)
-        with duckdb_session(
-            files, self.scratch, self.memory_bytes - spared, self.deadline_seconds
-        ) as connection:
-            yield connection
 
 
 def kept_items(
@@ -87,7 +66,7 @@ def kept_items(
     """
     files = [str(clean_file), *raw_files]
     with (
-        session.open(files) as connection,
+        session.open_beside_items(files) as connection,
         _writer(spec.children[name], session.scratch / f"items-{name}", refuse) as writer,
     ):
         if not _has_lists(connection, spec, name, raw_files):
@@ -139,7 +118,7 @@ def broken_rows(
             broken.setdefault((row.source_uri, row.source_row), row.failures)
 
     with (
-        session.open(raw_files) as connection,
+        session.open_beside_items(raw_files) as connection,
         _writer(spec.children[name], session.scratch / f"judged-{name}", refuse) as writer,
     ):
         if _has_lists(connection, spec, name, raw_files):

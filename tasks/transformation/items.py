@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -87,18 +88,31 @@ class ItemWriter:
                 places.append(place)
                 size += len(content)
                 if len(contents) >= ITEMS_AT_ONCE or size >= BYTES_AT_ONCE:
-                    self._write(parents, contents, rows, places)
+                    self.add_items(parents, contents, rows, places)
                     contents, rows, places, size = [], [], [], 0
         if contents:
-            self._write(parents, contents, rows, places)
+            self.add_items(parents, contents, rows, places)
 
-    def _write(
+    def append(self, batch: pa.RecordBatch) -> None:
+        """Add raw items that are taken apart already."""
+        self.rows += batch.num_rows
+        self._append(batch)
+
+    def add_items(
         self,
         parents: pa.RecordBatch,
         contents: Sequence[bytes],
         rows: Sequence[int],
         places: Sequence[int],
     ) -> None:
+        """Take some items apart.
+
+        Args:
+            parents: What the items carry, as for ``add``.
+            contents: The items.
+            rows: The row of ``parents`` that each belongs to.
+            places: The place of each in its list.
+        """
         self.rows += len(contents)
         refused: dict[int, RefusedRecordError] = {}
         parts: list[Part] = [({}, list(range(len(contents))))]
@@ -184,6 +198,12 @@ def _refused_row(
     parents: pa.RecordBatch, row: int, place: int, content: bytes, error: RefusedRecordError
 ) -> RefusedRow:
     message = f"item {place}: {error}"
+    values = {
+        name: _text(parents.column(name)[row])
+        for name in parents.schema.names
+        if name.startswith(PARENT)
+    }
+    values |= {POSITION: place, ITEM: content.decode()}
     return RefusedRow(
         source_uri=parents.column("_source_uri")[row].as_py(),
         source_row=parents.column("_source_row")[row].as_py(),
@@ -191,8 +211,16 @@ def _refused_row(
         column=None,
         message=str(error),
         failures=message,
-        raw=content.decode(),
+        raw=json.dumps(values, ensure_ascii=False, separators=(",", ":")),
     )
+
+
+def _text(value: pa.Scalar) -> Any:
+    """Return a value of the parent as refused rows have it: numbers as such, others as texts."""
+    plain = value.as_py()
+    if plain is None or isinstance(plain, str | int):
+        return plain
+    return plain.hex() if isinstance(plain, bytes) else value.cast(pa.string()).as_py()
 
 
 def _check_reserved(names: Sequence[str]) -> None:

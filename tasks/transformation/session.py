@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
@@ -17,6 +18,8 @@ from tasks.transformation.sql import literals
 
 MEMORY_OF_A_THREAD = 64 << 20
 """With less each, threads would only make each other spill."""
+ITEMS_BYTES = 64 << 20
+"""What a list of a million items takes while it is taken apart."""
 _lock = threading.Lock()
 _threads_taken: list[int] = []
 
@@ -40,6 +43,24 @@ def duckdb_session(
     """
     with _share_of_cores(memory_bytes // MEMORY_OF_A_THREAD) as threads:
         yield from _session(files, scratch, memory_bytes, deadline_seconds, threads)
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """What the sessions of a partition have: a folder, and bounds of memory and time."""
+
+    scratch: Path
+    memory_bytes: int
+    deadline_seconds: float | None
+
+    @contextmanager
+    def open_beside_items(self, files: Sequence[str]) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Open a session that can read these files, and spares what taking lists apart needs."""
+        spared = min(ITEMS_BYTES, self.memory_bytes // 3)
+        with duckdb_session(
+            files, self.scratch, self.memory_bytes - spared, self.deadline_seconds
+        ) as connection:
+            yield connection
 
 
 @contextmanager

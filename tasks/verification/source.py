@@ -186,7 +186,8 @@ def check_source(
         try:
             made = _SourceCheck(lake, spec, connector, protection, Path(folder), sets)
             for load in loads:
-                if found := raw_manifest(lake, spec, load.row):
+                found = raw_manifest(lake, spec, load.row)
+                if found and not found.child:
                     made.raw[load.row.load_id] = found
             for load, reading in _readings(made, loads, asked):
                 log.info("verification.reading", load_id=load.row.load_id, partition=load.row.label)

@@ -22,6 +22,19 @@ KEY = "0123456789abcdef" * 4
 PARTS = THINGS.replace("things", "parts").replace(
     "  price:", "  maker: {type: string, pii: mask}\n  price:"
 )
+FORMS = (
+    THINGS.replace("things", "forms").replace("inbox/*.csv", "forms/*.csv")
+    + """\
+children:
+  lines: {table: analytics.form_lines, columns: {n: {type: int32}}}
+"""
+)
+LINES = """id,price,lines
+1,1.50,"[{""n"": 1}, {""n"": ""two""}, 3]"
+2,2.00,[]
+3,-1,[]
+4,x,[]
+"""
 ROWS = "id,maker,price\n1,ann,1.50\n2,bob,-2\n3,cyd,x\n4,dan,-1\n5,eve,-9\n"
 
 
@@ -84,6 +97,7 @@ def test_person_on_duty_exports_corrects_replays_and_discards(
         (("show", "things", "--older-than", "soon"), "is no age"),
         (("discard", "things", "--reason", "x", "--row", "12"), "named like 12-345"),
         (("show", "things", "--reveal"), "does not permit --reveal"),
+        (("show", "things.lines"), "no child table 'things.lines'; those of things are: none"),
     ],
 )
 def test_mistake_is_told_in_one_sentence(
@@ -94,9 +108,11 @@ def test_mistake_is_told_in_one_sentence(
 
 
 def test_form_of_the_ui_does_the_same(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each action of the deployment, by its parameters."""
+    """Each action of the deployment, by its parameters; for items of a child table too."""
     monkeypatch.setenv("DPP_HOME", str(project.root))
-    project.dataset("forms", THINGS.replace("things", "forms"))
+    project.dataset("forms", FORMS)
+    (project.root / "forms").mkdir(exist_ok=True)
+    (project.root / "forms" / "a.csv").write_text(LINES)
     address = project.stack.postgres
     settings = {
         PREFECT_API_URL: project.stack.prefect_api_url,
@@ -113,12 +129,12 @@ def test_form_of_the_ui_does_the_same(project: Project, monkeypatch: pytest.Monk
         LakeStorage(uri=f"file://{lake}").save("lake", overwrite=True)
         dataset(DatasetParameters(dataset="forms"), return_state=True)
 
-        def act(**given: Any) -> str:
-            state: Any = replay(ReplayParameters(dataset="forms", **given), return_state=True)
+        def act(dataset: str = "forms", **given: Any) -> str:
+            state: Any = replay(ReplayParameters(dataset=dataset, **given), return_state=True)
             assert state.is_completed(), state.message
             return str(state.message)
 
-        assert act(action="list") == "2 rows are in quarantine; see the artifact"
+        assert act(action="list") == "4 rows are in quarantine; see the artifact"
         exported = act(action="export", rule="between")
         assert exported.startswith("1 rows exported to exports/forms/")
         content = Path(lake, exported.split(" to ")[1].split(" ")[0]).read_text("utf-8-sig")
@@ -127,6 +143,20 @@ def test_form_of_the_ui_does_the_same(project: Project, monkeypatch: pytest.Monk
         replayed = act(corrections="corrections/forms.csv")
         assert "1 rows read: 1 inserted" in replayed
         assert act(action="discard", reason="no number") == "1 rows discarded"
+        exported = act("forms.lines", action="export", rule="type")
+        assert exported.startswith("1 rows exported to exports/forms.lines/")
+        content = Path(lake, exported.split(" to ")[1].split(" ")[0]).read_text("utf-8-sig")
+        (lake / "corrections" / "lines.csv").write_text(content.replace('"two"', '"2"'))
+        act("forms.lines", corrections="corrections/lines.csv")
+    items = project.query("SELECT id, _position, n FROM analytics.form_lines ORDER BY 2")
+    assert items == [(1, 1, 1), (1, 2, 2)]
+    listed = json.loads(here(project, monkeypatch, "list", "forms.lines", "--all", "--json"))
+    assert {entry["rule"]: (entry["open"], entry["replayed"]) for entry in listed} == {
+        "type": (0, 1), "not_an_object": (1, 0),
+    }  # fmt: skip
+    assert "_item" in here(project, monkeypatch, "show", "forms.lines")
+    discarding = ("discard", "forms.lines", "--reason", "test", "--yes")
+    assert "1 rows are discarded" in here(project, monkeypatch, *discarding)
     assert project.query("SELECT count(*)::int FROM analytics.forms") == [(3,)]
     with pytest.raises(ValidationError, match="needs a reason"):
         ReplayParameters(dataset="forms", action="discard")

@@ -265,7 +265,9 @@ def test_refused_items_keep_their_parents_key_and_place(pipeline: Pipeline, lake
     assert json.loads(raw["between"]) == {
         "_parent.id": 1, "_parent.v": 1, "_position": 2, "sku": "b", "price": "-1"
     }  # fmt: skip
-    assert raw["not_an_object"] == "5"
+    assert json.loads(raw["not_an_object"]) == {
+        "_parent.id": 1, "_parent.v": 1, "_position": 5, "_item": "5"
+    }  # fmt: skip
     assert {(row["dataset"], row["source_row"]) for row in rows} == {("orders.items", 1)}
 
 

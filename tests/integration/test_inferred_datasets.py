@@ -130,3 +130,39 @@ def test_inferred_dataset_loads_its_sample_whole(
     )
     found = pipeline.rows(spec)[0]
     assert {name: found[name] for name in first} == first
+
+
+def test_lists_of_objects_become_child_tables_that_load_whole(
+    engine: Engine, lake: Lake, scratch: Path, tmp_path: Path
+) -> None:
+    """At the top and inside of an object; other lists stay what they are."""
+    folder = tmp_path / "inbox"
+    folder.mkdir()
+    records = [
+        {
+            "id": number,
+            "lines": [{"id": f"L{n}", "qty": n, "lot-no": f"0{n}"} for n in range(number % 3)],
+            "meta": {"notes.x": [{"text": "a", "at": "2024-01-01T00:00:00Z"}], "mixed": [1, {}]},
+            "plain": [1, 2],
+        }
+        for number in range(1, 7)
+    ]
+    (folder / "a.jsonl").write_text("\n".join(map(json.dumps, records)))
+    text = proven(
+        draft_of("things", "a.jsonl", None, 1000, cast(Connections, None), scratch, folder), scratch
+    )
+    spec = load_dataset(scratch / "things.yaml")
+    assert {name: child.list_path(name).steps for name, child in spec.children.items()} == {
+        "lines": ("lines",), "notes_x": ("meta", "notes.x"),
+    }  # fmt: skip
+    lines = spec.children["lines"]
+    assert (lines.key, lines.link) == (("id",), {"things_id": "id"})
+    assert {name: column.type for name, column in lines.columns.items()} == {
+        "id": "string", "qty": "int64", "lot_no": "string",
+    }  # fmt: skip
+    assert list(spec.columns) == ["id", "meta", "plain"]
+    assert "told by their place" in text
+    (receipt,) = Pipeline(engine, lake, scratch, folder).run(spec)
+    loaded = {name: (c.read, c.inserted) for name, c in receipt.children.items()}
+    assert loaded == {"lines": (6, 6), "notes_x": (6, 6)}
+    assert receipt.counts.quarantined == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,13 +15,22 @@ import pytest
 import sqlalchemy as sa
 
 from blocks.lake import Lake
+from tasks.ingestion.connector import Connector
 from tasks.loading.ledger import session
 from tasks.loading.reconcile import reconcile
+from tasks.model.child_dataset import quarantined
 from tasks.model.dataset import DatasetSpec
+from tasks.model.replay import ReplayRequest, Selection
+from tasks.protection import UNPROTECTED
+from tasks.replay.export import write_export
+from tasks.replay.select import selected_rows
 from tests.integration.ingestion.database_support import dispose_readers
+from tests.integration.ingestion.rest.support import Api, api
 from tests.integration.loading.test_deletes import DeletesPipeline
+from tests.misbehaving_http import Asked, Reply
 from tests.pipeline import Pipeline
 
+__all__ = ["api"]
 CHILDREN: dict[str, Any] = {
     "lines": {
         "table": "analytics.lines",
@@ -164,3 +174,85 @@ def test_a_row_that_is_flagged_as_deleted_takes_its_items_with_it(
     sound(pipeline, spec)
     assert receipt.children["lines"].deleted == 2
     assert found(pipeline, "SELECT count(*) FROM analytics.lines") == [(0,)]
+
+
+class RestPipeline(Pipeline):
+    """A pipeline whose source is an API."""
+
+    api: Api
+
+    def connector(self, spec: DatasetSpec) -> Connector:
+        return self.api.connector(pagination={"kind": "page", "size": 2, "pages": "pages"})
+
+
+def order(number: int, version: int, *lines: Any) -> dict[str, Any]:
+    customer = {"name": f"c{number}", "address": {"city": "Bern", "geo": [46.948, 7.447]}}
+    return {"id": number, "v": version, "customer": customer, "body": {"lines": list(lines)}}
+
+
+def test_an_api_with_nested_records_loads_and_merges(
+    engine: sa.Engine, lake: Lake, scratch: Path, tmp_path: Path, api: Api
+) -> None:
+    """Two pages, one of which is not there at first; then newer records; then a corrected line."""
+    pipeline = RestPipeline(engine, lake, scratch, tmp_path)
+    pipeline.api = api
+    records = [
+        order(1, 1, {"part": "a", "n": 9007199254740993}, {"part": "b", "n": "many"}),
+        order(2, 1, {"part": "a", "n": 1, "more": {"colour": "red"}}),
+        order(3, 1),
+    ]
+
+    def answer(asked: Asked, number: int) -> Reply:
+        page = int(asked.query["page"])
+        if number == 2:
+            return Reply(503, headers={"Retry-After": "1"})
+        body = {"data": records[2 * page - 2 : 2 * page], "pages": 2}
+        return Reply(200, json.dumps(body).encode())
+
+    api.answer = answer
+    spec = DatasetSpec.model_validate(
+        {
+            "name": "things", "description": "Orders of an API", "key": ["id"], "cursor": "v",
+            "source": {"kind": "rest", "block": "b", "path": "/things", "records": "data",
+                       "pagination": {"kind": "page", "size": 2, "pages": "pages"}},
+            "columns": {
+                "id": {"type": "int64"}, "v": {"type": "int32"},
+                "city": {"type": "string", "path": "customer.address.city"},
+                "east": {"type": "decimal(9,6)", "path": "$.customer.address.geo[1]"},
+            },
+            "contract": "ignore",
+            "children": {
+                "lines": {
+                    **CHILDREN["lines"], "path": "body.lines", "contract": "ignore",
+                    "columns": {**CHILDREN["lines"]["columns"],
+                                "colour": {"type": "string", "path": "more.colour"}},
+                }
+            },
+            "load": {"table": "analytics.docs", "mode": "merge"},
+        }
+    )  # fmt: skip
+    (receipt,) = pipeline.run(spec)
+    assert (receipt.counts.inserted, receipt.children["lines"].quarantined) == (3, 1)
+    assert found(pipeline, "SELECT DISTINCT city, east::text FROM analytics.docs") == [
+        ("Bern", "7.447000")
+    ]
+    lines = "SELECT id, part, n, colour FROM analytics.lines ORDER BY 1, 2"
+    big = (1, "a", 9007199254740993, None)
+    assert found(pipeline, lines) == [big, (2, "a", 1, "red")]
+    records[1:] = [order(2, 2, {"part": "c", "n": 2}), order(3, 1, {"part": "d", "n": 3})]
+    (second,) = pipeline.run(spec, "second")
+    counts = second.children["lines"]
+    assert (counts.inserted, counts.deleted, counts.unchanged) == (2, 1, 1)
+    merged = [big, (2, "c", 2, None), (3, "d", 3, None)]
+    assert found(pipeline, lines) == merged
+    refused = Selection(child="lines", load_id=second.load_id)
+    (row,) = selected_rows(engine, lake, "things", refused)
+    file = io.StringIO(newline="")
+    child = quarantined(spec, "lines")
+    write_export(file, child, lambda: iter([row]), UNPROTECTED, reveal=False)
+    lake.put_new("corrections/api.csv", file.getvalue().replace('"many"', '"7"').encode())
+    request = ReplayRequest(selection=refused, corrections="corrections/api.csv")
+    (replayed,) = pipeline.replay(spec, request)
+    assert replayed.children["lines"].inserted == 1
+    assert found(pipeline, lines) == sorted([*merged, (1, "b", 7, None)])
+    sound(pipeline, spec)

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from tasks.datasets import load_dataset
 from tasks.inference.content import guess_format, guess_text_format, records_path
-from tasks.inference.draft import Draft, identifier, render
+from tasks.inference.draft import Draft, render
+from tasks.inference.text import identifier
 from tasks.inference.values import guess_column, guess_text
 from tasks.model.errors import ConfigError
 
@@ -194,3 +195,25 @@ def test_draft_of_whatever_is_named_can_be_read(columns: dict[str, list[str]]) -
 def test_json_lines_are_recognised(records: list[dict[str, int]]) -> None:
     content = "\n".join(json.dumps(record) for record in records).encode()
     assert guess_text_format(content, "u").declared == {"kind": "jsonl"}
+
+
+def test_without_a_key_a_list_of_objects_stays_a_column(tmp_path: Path) -> None:
+    table = pa.table({"a": ["1", "1"], "lines": ['[{"x": 1}]', None]})
+    text, spec = drafted(tmp_path, table)
+    assert "# lines is a list of objects: with a key it can be a table (children)." in text
+    assert (spec.children, spec.columns["lines"].type) == ({}, "json")
+
+
+@pytest.mark.parametrize(
+    "lists",
+    [
+        ['[{"x": 1}]', "[2]"],  # not all of its items are objects
+        ['[{"x": 1}]', '{"x": 1}'],  # not a list in every row
+        ['[{"x": 1, "X": 2}]', None],  # keys that DuckDB cannot tell apart
+        ['[{"x": 1, "x": 2}]', None],  # a key twice
+        ["[]", "[{}]"],  # nothing to make columns of
+    ],
+)
+def test_what_is_no_table_stays_a_column(tmp_path: Path, lists: list[str | None]) -> None:
+    _, spec = drafted(tmp_path, pa.table({"id": ["1", "2"], "lines": lists}))
+    assert (spec.children, list(spec.columns)) == ({}, ["id", "lines"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,6 +10,7 @@ import pyarrow as pa
 from blocks.lake import Lake
 from tasks.ingestion.connector import RawBatch, Reject
 from tasks.ingestion.provenance import with_origin
+from tasks.model.child_dataset import quarantined
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ContractBroken
 from tasks.model.replay import replay_of
@@ -39,7 +40,6 @@ class ReplayConnector:
         self._lake = lake
         self._scratch = scratch
         self._protection = protection
-        self._declared = spec.source_columns
 
     def plan(self, state: SourceState) -> list[Partition]:  # noqa: ARG002
         """Return nothing: replays are planned from the ledger."""
@@ -50,6 +50,7 @@ class ReplayConnector:
         replay = replay_of(partition)
         assert replay is not None, "only replays come here"
         wanted = frozenset(replay.rows)
+        declared = quarantined(self._spec, replay.child).source_columns
         corrected = (
             read_corrections(self._lake, replay.corrections, self._protection, self._scratch)
             if replay.corrections
@@ -58,7 +59,7 @@ class ReplayConnector:
         pending: list[Row] = []
         rejects: list[Reject] = []
         found = 0
-        for kept in kept_rows(self._lake, replay.manifest_key, wanted.__contains__):
+        for kept in kept_rows(self._lake, replay.manifest_key, wanted.__contains__, replay.child):
             found += 1
             raw = self._protection.reveal(kept.raw, kept.sealed)
             values = corrected.get(kept.row) or kept.values(raw)
@@ -67,7 +68,7 @@ class ReplayConnector:
             else:
                 pending.append((kept, values))
             if len(pending) + len(rejects) >= BATCH_ROWS:
-                yield RawBatch(self._batch(pending), tuple(rejects))
+                yield RawBatch(_batch(pending, declared), tuple(rejects))
                 pending, rejects = [], []
         if found != len(wanted):
             raise ContractBroken(
@@ -75,22 +76,21 @@ class ReplayConnector:
                 f"{found} are in the lake",
                 "this must never happen; keep the lake files and report it",
             )
-        yield RawBatch(self._batch(pending), tuple(rejects))
+        yield RawBatch(_batch(pending, declared), tuple(rejects))
 
-    def _batch(self, rows: list[Row]) -> pa.RecordBatch | None:
-        if not rows:
-            return None
-        # A column that no row has a value for is left out, unless it is declared: it may be one
-        # that today's contract does not allow, and which says nothing.
-        said = {name for _, values in rows for name, value in values.items() if value is not None}
-        others = sorted(said.difference(self._declared))
-        known = {name for _, values in rows for name in values}
-        names = [*(name for name in dict.fromkeys(self._declared) if name in known), *others]
-        columns = [
-            pa.array([values.get(name) for _, values in rows], pa.string()) for name in names
-        ]
-        uris = pa.array([kept.source_uri for kept, _ in rows], pa.string())
-        return with_origin(names, columns, uris, [kept.source_row for kept, _ in rows])
+
+def _batch(rows: list[Row], declared: Sequence[str]) -> pa.RecordBatch | None:
+    if not rows:
+        return None
+    # A column that no row has a value for is left out, unless it is declared: it may be one
+    # that today's contract does not allow, and which says nothing.
+    said = {name for _, values in rows for name, value in values.items() if value is not None}
+    others = sorted(said.difference(declared))
+    known = {name for _, values in rows for name in values}
+    names = [*(name for name in dict.fromkeys(declared) if name in known), *others]
+    columns = [pa.array([values.get(name) for _, values in rows], pa.string()) for name in names]
+    uris = pa.array([kept.source_uri for kept, _ in rows], pa.string())
+    return with_origin(names, columns, uris, [kept.source_row for kept, _ in rows])
 
 
 def _unreadable(kept: KeptRow, raw: str | None) -> Reject:

@@ -134,10 +134,23 @@ FROM etl.loads GROUP BY dataset, target ORDER BY dataset;
 SELECT l.dataset, l.load_id, l.run, l.label, l.fingerprint, l.config_hash, l.manifest_key,
        coalesce(r.first_seen, l.loaded_at) AS first_seen,
        coalesce(r.times_replayed, 0) AS times_replayed, l.rows_quarantined,
-       (SELECT count(*) FROM etl.quarantine_resolutions q WHERE q.load_id = l.load_id) AS resolved
+       (SELECT count(*) FROM etl.quarantine_resolutions q
+        WHERE q.load_id = l.load_id AND q.child = '') AS resolved
 FROM etl.loads l LEFT JOIN etl.replays r USING (load_id)
 WHERE l.rows_quarantined > 0
   AND (%(dataset)s::text IS NULL OR l.dataset = %(dataset)s) ORDER BY l.load_id;
+
+-- name: child_quarantine_loads
+-- Loads of a dataset that refused items of a child table; with what is resolved of them.
+SELECT l.dataset || '.' || c.child, l.load_id, l.run, l.label, l.fingerprint, l.config_hash,
+       l.manifest_key, coalesce(r.first_seen, l.loaded_at) AS first_seen,
+       coalesce(r.times_replayed, 0) AS times_replayed, c.rows_quarantined,
+       (SELECT count(*) FROM etl.quarantine_resolutions q
+        WHERE q.load_id = l.load_id AND q.child = c.child) AS resolved
+FROM etl.child_loads c JOIN etl.loads l USING (load_id)
+LEFT JOIN etl.replays r ON r.load_id = c.load_id AND r.child = c.child
+WHERE c.rows_quarantined > 0 AND l.dataset = %(dataset)s AND c.child = %(child)s
+ORDER BY l.load_id;
 
 -- name: quarantine_reasons
 -- Refused rows by load and reason, with what is resolved of them.
@@ -149,7 +162,7 @@ LEFT JOIN LATERAL (
     SELECT count(*) FILTER (WHERE s.resolution = 'replayed') AS replayed,
            count(*) FILTER (WHERE s.resolution = 'discarded') AS discarded
     FROM etl.quarantine_resolutions s
-    WHERE s.load_id = q.load_id AND s.stage = q.stage AND s.rule = q.rule
+    WHERE s.load_id = q.load_id AND s.child = '' AND s.stage = q.stage AND s.rule = q.rule
       AND s.column_name IS NOT DISTINCT FROM q.column_name
 ) d ON true
 WHERE %(dataset)s::text IS NULL OR l.dataset = %(dataset)s ORDER BY l.dataset, l.load_id;
@@ -160,23 +173,26 @@ SELECT l.dataset, sum(l.rows_read)::bigint FROM etl.loads l
 WHERE NOT EXISTS (SELECT 1 FROM etl.replays r WHERE r.load_id = l.load_id) GROUP BY l.dataset
 UNION ALL
 SELECT l.dataset || '.' || c.child, sum(c.rows_read)::bigint
-FROM etl.child_loads c JOIN etl.loads l USING (load_id) GROUP BY l.dataset, c.child;
+FROM etl.child_loads c JOIN etl.loads l USING (load_id)
+WHERE NOT EXISTS (SELECT 1 FROM etl.replays r WHERE r.load_id = c.load_id AND r.child = c.child)
+GROUP BY l.dataset, c.child;
 
 -- name: resolutions_of_load
--- What became of the refused rows of a load.
+-- What became of the refused rows of a load, or of its refused items of a child table.
 SELECT row_number, resolution, reason, resolved_by, resolved_at, replay_load_id
-FROM etl.quarantine_resolutions WHERE load_id = %(load_id)s;
+FROM etl.quarantine_resolutions WHERE load_id = %(load_id)s AND child = %(child)s;
 
 -- name: insert_replay
 -- This load is a replay of rows of another one.
-INSERT INTO etl.replays (load_id, origin_load_id, first_seen, times_replayed)
-VALUES (%(load_id)s, %(origin)s, %(first_seen)s, %(times_replayed)s);
+INSERT INTO etl.replays (load_id, origin_load_id, first_seen, times_replayed, child)
+VALUES (%(load_id)s, %(origin)s, %(first_seen)s, %(times_replayed)s, %(child)s);
 
 -- name: resolve_span
 -- Rows of a load are resolved, once: if one of them is already, nothing is.
 INSERT INTO etl.quarantine_resolutions (
-    load_id, row_number, stage, rule, column_name, resolution, reason, resolved_by, replay_load_id)
-SELECT %(load_id)s, n, %(stage)s, %(rule)s, %(column)s, %(resolution)s, %(reason)s, %(by)s,
+    load_id, child, row_number, stage, rule, column_name, resolution, reason, resolved_by,
+    replay_load_id)
+SELECT %(load_id)s, %(child)s, n, %(stage)s, %(rule)s, %(column)s, %(resolution)s, %(reason)s, %(by)s,
        %(replay)s
 FROM generate_series(%(first)s::bigint, %(last)s::bigint) n;
 
@@ -184,13 +200,14 @@ FROM generate_series(%(first)s::bigint, %(last)s::bigint) n;
 -- Loads with a resolved row that they never refused, or more of a reason than there were.
 SELECT l.load_id FROM etl.loads l
 JOIN (SELECT load_id, count(*) AS n, min(row_number) AS low, max(row_number) AS high
-      FROM etl.quarantine_resolutions GROUP BY load_id) q USING (load_id)
+      FROM etl.quarantine_resolutions WHERE child = '' GROUP BY load_id) q USING (load_id)
 WHERE l.dataset = %(dataset)s
   AND (q.n > l.rows_quarantined OR q.low < 1 OR q.high > l.rows_quarantined)
 UNION
 SELECT l.load_id FROM etl.loads l
 JOIN (SELECT load_id, stage, rule, column_name, count(*) AS n
-      FROM etl.quarantine_resolutions GROUP BY load_id, stage, rule, column_name) s USING (load_id)
+      FROM etl.quarantine_resolutions WHERE child = ''
+      GROUP BY load_id, stage, rule, column_name) s USING (load_id)
 WHERE l.dataset = %(dataset)s AND s.n > coalesce((
     SELECT sum(q.rows) FROM etl.quarantine q
     WHERE q.load_id = s.load_id AND q.stage = s.stage AND q.rule = s.rule
@@ -201,8 +218,8 @@ WHERE l.dataset = %(dataset)s AND s.n > coalesce((
 SELECT l.load_id, l.rows_read, count(q.row_number)
 FROM etl.replays r JOIN etl.loads l USING (load_id)
 LEFT JOIN etl.quarantine_resolutions q
-       ON q.replay_load_id = r.load_id AND q.load_id = r.origin_load_id
-WHERE l.dataset = %(dataset)s GROUP BY l.load_id, l.rows_read
+       ON q.replay_load_id = r.load_id AND q.load_id = r.origin_load_id AND q.child = ''
+WHERE l.dataset = %(dataset)s AND r.child = '' GROUP BY l.load_id, l.rows_read
 HAVING count(q.row_number) <> l.rows_read;
 
 -- name: quarantine_manifests
@@ -393,10 +410,44 @@ WHERE l.dataset = %(dataset)s AND c.child = %(child)s ORDER BY c.load_id;
 -- name: child_quarantine
 -- Refused items of child tables by load and reason, as quarantine_reasons has those of rows.
 SELECT l.dataset || '.' || q.child, q.load_id, 'transformation', q.rule, q.column_name, q.message,
-       q.source_uri, q.source_row, l.loaded_at, q.rows, 0, 0
+       q.source_uri, q.source_row, coalesce(r.first_seen, l.loaded_at) AS first_seen, q.rows,
+       coalesce(d.replayed, 0) AS replayed, coalesce(d.discarded, 0) AS discarded
 FROM etl.child_quarantine q JOIN etl.loads l USING (load_id)
-WHERE %(dataset)s::text IS NULL OR l.dataset = %(dataset)s
+LEFT JOIN etl.replays r ON r.load_id = q.load_id AND r.child = q.child
+LEFT JOIN LATERAL (
+    SELECT count(*) FILTER (WHERE s.resolution = 'replayed') AS replayed,
+           count(*) FILTER (WHERE s.resolution = 'discarded') AS discarded
+    FROM etl.quarantine_resolutions s
+    WHERE s.load_id = q.load_id AND s.child = q.child AND s.rule = q.rule
+      AND s.column_name IS NOT DISTINCT FROM q.column_name
+) d ON true
+WHERE (%(dataset)s::text IS NULL OR l.dataset = %(dataset)s)
+  AND (%(child)s::text IS NULL OR q.child = %(child)s)
 ORDER BY l.dataset, q.child, q.load_id;
+
+-- name: child_resolutions_beyond_quarantine
+-- Loads with a resolved item of a child that they never refused, or more of a reason than there were.
+SELECT s.load_id FROM (
+    SELECT load_id, rule, column_name, count(*) AS n, min(row_number) AS low,
+           max(row_number) AS high
+    FROM etl.quarantine_resolutions WHERE child = %(child)s
+    GROUP BY load_id, rule, column_name) s
+JOIN etl.loads l USING (load_id)
+JOIN etl.child_loads c ON c.load_id = s.load_id AND c.child = %(child)s
+WHERE l.dataset = %(dataset)s AND (s.low < 1 OR s.high > c.rows_quarantined OR s.n > coalesce((
+    SELECT sum(q.rows) FROM etl.child_quarantine q
+    WHERE q.load_id = s.load_id AND q.child = %(child)s AND q.rule = s.rule
+      AND q.column_name IS NOT DISTINCT FROM s.column_name), 0));
+
+-- name: child_replays_out_of_balance
+-- Replays that read another number of items of a child than were marked as replayed by them.
+SELECT c.load_id, c.rows_read, count(q.row_number)
+FROM etl.replays r JOIN etl.loads l USING (load_id)
+JOIN etl.child_loads c ON c.load_id = r.load_id AND c.child = r.child
+LEFT JOIN etl.quarantine_resolutions q
+       ON q.replay_load_id = r.load_id AND q.load_id = r.origin_load_id AND q.child = r.child
+WHERE l.dataset = %(dataset)s AND r.child = %(child)s GROUP BY c.load_id, c.rows_read
+HAVING count(q.row_number) <> c.rows_read;
 
 -- name: hold_staging
 -- While this transaction lasts, a staging table of this name is needed.
