@@ -76,9 +76,7 @@ def check_exact(world: World, mode: str) -> None:
 @pytest.mark.parametrize(
     ("mode", "by"),
     [
-        *((mode, None) for mode in MODES if mode not in ("append", "merge")),
-        ("merge", "day"),
-        ("replace_by_key", "day"),
+        *((mode, None) for mode in MODES if mode not in ("append", "merge", "replace")),
         ("scd2", "valid_from"),
     ],
 )
