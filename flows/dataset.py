@@ -48,9 +48,9 @@ from tasks.model.run import (
 from tasks.model.shard import ShardWork, parallel, shard_above
 from tasks.replay.replay import plan_refused
 from tasks.reporting import progress
-from tasks.reporting.events import Event, RunCompleted, RunFailed, RunStarted, emit, shortened
 from tasks.reporting.logs import ensure_logs
 from tasks.reporting.report import ProgressArtifact, publish_report
+from tasks.reporting.run_events import tell_of_begin, tell_of_end
 from tasks.sharding.shard import find_fan_out, split
 from tasks.stages import as_is, run_name, sweep_scratch
 from tasks.stopping import in_threads, stop_asked, stoppable
@@ -119,32 +119,11 @@ def run_dataset(
     environment: Environment, catalog: Catalog, spec: DatasetSpec, request: RunRequest
 ) -> DatasetReport:
     """Run one dataset and return its report; a failure is part of the report."""
-    told = {"environment": environment.name, "dataset": spec.name}
-    told |= {"run": _run_name(), "purpose": request.purpose}
-    emit(RunStarted.model_validate(told))
+    tell_of_begin(environment.name, spec.name, _run_name(), request.purpose)
     report = _run_dataset(environment, catalog, spec, request)
     if not stop_asked():  # else it has not ended: the run goes on elsewhere
-        emit(_ended(told, report))
+        tell_of_end(environment.name, report, _run_name(), request.purpose)
     return report
-
-
-def _ended(told: dict[str, str], report: DatasetReport) -> Event:
-    """Return the event of the end of a run."""
-    same = ("partitions", "partitions_loaded", "partitions_already_loaded", "counts", "seconds")
-    values = {**told, **{name: getattr(report, name) for name in same}}
-    if report.outcome is not Outcome.FAILED:
-        return RunCompleted.model_validate(values)
-    first = report.failures[0]
-    return RunFailed.model_validate(
-        {
-            **values,
-            "failures": report.partitions_failed,
-            "stage": first.stage,
-            "error": first.error,
-            "kind": first.kind,
-            "message": shortened(first.message),
-        }
-    )
 
 
 def _run_dataset(

@@ -43,6 +43,7 @@ from tasks.reporting.events import (
     QuarantineThreshold,
     SchemaChanged,
     emit,
+    never_raises,
     shortened,
 )
 from tasks.reporting.events import GateFailed as GateFailedEvent
@@ -158,6 +159,7 @@ def _job(
     )
 
 
+@never_raises
 def tell_of_load(environment: str, load: Load, receipt: LoadReceipt) -> None:
     """Tell Prefect what was committed, what was altered for it, and if much of it was refused."""
     if receipt.status is not LoadStatus.LOADED:
@@ -186,6 +188,7 @@ def tell_of_changes(environment: str, receipt: LoadReceipt) -> None:
         )
 
 
+@never_raises
 def tell_of_refusal(environment: str, load: Load, error: GateFailed) -> None:
     """Tell Prefect that gates refused a partition: names and counts, never a value of a row."""
     named = _named(environment, load)
