@@ -28,7 +28,7 @@ from tasks.connections import forget_blocks
 from tasks.datasets import Catalog
 from tasks.environments import environment_catalog, load_environment
 from tasks.ingestion.ingest import plan
-from tasks.loading.load import build_index, count_rows, open_run
+from tasks.loading.load import build_index, close_run, count_rows, open_run
 from tasks.lookups.look_up import snapshot_lookups
 from tasks.model.account import Account
 from tasks.model.classify import classify, is_of_database, raised_in
@@ -137,6 +137,7 @@ def _run_dataset(
     try:
         partitions = _load(environment, catalog, spec, request, account)
         if not stop_asked():
+            close_run(environment)
             table_rows = count_rows(environment, spec)
             if (spec.load.index or spec.load.indexes) and table_rows is not None:
                 build_index(environment, spec)

@@ -130,8 +130,24 @@ def open_dataset(engine: Engine, dataset: str, run: str, purpose: Purpose = "run
     """
     how = "join_dataset" if purpose == "objects" else "open_dataset"
     with session(engine) as connection, connection.cursor() as cursor:
+        refuse_while_rebuilt(cursor, dataset)
         cursor.execute(query(how), {"dataset": dataset, "run": run, "purpose": purpose})
         return int(_one(cursor)[0])
+
+
+def refuse_while_rebuilt(cursor: Cursor, dataset: str) -> None:
+    """Refuse to work on a dataset that is being made again from the lake.
+
+    Raises:
+        LoadConflict: It is.
+    """
+    cursor.execute(query("rebuild_of"), {"dataset": dataset})
+    if row := cursor.fetchone():
+        raise LoadConflict(
+            f"{dataset}: its tables are being made again from the lake, by {row[0]} since "
+            f"{row[1]:%Y-%m-%d %H:%M}",
+            f"wait for it; if it was interrupted: dpp rebuild {dataset}",
+        )
 
 
 def source_state(engine: Engine, dataset: str) -> SourceState:

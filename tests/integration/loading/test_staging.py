@@ -12,10 +12,11 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from psycopg2 import sql
 
 from tasks.loading import staging
 from tasks.loading.ledger import session
-from tasks.loading.staging import copy_into_staging, create_staging
+from tasks.loading.staging import analyze_staging, copy_into_staging, create_staging
 from tasks.model.errors import ContractBroken, ErrorKind, PipelineError
 from tests.integration.loading.support import World, make_partition, make_spec, rows_table
 
@@ -322,6 +323,27 @@ def test_batches_of_wide_rows_are_small(tmp_path: Path) -> None:
     batches = list(clean_batches([path], schema))
     assert sum(batch.num_rows for batch in batches) == 100
     assert max(batch.nbytes for batch in batches) <= 2 * BATCH_BYTES
+
+
+def test_planner_knows_staged_rows_and_others_are_sampled_as_before(world: World) -> None:
+    """A small sample is enough for rows and values of a key; the setting is not left behind."""
+    schema = pa.schema([("id", pa.int64()), ("kind", pa.string())])
+    batch = pa.record_batch([pa.array(range(9000)), pa.array(["a", "b", "c"] * 3000)], schema)
+    with session(world.engine) as connection, connection.cursor() as cursor:
+        create_staging(cursor, schema)
+        copy_into_staging(cursor, schema, iter([batch]), lambda: None)
+        cursor.execute("SHOW default_statistics_target")
+        before = cursor.fetchone()
+        analyze_staging(cursor, sql.Identifier("pg_temp", staging.STAGING))
+        cursor.execute("SHOW default_statistics_target")
+        assert cursor.fetchone() == before
+        cursor.execute(
+            "SELECT attname::text, n_distinct FROM pg_stats WHERE tablename = %s ORDER BY 1",
+            (staging.STAGING,),
+        )
+        assert cursor.fetchall() == [("id", -1.0), ("kind", 3.0)]
+        cursor.execute("SELECT reltuples FROM pg_class WHERE relname = %s", (staging.STAGING,))
+        assert cursor.fetchone() == (9000.0,)
 
 
 def test_staging_is_gone_after_the_transaction(world: World) -> None:
