@@ -7,9 +7,11 @@ from typing import Any, Literal, Self
 
 import httpx
 from prefect.blocks.core import Block
+from prefect_aws.secrets_manager import AwsSecret
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from blocks.api_client import ApiClient
+from blocks.aws_secret import secret_text
 from blocks.egress import CheckedTransport, Resolve, resolve
 from blocks.http_auth import (
     ClientCredentials,
@@ -36,7 +38,10 @@ class RestApiCredentials(Block):
     key_name: str = Field("X-API-Key", description="Header or query parameter of the API key.")
     username: str | None = Field(None, description="User of basic, client id of oauth2.")
     secret: SecretStr | None = Field(
-        None, description="API key, password, token, or client secret."
+        None, description="API key, password, token, or client secret; or else aws_secret."
+    )
+    aws_secret: AwsSecret | None = Field(
+        None, description="Where the secret is instead: a secret whose text it is."
     )
     token_url: str | None = Field(None, description="Where oauth2 gets its tokens.")
     scope: str | None = Field(None, description="Scope that oauth2 asks for.")
@@ -75,8 +80,11 @@ class RestApiCredentials(Block):
 
     @model_validator(mode="after")
     def _credentials_are_whole(self) -> Self:
-        if self.auth != "none" and (self.secret is None or not self.secret.get_secret_value()):
+        written = self.secret is not None and bool(self.secret.get_secret_value())
+        if self.auth != "none" and not written and self.aws_secret is None:
             raise ValueError(f"auth {self.auth!r} needs a secret")
+        if written and self.aws_secret is not None:
+            raise ValueError("give the secret, or the aws_secret that has it; not both")
         if self.auth == "oauth2" and not (self.token_url and self.username):
             raise ValueError("auth 'oauth2' needs a token_url and the client id as username")
         return self
@@ -107,6 +115,8 @@ class RestApiCredentials(Block):
     def _auth(self) -> HomeAuth:
         home = Origin.of(httpx.URL(self.base_url))
         secret = self.secret.get_secret_value() if self.secret else ""
+        if self.aws_secret is not None:
+            secret = secret_text(self.aws_secret)
         made: dict[str, Any] = {
             "none": lambda: HomeAuth(home),
             "api_key_header": lambda: HeaderKey(home, self.key_name, secret),

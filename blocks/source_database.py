@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import sqlite3
-from typing import Any
+from typing import Any, Self
 from urllib.parse import quote
 
 from prefect.blocks.core import Block
-from pydantic import Field, SecretStr
+from prefect_aws.secrets_manager import AwsSecret
+from pydantic import Field, SecretStr, model_validator
 from sqlalchemy import URL, Engine, create_engine
 from sqlalchemy.engine import make_url
+
+from blocks.aws_secret import login
 
 SECONDS_BEFORE_PROBING_AN_IDLE_PEER = 30
 
@@ -28,6 +31,11 @@ class SourceDatabase(Block):
     database: str | None = Field(None, description="Database, or the file of SQLite.")
     username: str | None = None
     password: SecretStr | None = None
+    aws_secret: AwsSecret | None = Field(
+        None,
+        description="Where the password is instead: a secret that is the password, or a JSON object "
+        "with password and, if it counts, username.",
+    )
     query: dict[str, str] = Field(default_factory=dict, description="Options of the URL, e.g. TLS.")
     pool_size: int = Field(4, ge=1, le=50, description="Most connections of one process.")
     connect_timeout: int = Field(10, ge=1, description="Seconds to wait for a connection.")
@@ -36,12 +44,26 @@ class SourceDatabase(Block):
         3600, ge=1, description="Seconds a statement may take; reading a partition is one."
     )
 
+    @model_validator(mode="after")
+    def _has_one_password(self) -> Self:
+        if self.password is not None and self.aws_secret is not None:
+            raise ValueError("give the password, or the aws_secret that has it; not both")
+        return self
+
     def url(self) -> URL:
-        """Return the connection's URL; its repr hides the password."""
+        """Return the connection's URL; its repr hides the password.
+
+        Raises:
+            SecretError: AWS Secrets Manager does not give the secret.
+        """
+        username = self.username
+        password = self.password.get_secret_value() if self.password else None
+        if self.aws_secret is not None:
+            username, password = login(self.aws_secret, username)
         return URL.create(
             self.drivername,
-            username=self.username,
-            password=self.password.get_secret_value() if self.password else None,
+            username=username,
+            password=password,
             host=self.host,
             port=self.port,
             database=self.database,

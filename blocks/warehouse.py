@@ -6,12 +6,14 @@ outlives a transaction, but what ``get_direct_engine`` is for.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from prefect.blocks.core import Block
-from pydantic import Field, SecretStr
+from prefect_aws.secrets_manager import AwsSecret
+from pydantic import Field, SecretStr, model_validator
 from sqlalchemy import URL, Engine, NullPool, create_engine
 
+from blocks.aws_secret import login
 from blocks.pool import WatchedPool
 from blocks.postgres_session import connector
 
@@ -29,19 +31,44 @@ class PostgresConnection(Block):
     port: int = Field(5432, ge=1, le=65535)
     database: str = Field(description="Name of the database.")
     username: str = Field(description="Role to log in as.")
-    password: SecretStr = Field(description="Its password.")
+    password: SecretStr | None = Field(None, description="Its password; or else aws_secret.")
+    aws_secret: AwsSecret | None = Field(
+        None,
+        description="Where the password is instead: a secret that is the password, or a JSON object "
+        "with password and, if it counts, username.",
+    )
     sslmode: SslMode = Field(
         "prefer", description="Use verify-full wherever the network is not your own."
     )
     sslrootcert: str | None = Field(None, description="File of the CA that signs the server.")
     connect_timeout: int = Field(10, ge=1, description="Seconds to wait for a connection.")
 
+    @model_validator(mode="after")
+    def _has_a_password(self) -> Self:
+        if (self.password is None) == (self.aws_secret is None):
+            raise ValueError("give the password, or the aws_secret that has it")
+        return self
+
+    def logged_in(self) -> Self:
+        """Return the block with the user and the password that hold now, wherever they are kept.
+
+        Raises:
+            SecretError: AWS Secrets Manager does not give the secret.
+        """
+        if self.aws_secret is None:
+            return self
+        username, password = login(self.aws_secret, self.username)
+        found = {"username": username, "password": SecretStr(password), "aws_secret": None}
+        return self.model_copy(update=found)
+
     def url(self) -> URL:
         """Return the connection's URL; its repr hides the password."""
+        block = self.logged_in()
+        assert block.password is not None
         return URL.create(
             "postgresql+psycopg2",
-            username=self.username,
-            password=self.password.get_secret_value(),
+            username=block.username,
+            password=block.password.get_secret_value(),
             host=self.host,
             port=self.port,
             database=self.database,

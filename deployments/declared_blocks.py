@@ -23,6 +23,7 @@ from prefect.utilities.dispatch import get_registry_for_type
 from tasks.datasets import Location
 
 MODULES = (
+    "blocks.landing_queue",
     "blocks.object_store",
     "blocks.privacy",
     "blocks.redis_server",

@@ -28,10 +28,10 @@ from tasks.connections import forget_blocks
 from tasks.datasets import Catalog
 from tasks.environments import environment_catalog, load_environment
 from tasks.ingestion.ingest import plan
-from tasks.loading.load import build_index, count_rows, open_run
+from tasks.loading.load import build_index, close_run, count_rows, open_run
 from tasks.lookups.look_up import snapshot_lookups
 from tasks.model.account import Account
-from tasks.model.classify import classify
+from tasks.model.classify import classify, is_of_database, raised_in
 from tasks.model.dataset import DatasetSpec
 from tasks.model.environment import Environment
 from tasks.model.load import ReplaceLoad
@@ -48,14 +48,15 @@ from tasks.model.run import (
 from tasks.model.shard import ShardWork, parallel, shard_above
 from tasks.replay.replay import plan_refused
 from tasks.reporting import progress
-from tasks.reporting.events import Event, RunCompleted, RunFailed, RunStarted, emit, shortened
 from tasks.reporting.logs import ensure_logs
 from tasks.reporting.report import ProgressArtifact, publish_report
+from tasks.reporting.run_events import tell_of_begin, tell_of_end
 from tasks.sharding.shard import find_fan_out, split
 from tasks.stages import as_is, run_name, sweep_scratch
 from tasks.stopping import in_threads, stop_asked, stoppable
 
 Result = TypeVar("Result")
+
 log = structlog.get_logger("dpp.flows")
 
 
@@ -118,32 +119,11 @@ def run_dataset(
     environment: Environment, catalog: Catalog, spec: DatasetSpec, request: RunRequest
 ) -> DatasetReport:
     """Run one dataset and return its report; a failure is part of the report."""
-    told = {"environment": environment.name, "dataset": spec.name}
-    told |= {"run": _run_name(), "purpose": request.purpose}
-    emit(RunStarted.model_validate(told))
+    tell_of_begin(environment.name, spec.name, _run_name(), request.purpose)
     report = _run_dataset(environment, catalog, spec, request)
     if not stop_asked():  # else it has not ended: the run goes on elsewhere
-        emit(_ended(told, report))
+        tell_of_end(environment.name, report, _run_name(), request.purpose)
     return report
-
-
-def _ended(told: dict[str, str], report: DatasetReport) -> Event:
-    """Return the event of the end of a run."""
-    same = ("partitions", "partitions_loaded", "partitions_already_loaded", "counts", "seconds")
-    values = {**told, **{name: getattr(report, name) for name in same}}
-    if report.outcome is not Outcome.FAILED:
-        return RunCompleted.model_validate(values)
-    first = report.failures[0]
-    return RunFailed.model_validate(
-        {
-            **values,
-            "failures": report.partitions_failed,
-            "stage": first.stage,
-            "error": first.error,
-            "kind": first.kind,
-            "message": shortened(first.message),
-        }
-    )
 
 
 def _run_dataset(
@@ -157,6 +137,7 @@ def _run_dataset(
     try:
         partitions = _load(environment, catalog, spec, request, account)
         if not stop_asked():
+            close_run(environment)
             table_rows = count_rows(environment, spec)
             if (spec.load.index or spec.load.indexes) and table_rows is not None:
                 build_index(environment, spec)
@@ -270,7 +251,8 @@ def _rows_read(result: object) -> int:
 
 
 def _dataset_failure(spec: DatasetSpec, error: Exception) -> PartitionFailure:
-    known = classify(error)
+    known = classify(error, "warehouse" if is_of_database(error) else spec.name)
+    log.debug("dataset.failed", error=str(known), raised_in=raised_in(error))
     return PartitionFailure(
         label=spec.name,
         fingerprint="",

@@ -9,7 +9,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 from pydantic import BaseModel, ConfigDict, Field
 
-from tasks.environments import environment_catalog, load_environment
+from tasks.environments import load_environment
 from tasks.landing.listen import Heard, hear
 from tasks.reporting.logs import ensure_logs
 from tasks.stages import run_name
@@ -40,9 +40,8 @@ def listen(parameters: ListenParameters | None = None) -> State[Heard]:
     environment = load_environment()
     if environment.queue_block is None:
         return Completed(message=f"{environment.name} names no queue_block: nothing to listen to")
-    catalog = environment_catalog(environment)
     seconds = (parameters or ListenParameters()).seconds
-    heard = stoppable(lambda: hear(environment, catalog, seconds), environment.stop_seconds)
+    heard = stoppable(lambda: hear(environment, seconds), environment.stop_seconds)
     return Completed(
         message=f"{heard.messages} messages, {heard.objects} objects, {heard.events} events"
         + (f"; {heard.not_understood} not understood" if heard.not_understood else ""),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Self, TypeVar, cast
@@ -20,6 +20,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import NoSuchModuleError
 
 from blocks.api_client import ApiClient
+from blocks.aws_secret import SecretRefusedError, SecretUnavailableError, SecretWrongError
 from blocks.lake import Lake
 from blocks.object_store import LakeStorage, s3_store
 from blocks.privacy import PrivacyKeys
@@ -29,7 +30,7 @@ from blocks.source_database import SourceDatabase
 from blocks.warehouse import WarehouseCredentials
 from tasks.model.dataset import DatasetSpec
 from tasks.model.environment import Environment
-from tasks.model.errors import ConfigError, SourceUnavailable
+from tasks.model.errors import ConfigError, CredentialsRejected, SourceUnavailable
 from tasks.model.source import S3Source
 from tasks.protection import UNPROTECTED, Protection, pii_columns
 
@@ -79,7 +80,7 @@ def _ask_prefect(block_class: type[BlockT], name: str) -> BlockT:
             raise ConfigError(_unfit(block_class, name)) from None
         raise ConfigError(
             f"no block {name!r} of type {block_class.get_block_type_slug()!r} on the Prefect server",
-            "create it in the UI under Blocks, or with deployments/bootstrap.py",
+            "create it in the UI under Blocks, or with dpp bootstrap",
         ) from None
     except (httpx.TransportError, RuntimeError) as error:
         raise SourceUnavailable(
@@ -116,12 +117,15 @@ class Connections:
     def warehouse(self) -> Engine:
         """Open the warehouse; engines are shared within the process."""
         block = self.load(WarehouseCredentials, self.environment.warehouse_block)
+        with explained_secrets():
+            block = block.logged_in()
         return _warehouse_engine(block.model_dump_json(), block.password.get_secret_value())
 
     def warehouse_itself(self) -> Engine:
         """Open the warehouse past any pooler, for work that is no transaction."""
         block = self.load(WarehouseCredentials, self.environment.warehouse_block)
-        return cast(Engine, block.get_direct_engine("etl"))
+        with explained_secrets():
+            return cast(Engine, block.get_direct_engine("etl"))
 
     def lake(self) -> Lake:
         """Open the lake."""
@@ -169,7 +173,8 @@ class Connections:
 
     def rest_client(self, name: str) -> ApiClient:
         """Open the API of a RestApiCredentials block."""
-        client: ApiClient = self.load(RestApiCredentials, name).get_client()
+        with explained_secrets():
+            client: ApiClient = self.load(RestApiCredentials, name).get_client()
         self._opened.callback(client.close)
         return client
 
@@ -177,7 +182,8 @@ class Connections:
         """Open the database of a SourceDatabase block."""
         block = self.load(SourceDatabase, name)
         try:
-            engine: Engine = block.get_engine()
+            with explained_secrets():
+                engine: Engine = block.get_engine()
         except (NoSuchModuleError, ImportError):
             raise ConfigError(
                 f"block {name!r}: the driver of {block.drivername!r} is not installed",
@@ -191,5 +197,26 @@ class Connections:
 @lru_cache(maxsize=4)
 def _warehouse_engine(document: str, password: str) -> Engine:
     """Keep one pool a process and warehouse: a bounded number of connections in all."""
-    block = WarehouseCredentials.model_validate_json(document)
+    block = WarehouseCredentials.model_validate_json(document)  # with a mask for the password
     return block.model_copy(update={"password": SecretStr(password)}).get_engine("etl")
+
+
+@contextmanager
+def explained_secrets() -> Iterator[None]:
+    """Turn errors of AWS Secrets Manager into ours.
+
+    Raises:
+        ConfigError: There is no such secret, or it is not what a block needs.
+        CredentialsRejected: This process may not read it.
+        SourceUnavailable: It may be read later.
+    """
+    try:
+        yield
+    except SecretRefusedError as error:
+        raise CredentialsRejected(
+            str(error), "allow secretsmanager:GetSecretValue to the role of this process"
+        ) from None
+    except SecretWrongError as error:
+        raise ConfigError(str(error), "create it there, or correct the block") from None
+    except SecretUnavailableError as error:
+        raise SourceUnavailable(str(error), "set AWS_REGION and a role; else try again") from None

@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 from uuid import UUID
 
-from prefect.client.orchestration import get_client
 from prefect.events.schemas.automations import AutomationCore
-from prefect.exceptions import ObjectNotFound
 from pydantic import BaseModel, ConfigDict
 
 from tasks.datasets import Catalog, parse, read_yaml
@@ -207,7 +205,7 @@ def documents() -> list[AutomationDocument]:
 def automations(
     environment: Environment,
     deployment_ids: Mapping[str, UUID],
-    channels: Mapping[str, UUID] | None = None,
+    channels: Mapping[str, UUID],
     *,
     timing: Timing = Timing(),
     catalog: Catalog | None = None,
@@ -218,7 +216,7 @@ def automations(
         environment: Names the channels of alerts, and the folder of datasets.
         deployment_ids: Id of each deployment, by ``flow/deployment``.
         channels: Id of each notification block that the environment names, by
-            ``<block type slug>/<name>``; asked of the Prefect server without it.
+            ``<block type slug>/<name>``.
         timing: After which times the server acts.
         catalog: The datasets; those of the environment without it.
 
@@ -228,25 +226,8 @@ def automations(
     maker = _Maker(
         environment,
         deployment_ids,
-        channel_ids(environment) if channels is None else channels,
+        channels,
         timing,
         environment_catalog(environment) if catalog is None else catalog,
     )
     return [made for document in documents() for made in maker.made(document)]
-
-
-def channel_ids(environment: Environment) -> dict[str, UUID]:
-    """Return the ids of the notification blocks that an environment names, as far as they are there."""
-    names = environment.alerts.all_channels
-    if not names:
-        return {}
-    found: dict[str, UUID] = {}
-    with get_client(sync_client=True) as client:
-        for channel in names:
-            slug, _, name = channel.partition("/")
-            try:
-                document = client.read_block_document_by_name(name, slug, include_secrets=False)
-            except ObjectNotFound:
-                continue
-            found[channel] = document.id
-    return found

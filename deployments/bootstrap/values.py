@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError
-
+from blocks.aws_secret import read_text, value_of
 from deployments.declared_blocks import Reference, reference_of, references
-from tasks.model.errors import ConfigError, CredentialsRejected, SourceUnavailable
-
-_REFUSED = frozenset(
-    {
-        "AccessDeniedException",
-        "UnrecognizedClientException",
-        "InvalidSignatureException",
-        "ExpiredTokenException",
-    }
-)
-_MISSING = "ResourceNotFoundException"
+from tasks.connections import explained_secrets
+from tasks.model.errors import ConfigError
 
 
 class Values:
@@ -66,21 +55,13 @@ class Values:
     def _value(self, reference: Reference) -> str:
         if reference.kind == "variable":
             return self._variables[reference.name]
-        text = self._secret(reference.name)
-        return text if reference.key is None else _value_of(text, reference)
+        with explained_secrets():
+            text = self._secret(reference.name)
+            return text if reference.key is None else value_of(text, reference.name, reference.key)
 
     def _secret(self, name: str) -> str:
         if name not in self._secrets:
-            try:
-                answer = self._client.get_secret_value(SecretId=name)
-            except ClientError as error:
-                raise _explained(name, error.response["Error"]["Code"]) from None
-            except BotoCoreError as error:
-                raise SourceUnavailable(
-                    f"AWS Secrets Manager cannot be asked for {name!r}: {type(error).__name__}",
-                    "set AWS_REGION and credentials, or a role",
-                ) from None
-            self._secrets[name] = answer["SecretString"]
+            self._secrets[name] = read_text(self._client, name)
         return self._secrets[name]
 
     @cached_property
@@ -88,24 +69,3 @@ class Values:
         import boto3
 
         return boto3.client("secretsmanager")
-
-
-def _value_of(text: str, reference: Reference) -> str:
-    try:
-        return str(json.loads(text)[reference.key])
-    except (ValueError, TypeError, KeyError):
-        raise ConfigError(
-            f"secret {reference.name!r} of AWS Secrets Manager is no JSON object with a key "
-            f"{reference.key!r}"
-        ) from None
-
-
-def _explained(name: str, code: str) -> Exception:
-    if code == _MISSING:
-        return ConfigError(f"AWS Secrets Manager has no secret {name!r}", "create it there")
-    if code in _REFUSED:
-        return CredentialsRejected(
-            f"AWS Secrets Manager: reading {name!r} was refused ({code})",
-            "allow secretsmanager:GetSecretValue on it",
-        )
-    return SourceUnavailable(f"AWS Secrets Manager: reading {name!r} failed ({code})", "try again")

@@ -70,6 +70,7 @@ def _wrong(environment: Environment, document: Document) -> Iterator[tuple[Locat
         for key, needed in (
             ("warehouse_block", f"etl-warehouse-credentials/{environment.warehouse_block}"),
             ("lake_block", f"etl-lake-storage/{environment.lake_block}"),
+            ("queue_block", f"etl-landing-queue/{environment.queue_block}"),
             ("redis_block", f"etl-redis-server/{environment.redis_block}"),
             ("privacy_block", f"etl-privacy-keys/{environment.privacy_block}"),
         ):

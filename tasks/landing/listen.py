@@ -13,7 +13,7 @@ from prefect_aws import S3Bucket
 
 from blocks.landing_queue import LandingQueue
 from tasks.connections import Connections
-from tasks.datasets import Catalog
+from tasks.environments import environment_catalog
 from tasks.landing.post import post_events
 from tasks.landing.queue import Queue
 from tasks.landing.routes import Place, Routes
@@ -46,7 +46,7 @@ class Heard(Value):
 
 
 @task(name="listen", task_run_name="listen to {environment.queue_block}", cache_policy=NO_CACHE)
-def hear(environment: Environment, catalog: Catalog, seconds: float) -> Heard:
+def hear(environment: Environment, seconds: float) -> Heard:
     """Pass on what the queue says until the time is over or a stop is asked for.
 
     A message is deleted after the Prefect server accepted its events: what happens in between makes it
@@ -59,7 +59,8 @@ def hear(environment: Environment, catalog: Catalog, seconds: float) -> Heard:
     connections = Connections(environment)
     block = connections.load(LandingQueue, str(environment.queue_block))
     queue = Queue(block.get_client(), block.url)
-    routes = Routes(catalog.datasets.values(), _places(connections, catalog.datasets.values()))
+    specs = environment_catalog(environment).datasets.values()
+    routes = Routes(specs, _places(connections, specs))
     heard, last_failure = Heard(), None
     deadline = time.monotonic() + seconds
     while True:

@@ -11,6 +11,7 @@ from psycopg2 import sql
 
 from tasks.connections import Connections
 from tasks.environments import code_version
+from tasks.loading.copies import copy_quietly, refuse_unrebuilt
 from tasks.loading.gates import notable_quarantine
 from tasks.loading.ledger import (
     ensure_ledger,
@@ -43,6 +44,7 @@ from tasks.reporting.events import (
     QuarantineThreshold,
     SchemaChanged,
     emit,
+    never_raises,
     shortened,
 )
 from tasks.reporting.events import GateFailed as GateFailedEvent
@@ -60,8 +62,12 @@ def open_run(
     Returns:
         The fence under which the run may publish, and what the ledger knows of the source.
     """
-    engine = Connections(environment).warehouse()
+    connections = Connections(environment)
+    engine = connections.warehouse()
     ensure_ledger(engine)
+    lake = connections.lake()
+    copy_quietly(engine, lake, wait=True)  # what a run before was killed before it did
+    refuse_unrebuilt(engine, lake, spec)
     return open_dataset(engine, spec.name, run, purpose), source_state(engine, spec.name)
 
 
@@ -103,6 +109,7 @@ def load(
             tell_of_refusal(environment.name, asked, error)
             raise
     tell_of_load(environment.name, asked, receipt)
+    copy_quietly(connections.warehouse(), connections.lake(), wait=False)
     return receipt
 
 
@@ -158,6 +165,7 @@ def _job(
     )
 
 
+@never_raises
 def tell_of_load(environment: str, load: Load, receipt: LoadReceipt) -> None:
     """Tell Prefect what was committed, what was altered for it, and if much of it was refused."""
     if receipt.status is not LoadStatus.LOADED:
@@ -186,6 +194,7 @@ def tell_of_changes(environment: str, receipt: LoadReceipt) -> None:
         )
 
 
+@never_raises
 def tell_of_refusal(environment: str, load: Load, error: GateFailed) -> None:
     """Tell Prefect that gates refused a partition: names and counts, never a value of a row."""
     named = _named(environment, load)
@@ -241,6 +250,12 @@ def maintain_table(environment: Environment, spec: DatasetSpec, run: str) -> Mai
     engine = Connections(environment).warehouse_itself()
     ensure_ledger(engine)
     return maintain(engine, spec, run)
+
+
+def close_run(environment: Environment) -> None:
+    """Copy into the lake what the run wrote into the ledger."""
+    connections = Connections(environment)
+    copy_quietly(connections.warehouse(), connections.lake(), wait=True)
 
 
 def count_rows(environment: Environment, spec: DatasetSpec) -> int | None:

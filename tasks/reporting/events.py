@@ -7,7 +7,9 @@ on one: what cannot be sent is logged, and the run goes on.
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from collections.abc import Callable
+from functools import wraps
+from typing import Annotated, ClassVar, ParamSpec
 
 import structlog
 from prefect.events import emit_event
@@ -19,6 +21,7 @@ from tasks.model.run import Purpose, RowCounts, SchemaChange, Value
 
 log = structlog.get_logger("dpp.reporting")
 
+P = ParamSpec("P")
 MOST_CHANGES = 50
 """Most changes of a table in one event; the ledger has all of them."""
 MOST_OBJECTS = 500
@@ -229,6 +232,19 @@ def shortened(text: str) -> str:
     """Return a text that fits into a message of an event."""
     most = 1000
     return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def never_raises(tell: Callable[P, None]) -> Callable[P, None]:
+    """Make a function that tells of something harmless: rows are committed by the time it is called."""
+
+    @wraps(tell)
+    def told(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            tell(*args, **kwargs)
+        except Exception as error:  # an event is information; see above
+            log.warning("event.not_made", tell=tell.__name__, error=type(error).__name__)
+
+    return told
 
 
 def emit(event: Event) -> None:

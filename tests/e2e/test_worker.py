@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
+import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import run_deployment
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from pydantic import SecretStr
 
 from blocks.object_store import LakeStorage
 from blocks.warehouse import WarehouseCredentials
 from cli.local import ui_url
 from tests.e2e.conftest import ROOT, Project
 from tests.e2e.prefect_ui import BROWSER, prefect_ui
+from tests.secrets_manager import ACCESS_KEY, SecretsManager, running_secrets_manager
 
 LOGS_ARRIVE_SECONDS = 30
 
@@ -24,6 +26,10 @@ FLOW_SETTINGS = {
     "PREFECT_LOGGING_EXTRA_LOGGERS": "dpp",
     "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",
 }
+
+
+WRONG_PASSWORD = "CANARY-rotated-and-wrong"
+TABLES_AT_LEAST = 20
 
 
 def run_by_a_person(project: Project, images: Path) -> FlowRun:
@@ -48,8 +54,20 @@ def run_by_the_api() -> FlowRun:
     )
 
 
-def test_worker_runs_the_deployment_of_the_ui(project: Project, tmp_path: Path) -> None:
-    """``dpp bootstrap`` deploys, a worker runs what is asked, and its rows are in the table."""
+@pytest.fixture(scope="module")
+def aws() -> Iterator[SecretsManager]:
+    with running_secrets_manager() as server:
+        yield server
+
+
+def test_worker_runs_the_deployment_of_the_ui(
+    project: Project, tmp_path: Path, aws: SecretsManager
+) -> None:
+    """``dpp bootstrap`` deploys, a worker runs what is asked, and its rows are in the table.
+
+    The password is in AWS Secrets Manager. It is rotated to one that is wrong: the next run has it,
+    and fails. Of neither run, and of no setting, is a secret stored.
+    """
     done = project.dpp("bootstrap", "--env", "dev")
     assert done.returncode == 0, done.stderr
     address = project.stack.postgres
@@ -59,8 +77,9 @@ def test_worker_runs_the_deployment_of_the_ui(project: Project, tmp_path: Path) 
             port=address.port,
             database="warehouse",
             username=address.user,
-            password=SecretStr(address.password),
+            aws_secret=aws.block("etl/dev/warehouse"),
         ).save("warehouse", overwrite=True)
+        aws.put("etl/dev/warehouse", address.password)
         LakeStorage(uri=f"file://{project.root}/lake3").save("lake", overwrite=True)
         project.dataset("worked", project_dataset("worked"))
         project.stack.start_worker(
@@ -71,6 +90,10 @@ def test_worker_runs_the_deployment_of_the_ui(project: Project, tmp_path: Path) 
         assert run.state and run.state.is_completed(), run.state
         assert "2 inserted" in str(run.state.message)
         logs, artifacts, deployments = read_server(run.id)
+        aws.put("etl/dev/warehouse", WRONG_PASSWORD)
+        failed = run_by_the_api()
+        assert failed.state and failed.state.is_failed(), failed.state
+        assert "the password was refused" in str(failed.state.message), failed.state
     assert project.query("SELECT count(*) FROM analytics.worked") == [(2,)]
     assert any(line.startswith("loading.committed run=") for line in logs), logs
     assert {"progress-worked"} < artifacts
@@ -135,7 +158,13 @@ def check_no_secret_is_stored(project: Project) -> None:
         "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace",
         "prefect",
     )
-    secrets = (project.stack.secrets.warehouse_password, project.stack.secrets.s3_secret_key)
+    secrets = (
+        project.stack.secrets.warehouse_password,
+        project.stack.secrets.s3_secret_key,
+        WRONG_PASSWORD,
+        ACCESS_KEY,
+    )
+    assert len(tables) > TABLES_AT_LEAST
     for (table,) in tables:
         for row in project.query(f'SELECT t::text FROM public."{table}" t', "prefect"):
             assert not any(secret in row[0] for secret in secrets), table

@@ -57,3 +57,13 @@ def test_event_that_cannot_be_sent_changes_nothing(monkeypatch: pytest.MonkeyPat
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
         monkeypatch.setattr(events, "emit_event", lambda **_event: 1 / 0)
         emit(breaker())
+
+
+def test_event_that_cannot_be_made_changes_nothing() -> None:
+    """Rows are committed when an event is made of them."""
+
+    @events.never_raises
+    def tell() -> None:
+        events.breaker_event("prod", "a", "torn")
+
+    tell()

@@ -313,9 +313,15 @@ def test_dataset_files_and_environments_are_checked_too(project: Path) -> None:
 BLOCKS = """\
 blocks:
   etl-warehouse-credentials/warehouse: {host: w, database: w, username: u, password: {variable: P}}
+  etl-landing-queue/landing-queue: {url: "https://sqs.eu-central-1.amazonaws.com/1/landing"}
   etl-lake-storage/lake: {uri: "s3://lake/etl"}
   etl-privacy-keys/privacy: {key: {aws_secret: etl/privacy}}
 """
+
+
+def without_blocks(path: Path) -> str:
+    """Return an environment file that declares no block, and alerts nobody."""
+    return path.read_text().partition("alerts:")[0]
 
 
 @pytest.mark.parametrize(
@@ -334,14 +340,14 @@ def test_blocks_of_an_environment_are_whole(
 ) -> None:
     assert BLOCKS.count(old) == 1
     path = project / "deployments/environments/prod.yaml"
-    path.write_text(path.read_text() + BLOCKS.replace(old, new))
+    path.write_text(without_blocks(path) + BLOCKS.replace(old, new))
     text = "\n".join(found(project))
     assert expected in text
 
 
 def test_source_without_its_block_is_named(project: Path) -> None:
     path = project / "deployments/environments/prod.yaml"
-    path.write_text(path.read_text() + BLOCKS)
+    path.write_text(without_blocks(path) + BLOCKS)
     change(project, "datasets/things.yaml", "{kind: files, path:", "{kind: s3, block: b, path:")
     (lacking,) = found(project)
     assert lacking == (
@@ -352,6 +358,8 @@ def test_source_without_its_block_is_named(project: Path) -> None:
 def test_file_that_is_no_yaml_is_named(project: Path) -> None:
     (project / "prefect.yaml").write_text("name: [\n")
     assert found(project)[0].startswith("prefect.yaml:2: not valid YAML")
+    (project / "prefect.yaml").write_text("name: x\ndeployments: 5\n")
+    assert "prefect.yaml:2: deployments: " in "\n".join(found(project))
 
 
 @pytest.mark.parametrize(
