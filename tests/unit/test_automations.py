@@ -180,10 +180,10 @@ def flow_run_event(flow: str, *tags: str, deployed: bool = True) -> ReceivedEven
     if deployed:
         where = {"prefect.resource.id": "prefect.deployment.1"}
         related.append({**where, "prefect.resource.role": "deployment"})
-    for tag in tags:
-        related.append(
-            {"prefect.resource.id": f"prefect.tag.{tag}", "prefect.resource.role": "tag"}
-        )
+    related += [
+        {"prefect.resource.id": f"prefect.tag.{tag}", "prefect.resource.role": "tag"}
+        for tag in tags
+    ]
     return ReceivedEvent.model_validate(
         {
             "id": uuid4(),
