@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -78,15 +79,15 @@ def write_rows(path: Path, first: int, count: int, *, changed: int = 0, stride: 
         )
 
 
-def lineitem(mode: str, table: str) -> DatasetSpec:
-    """Return the dataset of the rows, for a mode of loading."""
+def lineitem(mode: str, table: str, names: Iterable[str] = COLUMNS) -> DatasetSpec:
+    """Return the dataset of the rows, or of some of their columns, for a mode of loading."""
     return DatasetSpec.model_validate(
         {
             "name": table,
             "description": "Lines of orders",
             "source": {"kind": "files", "path": "*.csv", "format": {"kind": "csv"}},
             "key": list(KEY),
-            "columns": COLUMNS,
+            "columns": {name: COLUMNS[name] for name in names},
             "load": {"table": f"bench.{table}", "mode": mode},
         }
     )

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
-import subprocess
+import statistics
 import sys
 import time
+from collections import defaultdict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,13 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.lineitem import lineitem, write_rows
+from benchmarks.process import cpu_seconds, peak_memory, run_alone
 from benchmarks.warehouse import Bench, warehouse
 from tasks.loading.ledger import session
 
 CONTENDERS = {
     "append": (
-        "raw", "ours", "adbc_append", "dlt_append_tuned", "dlt_append", "sling_append",
+        "ours", "adbc_append", "dlt_append_tuned", "dlt_append", "sling_append",
         "pandas_append",
     ),
     "merge": ("ours", "dlt_upsert_tuned", "dlt_merge_tuned", "dlt_merge", "sling_merge"),
@@ -38,7 +40,11 @@ TITLES = {
     "append": "append into a new table",
     "merge": "merge: half of the rows are new, half are newer versions of rows that are there",
 }
+TEMPORARY = "raw: the same, TEMP table"
 ROUNDS = 3
+"""Of ours in mode append, each beside raw COPY: the machine's speed changes. The median counts."""
+LIMITS = {"raw: server-side COPY": "bench", TEMPORARY: "pg_temp"}
+"""The schema into which the server copies by itself."""
 
 
 def prepare_raw(bench: Bench) -> Path:
@@ -52,20 +58,19 @@ def prepare_raw(bench: Bench) -> Path:
 def raw_copy(bench: Bench, file: Path, schema: str) -> dict[str, Any]:
     """Let the server copy a ready-made binary file: the limit of every loader."""
     columns = ", ".join(lineitem("append", "append").columns)
-    shape = f"AS SELECT {columns} FROM bench.append LIMIT 0"
-    seconds = []
     before = wal(bench)
-    for _ in range(ROUNDS):
-        with session(bench.engine) as connection, connection.cursor() as cursor:
-            cursor.execute(f"CREATE TABLE {schema}.raw_copy {shape}")
-            began = time.perf_counter()
-            cursor.execute(f"COPY {schema}.raw_copy FROM '{file}' (FORMAT binary)")
-            seconds.append(time.perf_counter() - began)
-            rows = cursor.rowcount
-            connection.rollback()
+    with session(bench.engine) as connection, connection.cursor() as cursor:
+        cursor.execute(
+            f"CREATE TABLE {schema}.raw_copy AS SELECT {columns} FROM bench.append LIMIT 0"
+        )
+        began = time.perf_counter()
+        cursor.execute(f"COPY {schema}.raw_copy FROM '{file}' (FORMAT binary)")
+        seconds = time.perf_counter() - began
+        rows = cursor.rowcount
+        connection.rollback()
     return {
-        "rows": rows, "seconds": sorted(seconds)[ROUNDS // 2], "cpu": 0.0, "peak": 0,
-        "wal": (wal(bench) - before) / ROUNDS, "version": "PostgreSQL",
+        "rows": rows, "seconds": seconds, "cpu": 0.0, "peak": 0,
+        "wal": wal(bench) - before, "version": "PostgreSQL",
     }  # fmt: skip
 
 
@@ -89,34 +94,29 @@ def run_ours(described: str) -> None:
     bench = Bench(root, credentials, credentials.get_engine("ours"), Lake(LocalStore(root), root))
     load = bench.load(lineitem(job["mode"], job["table"]), [Path(job["path"])], job["path"])
     at: dict[str, float] = {}
-    used = resource.getrusage(resource.RUSAGE_SELF)
+    used = cpu_seconds()
     began = time.perf_counter()
     receipt = load_partition(
         bench.engine, bench.lake, root, load,
         on_step=lambda step: at.setdefault(step, time.perf_counter()) and None,
     )  # fmt: skip
     seconds = time.perf_counter() - began
-    now = resource.getrusage(resource.RUSAGE_SELF)
+    used = cpu_seconds() - used
     said = {
         "rows": receipt.counts.read, "seconds": seconds,
         "copy": at["copied"] - at["staged"], "merge": at["merged"] - at["evolved"],
-        "cpu": now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime,
-        "peak": now.ru_maxrss << 10, "version": "this",
+        "cpu": used, "peak": peak_memory(), "version": "this",
     }  # fmt: skip
     print(json.dumps(said))
 
 
 def measure(bench: Bench, contender: str, job: dict[str, Any], peers: str) -> dict[str, Any]:
     """Run one contender in a process of its own; say what it took, or why it failed."""
-    command = [peers, str(Path(__file__).with_name("loading_peers.py")), contender, json.dumps(job)]
+    command = [peers, "-m", "benchmarks.loading_peers", contender, json.dumps(job)]
     if contender == "ours":
         command = [sys.executable, "-m", "benchmarks.loading", "--ours", json.dumps(job)]
     before = wal(bench)
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
-    if done.returncode:
-        return {"failed": (done.stderr.strip().splitlines() or ["?"])[-1][:90]}
-    said: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    return {**said, "wal": wal(bench) - before}
+    return {**run_alone(command), "wal": wal(bench) - before}
 
 
 def show(console: Console, mode: str, size: int, found: dict[str, dict[str, Any]]) -> None:
@@ -161,6 +161,82 @@ def main() -> None:
         compare(bench, given.rows, given.only, given.peers, console)
 
 
+def described(bench: Bench, mode: str, contender: str, number: int, rows: int) -> dict[str, Any]:
+    """Write the rows of one load, and describe it.
+
+    Args:
+        bench: Where it goes.
+        mode: In an append each load has a table of its own; a merge's second one half known keys.
+        contender: Who loads.
+        number: Which of its loads.
+        rows: How many.
+    """
+    moved = number if mode == "merge" else 0
+    path = bench.folder / f"{mode}-{number}.parquet"
+    csv = path.with_suffix(".csv")
+    for file in (path, csv) if contender.startswith("sling") else (path,):
+        write_rows(file, moved * rows // 2, rows, changed=moved)
+    return {
+        "path": str(path), "csv": str(csv), "rows": rows, "mode": mode,
+        "table": f"{mode}_{number}" if number and not moved else mode,
+        "lake": str(bench.folder / "lake"), "pipeline": contender,
+        "pipelines": str(bench.folder / "pipelines"),
+    }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Run:
+    """Contenders on one server.
+
+    Attributes:
+        bench: The server.
+        rows: Rows of a load.
+        peers: Python that has the peers.
+        secret: How a process reaches the server.
+        url: The same, as a URL.
+    """
+
+    bench: Bench
+    rows: int
+    peers: str
+    secret: dict[str, Any]
+    url: str
+
+    def load(self, mode: str, contender: str, number: int) -> dict[str, Any]:
+        """Have a contender load once."""
+        job = described(self.bench, mode, contender, number, self.rows)
+        url = self.url
+        if contender.startswith("pandas"):
+            url = url.replace("postgresql:", "postgresql+psycopg2:")
+        return measure(self.bench, contender, {**job, "url": url, "block": self.secret}, self.peers)
+
+    def beside_copy(self, *, raw: bool) -> tuple[dict[str, dict[str, Any]], int]:
+        """Append with ours, each time beside what the server does alone.
+
+        Returns:
+            What was said of each; and the bytes of a row in the server's own binary file.
+        """
+        said = defaultdict(list)
+        file = None
+        for number in range(ROUNDS):
+            said["ours"].append(self.load("append", "ours", number))
+            if raw:
+                file = file or prepare_raw(self.bench)
+                for label, schema in LIMITS.items():
+                    said[label].append(raw_copy(self.bench, file, schema))
+        size = file.stat().st_size // self.rows if file else 0
+        return {label: median(each) for label, each in said.items()}, size
+
+
+def median(said: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the medians of what was said, or what was said of a run that failed."""
+    failed = [each for each in said if "seconds" not in each]
+    if failed:
+        return failed[0]
+    numbers = {name for name, value in said[0].items() if not isinstance(value, str)}
+    return {**said[0], **{name: statistics.median(one[name] for one in said) for name in numbers}}
+
+
 def compare(bench: Bench, rows: int, only: list[str] | None, peers: str, console: Console) -> None:
     """Run the contenders in both modes."""
     block = bench.credentials.model_dump(
@@ -168,43 +244,35 @@ def compare(bench: Bench, rows: int, only: list[str] | None, peers: str, console
     )
     password = bench.credentials.password.get_secret_value()
     url = f"postgresql://{block['username']}:{password}@{block['host']}:{block['port']}/postgres"
+    run = Run(bench, rows, peers, {**block, "password": password}, url)
     console.print(f"[dim]{bench.run('SELECT version()')[0][0].split(' on ')[0]}[/]")
     (bench.folder / "pipelines").mkdir()
     size = 0
     for mode, contenders in CONTENDERS.items():
         found: dict[str, dict[str, Any]] = {}
         picked = [name for name in contenders if not only or name.split("_")[0] in only]
-        for contender in sorted(picked, key=lambda name: name != "ours"):
+        for contender in picked:
             console.print(f"[dim]{mode}: {contender} …[/]")
-            if contender == "raw":
-                file = prepare_raw(bench)
-                size = file.stat().st_size // rows
-                found["raw: server-side COPY"] = raw_copy(bench, file, "bench")
-                found["raw: the same, TEMP table"] = raw_copy(bench, file, "pg_temp")
-                continue
-            for number in range(2 if mode == "merge" else 1):  # a merge meets what was there
-                path = bench.folder / f"{mode}-{number}.parquet"
-                csv = path.with_suffix(".csv")
-                write_rows(path, number * rows // 2, rows, changed=number)
-                if contender.startswith("sling"):
-                    write_rows(csv, number * rows // 2, rows, changed=number)
-                job = {
-                    "path": str(path), "csv": str(csv), "rows": rows, "mode": mode, "table": mode,
-                    "block": {**block, "password": password}, "lake": str(bench.folder / "lake"),
-                    "pipeline": contender, "pipelines": str(bench.folder / "pipelines"),
-                    "url": url.replace("postgresql:", "postgresql+psycopg2:")
-                    if contender.startswith("pandas")
-                    else url,
-                }  # fmt: skip
-                found[contender] = measure(bench, contender, job, peers)
+            if mode == "merge":  # it meets what its first load brought
+                found[contender] = [run.load(mode, contender, number) for number in range(2)][-1]
+            elif contender == "ours":
+                beside, size = run.beside_copy(raw="raw" in (only or ["raw"]))
+                found.update(beside)
+            else:
+                found[contender] = run.load(mode, contender, 0)
         show(console, mode, size, found)
-        ours, limit = found.get("ours", {}), found.get("raw: the same, TEMP table", {})
-        if "copy" in ours and limit:
-            share = limit["seconds"] / ours["copy"]
-            console.print(
-                f"copy phase of ours: {ours['copy']:.2f} s, {share:.0%} of the speed of COPY of a "
-                f"ready-made file into a temporary table; publishing took {ours['merge']:.2f} s"
-            )
+        show_share(console, found)
+
+
+def show_share(console: Console, found: dict[str, dict[str, Any]]) -> None:
+    """Print how near ours comes to what the server does alone."""
+    ours, limit = found.get("ours", {}), found.get(TEMPORARY, {})
+    if "copy" in ours and limit:
+        share = limit["seconds"] / ours["copy"]
+        console.print(
+            f"copy phase of ours: {ours['copy']:.2f} s, {share:.0%} of the speed of COPY of a "
+            f"ready-made file into a temporary table; publishing took {ours['merge']:.2f} s"
+        )
 
 
 if __name__ == "__main__":

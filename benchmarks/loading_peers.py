@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from benchmarks.process import cpu_seconds, peak_memory
+
 IMPORTED = {
     "pandas": ("pandas", "pyarrow.parquet", "sqlalchemy"),
     "adbc": ("adbc_driver_postgresql.dbapi", "pyarrow.parquet"),
@@ -26,7 +28,6 @@ IMPORTED = {
     "sling": ("sling_linux_amd64",),
 }
 PACKAGES = {"adbc": "adbc-driver-postgresql", "sling": "sling-linux-amd64"}
-PROCESSES = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
 KEY = ["l_orderkey", "l_linenumber"]
 PANDAS_ROWS = 50_000
 """At its speed the whole file would take minutes; its rate does not depend on the number."""
@@ -143,21 +144,14 @@ def main() -> None:
     package = name.split("_", maxsplit=1)[0]
     for module in IMPORTED[package]:
         import_module(module)  # importing is not what is measured
-    before = _cpu()
+    before = cpu_seconds()
     began = time.perf_counter()
     rows = load(described)
     seconds = time.perf_counter() - began
-    peak = max(
-        resource.getrusage(who).ru_maxrss
-        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    )
-    said = {"rows": rows, "seconds": seconds, "cpu": _cpu() - before, "peak": peak << 10}
+    children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss << 10
+    peak = max(peak_memory(), children)
+    said = {"rows": rows, "seconds": seconds, "cpu": cpu_seconds() - before, "peak": peak}
     print(json.dumps({**said, "version": f"{package} {version(PACKAGES.get(package, package))}"}))
-
-
-def _cpu() -> float:
-    used = [resource.getrusage(who) for who in PROCESSES]
-    return sum(each.ru_utime + each.ru_stime for each in used)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -24,7 +23,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.ingestion import OBJECT_ROWS, _bucket, _write_csv, measure, prepare_objects
+from benchmarks.ingestion import measure
+from benchmarks.process import peak_memory
+from benchmarks.sources import OBJECT_ROWS, bucket, prepare_objects, write_csv
 
 SMALL_OBJECTS = 5000
 
@@ -36,7 +37,7 @@ def prepare_many(stack: Any, objects: int) -> dict[str, Any]:
     from blocks.object_store import s3_store
 
     address = stack.object_store
-    block = _bucket(address, "many")
+    block = bucket(address, "many")
     block.credentials.get_s3_client().create_bucket(Bucket="many")
     store = s3_store(block)
 
@@ -62,11 +63,11 @@ def prepare_large(stack: Any, folder: Path) -> dict[str, Any]:
     from blocks.object_store import s3_store
 
     address = stack.object_store
-    block = _bucket(address, "large")
+    block = bucket(address, "large")
     block.credentials.get_s3_client().create_bucket(Bucket="large")
     rows = SMALL_OBJECTS * OBJECT_ROWS
     path = folder / "large.csv"
-    _write_csv(path, 0, rows)
+    write_csv(path, 0, rows)
     obstore.put(s3_store(block), "in/large.csv", path)
     return {
         "bucket": "large",
@@ -96,7 +97,7 @@ def plan_here(job: dict[str, Any]) -> None:
         {"kind": "s3", "block": "b", "path": "in/**/*.csv", "format": {"kind": "csv"}}
     )
     limits = limits_of(load_environment("prod"))
-    store = s3_store(_bucket(address, job["bucket"]))
+    store = s3_store(bucket(address, job["bucket"]))
     with tempfile.TemporaryDirectory() as scratch:
         connector = S3Connector("things", source, store, Path(scratch), limits, 1)
         began = time.perf_counter()
@@ -112,7 +113,7 @@ def plan_here(job: dict[str, Any]) -> None:
         "again": len(again),
         "first": first,
         "second": second,
-        "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10,
+        "peak": peak_memory(),
     }
     print(json.dumps(said))
 

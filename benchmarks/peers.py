@@ -7,13 +7,14 @@ documentation shows for speed, and returns the number of rows.
 from __future__ import annotations
 
 import json
-import resource
 import sys
 import time
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+from benchmarks.process import peak_memory
 
 IMPORTED = {
     "pandas": ("pandas", "pyarrow.parquet", "s3fs", "sqlalchemy", "requests"),
@@ -157,19 +158,6 @@ def dlt_api(job: dict[str, Any], out: Path) -> int:
         yield from client.paginate(job["path"])
 
     return _dlt(things, out)
-
-
-def peak_memory() -> int:
-    """Return the most bytes that this program had in memory.
-
-    Not the operating system's count for the process, which begins with what its parent had.
-    """
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-    except OSError:  # not Linux
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
-    found = next(line for line in lines if line.startswith("VmHWM:"))
-    return int(found.split()[1]) << 10
 
 
 def main() -> None:

@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -31,7 +30,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.flights_job import BOOKINGS, DATASET, TYPES, YEARS, prepare
-from benchmarks.transforming_peers import peak_bytes
+from benchmarks.process import peak_memory, run_alone
 
 BUDGETS = {"ours": 512, "ours, 256 MB": 256, "ours, in partitions": 512}
 """MB for rows, of the whole process: a quarter of production's, and the demo's."""
@@ -90,12 +89,12 @@ def transform_with_ours(job: dict[str, Any], out: Path, contender: str) -> dict[
         budget = (BUDGETS[contender] << 20) // at_once
         return transform_partition(spec, manifest, snapshots, lake, scratch, memory_bytes=budget)
 
-    before = peak_bytes()
+    before = peak_memory()
     began = time.perf_counter()
     with ThreadPoolExecutor(at_once, "partition") as pool:
         manifests = list(pool.map(transformed, range(len(partitions))))
     seconds = time.perf_counter() - began
-    peak = peak_bytes()
+    peak = peak_memory()
     (out / "clean").mkdir()
     for number, manifest in enumerate(manifests):
         (out / "clean" / f"{number}.parquet").hardlink_to(root / manifest.files[0].key)
@@ -117,14 +116,8 @@ def measure(contender: str, job: dict[str, Any], out: Path, peers: str) -> dict[
         command = [sys.executable, "-m", "benchmarks.transformation"]
         command += ["--ours", described, str(out), contender]
     else:
-        script = str(Path(__file__).with_name("transforming_peers.py"))
-        command = [peers, script, contender, described, str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        ended = done.stderr.strip() or f"ended with {done.returncode}"
-        return {"failed": ended[-300:]}
-    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    return found
+        command = [peers, "-m", "benchmarks.transforming_peers", contender, described, str(out)]
+    return run_alone(command)
 
 
 def compare(one: Path, other: Path) -> tuple[int, list[str]]:

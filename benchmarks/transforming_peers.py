@@ -14,6 +14,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from benchmarks.process import peak_memory
+
 WHOLE = {
     "year": None,
     "month": None,
@@ -140,18 +142,11 @@ def polars(job: dict[str, Any], out: Path) -> dict[str, int]:
     return {"refused": bad.height, "duplicates": job["rows"] - bad.height - good.height}
 
 
-def peak_bytes() -> int:
-    """Return the most memory that this process had, without what its parent had before."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    found = next(line for line in lines if line.startswith("VmHWM"))
-    return int(found.split()[1]) << 10
-
-
 def main() -> None:
     """Run one contender, and say what it took."""
     name, described, out = sys.argv[1], sys.argv[2], Path(sys.argv[3])
     imported = import_module(name)
-    before = peak_bytes()
+    before = peak_memory()
     (out / "clean").mkdir()
     began = time.perf_counter()
     counts = {"pandas": pandas, "polars": polars}[name](json.loads(described), out)
@@ -162,7 +157,7 @@ def main() -> None:
                 **counts,
                 "seconds": seconds,
                 "before": before,
-                "peak": peak_bytes(),
+                "peak": peak_memory(),
                 "version": imported.__version__,
             }
         )

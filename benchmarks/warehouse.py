@@ -24,8 +24,8 @@ from tasks.loading.publish import Load
 from tasks.model.dataset import DatasetSpec
 from tasks.model.run import Manifest, Partition, SourceItem
 
-SERVER_SETTINGS = {"max_wal_size": "16GB", "checkpoint_timeout": "30min"}
-"""Checkpoints in the middle of one contender and not of another would be noise."""
+SERVER_SETTINGS = {"max_wal_size": "16GB", "checkpoint_timeout": "30min", "autovacuum": "off"}
+"""Checkpoints, or a vacuum of the last contender's table, in the middle of the next would be noise."""
 
 
 @dataclass(frozen=True)

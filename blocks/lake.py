@@ -78,6 +78,10 @@ class Lake:
             return False
         return True
 
+    def put(self, key: str, content: bytes) -> None:
+        """Store a document, in place of the one that may be there."""
+        obstore.put(self._store, key, content, use_multipart=False)
+
     def get(self, key: str) -> bytes | None:
         """Return a document, or None if there is none."""
         try:

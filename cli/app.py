@@ -19,6 +19,7 @@ from cli.context import chosen, connections, open_project, prefect_ready
 from cli.history import trace, unload
 from cli.lint import lint
 from cli.quarantine import quarantine_app
+from cli.rebuild import rebuild
 from tasks.model.run import RunRequest
 
 app = typer.Typer(
@@ -337,7 +338,8 @@ def reconcile(
     repair: Annotated[
         bool,
         typer.Option(
-            "--repair", help="Load rows that differ again from the lake, then check again."
+            "--repair",
+            help="Make what differs again: lake files from the source, rows from the lake. Then check.",
         ),
     ] = False,
     source: Annotated[
@@ -361,7 +363,7 @@ def reconcile(
         picked = chosen(catalog, names or [])
         if since is not None and not source:
             raise typer.BadParameter("--since is about --source, which is not given")
-        with connections(environment, catalog, picked, sources=source) as opened:
+        with connections(environment, catalog, picked, sources=source or repair) as opened:
             from cli.reconcile import (
                 reconcile_datasets,
                 reconcile_sources,
@@ -371,7 +373,7 @@ def reconcile(
             )
 
             checks = reconcile_datasets(environment, catalog, picked, opened)
-            if repair and (broken := sorted({c.dataset for c in checks if not c.holds})):
+            if repair and (broken := [check for check in checks if not check.holds]):
                 repair_datasets(environment, catalog, broken, opened)
                 checks = reconcile_datasets(environment, catalog, picked, opened)
             again = reconcile_sources(environment, catalog, picked, opened, since) if source else []
@@ -390,6 +392,7 @@ app.command()(lint)
 app.command()(bootstrap)
 app.command()(trace)
 app.command()(unload)
+app.command()(rebuild)
 
 
 @app.command()

@@ -86,6 +86,7 @@ def unload(
                 actor=person(),
                 reason=reason,
                 exclude=exclude,
+                lookups=catalog.lookups_of(spec),
             )
         if as_json:
             typer.echo(done.model_dump_json(indent=2))

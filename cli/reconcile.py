@@ -31,26 +31,48 @@ def reconcile_datasets(
     return [
         check
         for name in names
-        for check in reconcile(engine, lake, catalog[name], environment.retention_days)
+        for check in reconcile(
+            engine,
+            lake,
+            catalog[name],
+            environment.retention_days,
+            catalog.lookups_of(catalog[name]),
+        )
     ]
 
 
 def repair_datasets(
-    environment: Environment, catalog: Catalog, names: Sequence[str], connections: Connections
+    environment: Environment, catalog: Catalog, broken: Sequence[Check], connections: Connections
 ) -> None:
-    """Make the tables of some datasets as the lake says; one that cannot be is named."""
+    """Make lake and tables of some datasets what they must be; one that cannot be is named."""
+    from tasks.verification.project import remake_lake
+
     engine, lake = connections.warehouse(), connections.lake()
     ensure_ledger(engine)
-    for name in names:
+    for name in sorted({check.dataset.partition(".")[0] for check in broken}):
         try:
-            done = repair(engine, lake, catalog[name], environment.retention_days, actor=person())
+            if any(check.invariant == "I2" and check.dataset == name for check in broken):
+                for remade in remake_lake(environment, catalog, catalog[name], connections):
+                    stderr.print(
+                        f"[bold]{name}[/]: {remade.files} lake files of load {remade.load_id} made "
+                        "again from the source, as they were",
+                        highlight=False,
+                    )
+            done = repair(
+                engine,
+                lake,
+                catalog[name],
+                environment.retention_days,
+                actor=person(),
+                lookups=catalog.lookups_of(catalog[name]),
+            )
         except ContractBroken as error:
             show_error(error)
             continue
         loads = ", ".join(map(str, done.loads)) or "none"
         stderr.print(
             f"[bold]{name}[/]: {done.deleted:,} rows taken out, {done.inserted:,} put in "
-            f"(loads {loads})",
+            f"(loads {loads})" + "".join(f"; table {table} made" for table in done.made),
             highlight=False,
         )
 
@@ -64,7 +86,7 @@ def reconcile_sources(
 ) -> list[Check]:
     """Read the sources of some datasets again, and compare them with the lake."""
     from cli.backfill import moment
-    from tasks.verification.project import source_checks
+    from tasks.verification.project import source_checks, transformed_again
 
     engine = connections.warehouse()
     if not ledger_exists(engine):
@@ -75,6 +97,7 @@ def reconcile_sources(
     for name in names:
         with stderr.status(f"reading the source of {name} again …"):
             checks += source_checks(environment, catalog[name], connections, begin)
+            checks.append(transformed_again(environment, catalog, catalog[name], connections))
     return checks
 
 

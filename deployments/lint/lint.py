@@ -17,7 +17,7 @@ from deployments.lint.environments import (
     wrong_sources,
 )
 from deployments.lint.findings import Finding
-from deployments.lint.prefect_yaml import lint_prefect_file
+from deployments.lint.prefect_yaml import entries_of, lint_prefect_file
 from deployments.prefect_file import DEPLOY_VARIABLES, read_prefect_file
 from tasks.datasets import Catalog
 from tasks.environments import environment_catalog
@@ -81,7 +81,7 @@ def _full_names(root: Path) -> list[str]:
         return []
     return [
         f"{str(raw.get('entrypoint')).rpartition(':')[2]}/{raw.get('name')}"
-        for raw in document.content.get("deployments") or ()
+        for raw in entries_of(document)
         if isinstance(raw, Mapping)
     ]
 

@@ -46,7 +46,7 @@ def lint_prefect_file(
     around = Surroundings(root, variables, document.content.get("pull"))
     found += [finding(document, place, message) for place, message in _wrong_top(document, around)]
     names: list[str] = []
-    for position, raw in enumerate(document.content.get("deployments") or ()):
+    for position, raw in enumerate(entries_of(document)):
         for place, message in _wrong_entry(raw, names, environments, known, around):
             found.append(finding(document, ("deployments", position, *place), message))
     found += _missing(document, names, environments)
@@ -79,6 +79,12 @@ def _wrong_entry(
         environment = environments[chosen]
         yield from wrong_deployment(entry, environment, around)
         yield from wrong_texts(raw, around, environment.variables)
+
+
+def entries_of(document: Document) -> list[object]:
+    """Return what stands for deployments; nothing, if it is no list."""
+    found = document.content.get("deployments")
+    return found if isinstance(found, list) else []
 
 
 def _structure(document: Document) -> list[Finding]:
@@ -122,9 +128,7 @@ def _missing(
 def _forgotten(root: Path, document: Document) -> Iterator[Finding]:
     """Find flows that are deployed nowhere."""
     deployed = {
-        str(raw.get("entrypoint"))
-        for raw in document.content.get("deployments") or ()
-        if isinstance(raw, Mapping)
+        str(raw.get("entrypoint")) for raw in entries_of(document) if isinstance(raw, Mapping)
     }
     for entrypoint, line in flows_of(root).items():
         if entrypoint not in deployed:

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from tasks.model.dataset import DatasetSpec
-from tasks.model.run import Value
+from tasks.model.run import RowCounts, Value
 
 SHOWN = 3
 """Differences that are named; the others are counted."""
@@ -30,6 +30,8 @@ REMEDIES = {
     "I12": "run the dataset; it builds its search index, and builds a broken one again",
     "I14": "alter the table as dpp check says; a table that is short of column numbers has to be "
     "copied into a new one",
+    "I17": "the rows of a load are made or published in another way than then: was the code or the "
+    "ledger changed? Keep the lake files, and report it",
     "I16": "etl.audit was changed by hand: compare it with a backup, and find out by whom",
 }
 
@@ -93,6 +95,20 @@ class LedgerRow:
     def written(self) -> int:
         """Rows of the table that this load wrote."""
         return self.inserted + self.updated + self.restored
+
+    @property
+    def counts(self) -> RowCounts:
+        """What this load did."""
+        return RowCounts(
+            read=self.read,
+            inserted=self.inserted,
+            updated=self.updated,
+            unchanged=self.unchanged,
+            deduplicated=self.deduplicated,
+            quarantined=self.quarantined,
+            deleted=self.deleted,
+            restored=self.restored,
+        )
 
     @property
     def passed(self) -> int:

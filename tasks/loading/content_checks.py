@@ -10,21 +10,19 @@ from sqlalchemy import Engine
 
 from blocks.lake import Lake
 from tasks.loading.canonical import ordered_type
-from tasks.loading.checks import Check, LedgerRow, PartitionSums, check
-from tasks.loading.content import Comparison, compare
-from tasks.loading.expected import Layout, LoadFiles, expected_content, layout_of
+from tasks.loading.checks import Check, LedgerRow, check
+from tasks.loading.content import compare
+from tasks.loading.content_verdicts import SAME, STATEMENT, verdicts
+from tasks.loading.expected import LoadFiles, expected_content
+from tasks.loading.layout import Layout, layout_of
+from tasks.loading.past import is_folded
 from tasks.loading.queries import query
+from tasks.loading.replayed_checks import replayed_checks
 from tasks.loading.row_names import named_rows
 from tasks.loading.schema import existing_columns
 from tasks.loading.table_checks import rows_retired
-from tasks.model.dataset import DatasetSpec
-from tasks.model.load import MergeLoad
+from tasks.model.dataset import DatasetSpec, LookedUp
 from tasks.model.run import Manifest
-
-SAME = "as the lake says"
-MODES = ("append", "insert_only", "merge")
-"""Modes whose loads can be applied again from the lake."""
-LOADS_SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +68,6 @@ def history_of(
     )
     unknown = tuple(row.load_id for row in rows if row.load_id not in clean)
     refusal = _not_supported(spec, rows, [column.name for column in there])
-    if rows_retired(cursor, spec):
-        refusal = "retention took rows of it away"
     if refusal:
         return History(Layout(()), loads, unknown, refusal)
     layout = layout_of(spec, there, filled)
@@ -81,10 +77,6 @@ def history_of(
 def _not_supported(
     spec: DatasetSpec, rows: Sequence[LedgerRow], there: Sequence[str]
 ) -> str | None:
-    if spec.load.mode not in MODES:
-        return f"tables of mode {spec.load.mode} cannot be made again from the lake"
-    if isinstance(spec.load, MergeLoad) and spec.load.delete:
-        return "rows that are deleted by a flag are not made again from the lake"
     missing = [name for name in spec.table_key if name not in there]
     if missing:
         return f"key column {missing[0]} is not in the table"
@@ -113,6 +105,7 @@ def content_checks(
     engine: Engine,
     lake: Lake,
     spec: DatasetSpec,
+    lookups: Mapping[str, LookedUp],
     rows: Sequence[LedgerRow],
     clean: Mapping[int, Manifest],
     retained: set[int],
@@ -124,15 +117,18 @@ def content_checks(
         engine: The warehouse.
         lake: The lake.
         spec: The dataset.
+        lookups: What it looks up.
         rows: Its ledger.
         clean: The manifests of the loads whose clean files are all intact.
         retained: Loads whose files must still be there.
     """
     if not rows or not existing_columns(cursor, spec):
         return []
+    if not is_folded(spec, retired=bool(rows_retired(cursor, spec))):
+        return replayed_checks(cursor, engine, lake, spec, lookups, rows, clean, retained)
     history = history_of(cursor, spec, rows, clean)
     lost = [load for load in history.unknown if load in retained]
-    statement = "every row is as the lake says"
+    statement = STATEMENT
     if lost:
         found = f"not compared: files of load {lost[0]} are missing or damaged"
         return [check(spec, "I11", statement, SAME, found)]
@@ -145,45 +141,4 @@ def content_checks(
         comparison = compare(cursor, spec, expected, history.unknown)
         names = named_rows(cursor, spec, expected, history.loads, comparison.listed)
     labels = {row.load_id: row.label for row in rows}
-    return _verdicts(spec, statement, comparison, names, labels)
-
-
-def _verdicts(
-    spec: DatasetSpec,
-    statement: str,
-    comparison: Comparison,
-    names: Sequence[str],
-    labels: Mapping[int, str],
-) -> list[Check]:
-    lines = [
-        f"load {load}: {found[0]} rows with checksum {found[1]}, by the lake {wanted[0]} with "
-        f"{wanted[1]}"
-        for load, (wanted, found) in comparison.loads.items()
-    ]
-    lines += names
-    total = sum(comparison.rows.values())
-    if total > len(names):
-        lines.append(f"and {total - len(names)} more rows")
-    counts = ", ".join(f"{rows} {what}" for what, rows in comparison.rows.items())
-    loads = ", ".join(map(str, list(comparison.loads)[:LOADS_SHOWN]))
-    more = " …" if len(comparison.loads) > LOADS_SHOWN else ""
-    found = f"{counts} (loads {loads}{more})" if lines else SAME
-    sums = tuple(
-        PartitionSums(
-            load_id=load,
-            label=labels.get(load, "unknown to the ledger"),
-            expected_rows=wanted[0],
-            expected_checksum=wanted[1],
-            found_rows=there[0],
-            found_checksum=there[1],
-        )
-        for load, (wanted, there) in comparison.sums.items()
-    )
-    compared = check(spec, "I11", statement, SAME, found, lines)
-    checks = [compared.model_copy(update={"partitions": sums})]
-    if spec.load.mode == "merge" and spec.cursor:
-        older = comparison.rows.get("older", 0)
-        of_older = [name for name in names if name.startswith("older")]
-        newest = "no row is older than the newest of its key in the lake"
-        checks.append(check(spec, "I8", newest, 0, older, of_older))
-    return checks
+    return verdicts(spec, statement, comparison, names, labels)

@@ -66,7 +66,7 @@ def delete_missing(
                 "the table yourself if that is what is meant",
             )
         return 0
-    cursor.execute(_statement(spec, key, up_to))
+    cursor.execute(missing_statement(spec, key, up_to))
     deleted = int(cursor.rowcount)
     most = spec.source.deletes.max_share
     if deleted > most * total:
@@ -79,7 +79,8 @@ def delete_missing(
     return deleted
 
 
-def _statement(spec: DatasetSpec, key: Sequence[TargetColumn], up_to: int) -> sql.Composed:
+def missing_statement(spec: DatasetSpec, key: Sequence[TargetColumn], up_to: int) -> sql.Composed:
+    """Return the statement that deletes the rows whose key is not staged."""
     same = sql.SQL(" AND ").join(
         sql.SQL("{} = t.{}").format(staged_value(column, "s"), sql.Identifier(column.name))
         for column in key

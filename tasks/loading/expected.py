@@ -7,7 +7,7 @@ hash of all values. So it needs about fifty bytes a row, on disk, whatever the r
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,26 +19,14 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class in lowe
 from sqlalchemy import Engine
 
 from blocks.lake import Lake
-from tasks.loading.canonical import (
-    ComparedColumn,
-    duckdb_hash,
-    duckdb_order,
-    duckdb_row,
-    ordered_type,
-    postgres_hash,
-    postgres_order,
-    postgres_row,
-    quoted,
-)
 from tasks.loading.encoding import staged_schema
+from tasks.loading.layout import Layout, duckdb_versions
 from tasks.loading.ledger import session
 from tasks.loading.schema import TargetColumn, staged_value
 from tasks.loading.staging import STAGING, clean_batches, copy_into_staging, create_staging
-from tasks.model.dataset import DatasetSpec
 from tasks.model.run import LakeFile
 
 MEMORY = "512MB"
-NO_KEY = "'00000000-0000-0000-0000-000000000000'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,62 +43,6 @@ class LoadFiles:
     load_id: int
     files: tuple[LakeFile, ...]
     deletes_up_to: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """How the rows of a table are compared.
-
-    Attributes:
-        columns: What is compared, in the types of the table.
-        key: The columns that tell rows apart; none in a table of mode append.
-        cursor: The column by which the newest row of a key wins, if there is one.
-    """
-
-    columns: tuple[ComparedColumn, ...]
-    key: tuple[ComparedColumn, ...] = ()
-    cursor: ComparedColumn | None = None
-    first_wins: bool = False
-    """Does a row stay as it is when its key is read again?"""
-
-    @property
-    def order(self) -> str:
-        """DuckDB type of the cursor; any, where there is none."""
-        return (ordered_type(self.cursor.type) if self.cursor else None) or "BIGINT"
-
-    def row_hash(self, value: Mapping[str, sql.Composable]) -> sql.Composed:
-        """Return SQL of PostgreSQL for the hash of a row."""
-        return postgres_hash(postgres_row(self.columns, [value[c.name] for c in self.columns]))
-
-    def key_hash(self, value: Mapping[str, sql.Composable]) -> sql.Composable:
-        """Return SQL of PostgreSQL for the hash of a row's key."""
-        if not self.key:
-            return sql.SQL(NO_KEY)
-        return sql.SQL("md5({})").format(postgres_row(self.key, [value[c.name] for c in self.key]))
-
-    def order_of(self, value: Mapping[str, sql.Composable]) -> sql.Composable:
-        """Return SQL of PostgreSQL for the place of a row's cursor."""
-        if self.cursor is None:
-            return sql.SQL("NULL")
-        return postgres_order(self.cursor.type, value[self.cursor.name])
-
-
-def layout_of(spec: DatasetSpec, there: Sequence[TargetColumn], filled: set[str]) -> Layout:
-    """Return how the rows of a dataset's table are compared.
-
-    Args:
-        spec: The dataset.
-        there: The columns of its table.
-        filled: Names of the columns that loads fill.
-    """
-    columns = {c.name: ComparedColumn(c.name, c.type) for c in there if c.name in filled}
-    if not spec.table_key:
-        return Layout(tuple(columns.values()))
-    key = tuple(columns[name] for name in spec.table_key)
-    if spec.load.mode == "insert_only":
-        return Layout(tuple(columns.values()), key, first_wins=True)
-    cursor = columns.get(spec.cursor) if spec.cursor and spec.cursor not in spec.key else None
-    return Layout(tuple(columns.values()), key, cursor)
 
 
 @dataclass
@@ -265,24 +197,6 @@ FROM input GROUP BY k
 """What is left where the first row of a key stays."""
 
 
-def duckdb_versions(layout: Layout, held: Mapping[str, str]) -> str | None:
-    """Return what DuckDB selects of a file, None where only PostgreSQL knows it; ``?`` is the load."""
-    row = duckdb_row(layout.columns, [held.get(c.name) for c in layout.columns])
-    if row is None:
-        return None
-    key, order = NO_KEY, "NULL"
-    if layout.key:
-        text = duckdb_row(layout.key, [held.get(c.name) for c in layout.key])
-        key = f"md5({text})"
-    if layout.cursor and layout.cursor.name in held:
-        name = layout.cursor.name
-        found = duckdb_order(layout.cursor.type, held[name], quoted(name))
-        if found is None:
-            return None
-        order = found
-    return f"{key}::UUID, {order}, ?::BIGINT, {duckdb_hash(row)}"
-
-
 def fetch_into(
     cursor: Cursor,
     statement: sql.Composable,
@@ -307,6 +221,30 @@ def fetch_into(
 
 
 @contextmanager
+def expected_session(engine: Engine, lake: Lake, layout: Layout) -> Iterator[Expected]:
+    """Open a session on disk in which a table can be compared; nothing is expected of it yet."""
+    with tempfile.TemporaryDirectory(prefix="dpp-expected-") as folder:
+        scratch = Path(folder)
+        config: dict[str, str | bool | int | float | list[str]] = {
+            "memory_limit": MEMORY,
+            "temp_directory": str(scratch / "spill"),
+            "preserve_insertion_order": False,
+            "autoinstall_known_extensions": False,
+            "autoload_known_extensions": False,
+        }
+        connection = duckdb.connect(str(scratch / "expected.duckdb"), config=config)
+        try:
+            connection.execute("SET TimeZone = 'UTC'")
+            for table in ("versions", "gone_from", "actual", "expected"):
+                connection.execute(
+                    f"CREATE TABLE {table} (k UUID, cur {layout.order}, load BIGINT, h BIGINT)"
+                )
+            yield Expected(connection, engine, lake, scratch, layout)
+        finally:
+            connection.close()
+
+
+@contextmanager
 def expected_content(
     engine: Engine, lake: Lake, layout: Layout, loads: Sequence[LoadFiles]
 ) -> Iterator[Expected]:
@@ -321,26 +259,8 @@ def expected_content(
     Yields:
         What the table must hold.
     """
-    with tempfile.TemporaryDirectory(prefix="dpp-expected-") as folder:
-        scratch = Path(folder)
-        config: dict[str, str | bool | int | float | list[str]] = {
-            "memory_limit": MEMORY,
-            "temp_directory": str(scratch / "spill"),
-            "preserve_insertion_order": False,
-            "autoinstall_known_extensions": False,
-            "autoload_known_extensions": False,
-        }
-        connection = duckdb.connect(str(scratch / "expected.duckdb"), config=config)
-        try:
-            connection.execute("SET TimeZone = 'UTC'")
-            for table in ("versions", "gone_from", "actual"):
-                connection.execute(
-                    f"CREATE TABLE {table} (k UUID, cur {layout.order}, load BIGINT, h BIGINT)"
-                )
-            expected = Expected(connection, engine, lake, scratch, layout)
-            for load in loads:
-                expected.add(load)
-            expected.fold()
-            yield expected
-        finally:
-            connection.close()
+    with expected_session(engine, lake, layout) as expected:
+        for load in loads:
+            expected.add(load)
+        expected.fold()
+        yield expected

@@ -10,6 +10,7 @@ from typing import Any
 
 import psycopg2.errors
 import psycopg2.extras
+import structlog
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection  # noqa: N812 - a class in lower case
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
@@ -17,8 +18,8 @@ from sqlalchemy import Engine
 
 from tasks.loading.queries import ledger_schema, query
 from tasks.loading.staging import STAGING
-from tasks.model.classify import classify
-from tasks.model.errors import LoadConflict
+from tasks.model.classify import classify, raised_in
+from tasks.model.errors import LoadConflict, PipelineError
 from tasks.model.run import (
     LoadReceipt,
     LoadStatus,
@@ -33,6 +34,8 @@ from tasks.model.run import (
 LEDGER_LOCK = 0x6574_6C5F_6C65_6467  # "etl_ledg"
 ITEMS_AT_ONCE = 1000
 LEDGER_COMMENT = "The ledger of data-processing-pipeline, version"
+
+log = structlog.get_logger("dpp.loading")
 
 
 @contextmanager
@@ -53,6 +56,8 @@ def session(engine: Engine, *, read_only: bool = False) -> Iterator[Connection]:
         yield raw
         raw.commit()
     except Exception as error:
+        if not isinstance(error, PipelineError):
+            log.debug("warehouse.failed", error=type(error).__name__, raised_in=raised_in(error))
         raise classify(error) from None  # one of ours stays what it is
     finally:
         if not _returned_clean(raw, read_only=read_only):
@@ -125,8 +130,24 @@ def open_dataset(engine: Engine, dataset: str, run: str, purpose: Purpose = "run
     """
     how = "join_dataset" if purpose == "objects" else "open_dataset"
     with session(engine) as connection, connection.cursor() as cursor:
+        refuse_while_rebuilt(cursor, dataset)
         cursor.execute(query(how), {"dataset": dataset, "run": run, "purpose": purpose})
         return int(_one(cursor)[0])
+
+
+def refuse_while_rebuilt(cursor: Cursor, dataset: str) -> None:
+    """Refuse to work on a dataset that is being made again from the lake.
+
+    Raises:
+        LoadConflict: It is.
+    """
+    cursor.execute(query("rebuild_of"), {"dataset": dataset})
+    if row := cursor.fetchone():
+        raise LoadConflict(
+            f"{dataset}: its tables are being made again from the lake, by {row[0]} since "
+            f"{row[1]:%Y-%m-%d %H:%M}",
+            f"wait for it; if it was interrupted: dpp rebuild {dataset}",
+        )
 
 
 def source_state(engine: Engine, dataset: str) -> SourceState:

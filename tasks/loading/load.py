@@ -11,6 +11,7 @@ from psycopg2 import sql
 
 from tasks.connections import Connections
 from tasks.environments import code_version
+from tasks.loading.copies import copy_quietly, refuse_unrebuilt
 from tasks.loading.gates import notable_quarantine
 from tasks.loading.ledger import (
     ensure_ledger,
@@ -61,8 +62,12 @@ def open_run(
     Returns:
         The fence under which the run may publish, and what the ledger knows of the source.
     """
-    engine = Connections(environment).warehouse()
+    connections = Connections(environment)
+    engine = connections.warehouse()
     ensure_ledger(engine)
+    lake = connections.lake()
+    copy_quietly(engine, lake, wait=True)  # what a run before was killed before it did
+    refuse_unrebuilt(engine, lake, spec)
     return open_dataset(engine, spec.name, run, purpose), source_state(engine, spec.name)
 
 
@@ -104,6 +109,7 @@ def load(
             tell_of_refusal(environment.name, asked, error)
             raise
     tell_of_load(environment.name, asked, receipt)
+    copy_quietly(connections.warehouse(), connections.lake(), wait=False)
     return receipt
 
 
@@ -244,6 +250,12 @@ def maintain_table(environment: Environment, spec: DatasetSpec, run: str) -> Mai
     engine = Connections(environment).warehouse_itself()
     ensure_ledger(engine)
     return maintain(engine, spec, run)
+
+
+def close_run(environment: Environment) -> None:
+    """Copy into the lake what the run wrote into the ledger."""
+    connections = Connections(environment)
+    copy_quietly(connections.warehouse(), connections.lake(), wait=True)
 
 
 def count_rows(environment: Environment, spec: DatasetSpec) -> int | None:

@@ -20,6 +20,7 @@ from tasks.loading.expected import Expected, LoadFiles
 from tasks.loading.queries import query
 from tasks.loading.schema import LOAD_ID, TargetColumn, existing_columns, staged_value, target
 from tasks.loading.staging import BATCH_ROWS, STAGING, copy_into_staging, create_staging
+from tasks.model.child_dataset import child_tables
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ContractBroken, LoadConflict
 
@@ -64,7 +65,11 @@ def take_over(cursor: Cursor, spec: DatasetSpec, by: str, loads: Sequence[int]) 
         raise LoadConflict(
             f"{spec.name}: a load was committed meanwhile", "nothing was changed; try again"
         )
-    cursor.execute(sql.SQL("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE").format(target(spec)))
+    for table in (spec, *child_tables(spec).values()):
+        if existing_columns(cursor, table):
+            cursor.execute(
+                sql.SQL("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE").format(target(table))
+            )
 
 
 def restore_rows(

@@ -25,6 +25,7 @@ def named_rows(
     expected: Expected,
     loads: Sequence[LoadFiles],
     rows: Sequence[RowDifference],
+    beside: tuple[Cursor, DatasetSpec] | None = None,
 ) -> list[str]:
     """Return a line for each row that differs; values of columns marked ``pii`` are masked.
 
@@ -34,11 +35,15 @@ def named_rows(
         expected: What its table must hold.
         loads: The loads, to find rows in the lake that are not in the table.
         rows: The rows.
+        beside: Where there is a table with what must be there, for rows that are missing.
     """
     there = [row for row in rows if row.found_load is not None]
-    names = _of_table(cursor, spec, expected, there) if expected.layout.key else {}
+    names = _of_table(cursor, spec, spec, expected, there) if expected.layout.key else {}
     missing = [row for row in rows if row.found_load is None]
-    names |= _of_lake(spec, expected, loads, missing)
+    if beside and expected.layout.key:
+        names |= _of_table(beside[0], spec, beside[1], expected, missing)
+    else:
+        names |= _of_lake(spec, expected, loads, missing)
     return [f"{row.what}: {names.get(_id(row), UNNAMED)}{_where(row)}" for row in rows]
 
 
@@ -55,7 +60,11 @@ def _where(row: RowDifference) -> str:
 
 
 def _of_table(
-    cursor: Cursor, spec: DatasetSpec, expected: Expected, rows: Sequence[RowDifference]
+    cursor: Cursor,
+    spec: DatasetSpec,
+    table: DatasetSpec,
+    expected: Expected,
+    rows: Sequence[RowDifference],
 ) -> dict[str, str]:
     if not rows:
         return {}
@@ -68,10 +77,13 @@ def _of_table(
         ).format(
             hash=expected.layout.key_hash(values),
             key=sql.SQL(", ").join(sql.SQL("{}::text").format(values[name]) for name in key),
-            target=target(spec),
+            target=target(table),
             load=sql.Identifier(LOAD_ID),
         ),
-        (sorted({row.found_load for row in rows}), [row.k for row in rows]),
+        (
+            sorted({row.found_load or row.expected_load or 0 for row in rows}),
+            [row.k for row in rows],
+        ),
     )
     return {row[0]: _words(spec, key, row[1:]) for row in cursor.fetchall()}
 

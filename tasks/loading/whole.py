@@ -185,9 +185,9 @@ def _transaction(
             return found
         check_ownership(cursor, loads[0])
         on_step("checked")
-        altered = patiently(cursor, spec, lambda: _prepare(cursor, spec, piles))
+        altered = patiently(cursor, spec, lambda: prepare_piles(cursor, spec, piles))
         on_step("evolved")
-        changes, rows = patiently(cursor, spec, lambda: _replace(cursor, spec, piles, ids))
+        changes, rows = patiently(cursor, spec, lambda: replace_rows(cursor, spec, piles, ids))
         items = children.publish(cursor, spec, rows, ids[0])
         check_unique_in_table(cursor, spec)
         on_step("merged")
@@ -233,7 +233,9 @@ def _pile_up(
     return ids, list(piles.values())
 
 
-def _prepare(cursor: Cursor, spec: DatasetSpec, piles: Sequence[Pile]) -> tuple[SchemaChange, ...]:
+def prepare_piles(
+    cursor: Cursor, spec: DatasetSpec, piles: Sequence[Pile]
+) -> tuple[SchemaChange, ...]:
     """Make the table take the rows of every pile, and tell what was altered for it."""
     changes: list[SchemaChange] = []
     staged: dict[str, list[TargetColumn]] = {}
@@ -246,7 +248,7 @@ def _prepare(cursor: Cursor, spec: DatasetSpec, piles: Sequence[Pile]) -> tuple[
     return tuple(changes)
 
 
-def _replace(
+def replace_rows(
     cursor: Cursor, spec: DatasetSpec, piles: Sequence[Pile], ids: Sequence[int]
 ) -> tuple[dict[int, Changes], sql.Composable | None]:
     """Put the rows of the piles in the place of those that are there.

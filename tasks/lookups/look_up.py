@@ -8,6 +8,7 @@ from pathlib import Path
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from blocks.lake import Lake
 from tasks.connections import Connections
 from tasks.ingestion.http.reader import ApiReader
 from tasks.ingestion.ingest import breaker_events, limits_of
@@ -35,25 +36,37 @@ def snapshot_lookups(
     environment: Environment, spec: DatasetSpec, lookups: dict[str, LookedUp], run: str
 ) -> dict[str, LakeFile]:
     """Take what the dataset looks up, so that all of a run sees one state of it."""
-    taken: dict[str, LakeFile] = {}
     work = Work(environment.name, spec.name, "", "", "", run, "lookups")
     with (
         Connections(environment) as connections,
         stage_context("lookups", work, environment) as scratch,
     ):
-        used = {lookup.lookup for lookup in spec.lookups}  # gates refer to tables as they are
-        for name, looked_up in lookups.items():
-            if name not in used:
-                continue
-            columns = lookup_columns(name, looked_up, [spec])
-            if isinstance(looked_up, DatasetSpec) or looked_up.table:
-                taken[name] = snapshot_table(
-                    connections.warehouse(), connections.lake(), scratch, name, looked_up, columns
-                )
-            elif looked_up.source:
-                taken[name] = _read_source(
-                    environment, connections, spec.name, looked_up, columns, scratch
-                )
+        return take_lookups(environment, connections, spec, lookups, connections.lake(), scratch)
+
+
+def take_lookups(
+    environment: Environment,
+    connections: Connections,
+    spec: DatasetSpec,
+    lookups: dict[str, LookedUp],
+    lake: Lake,
+    scratch: Path,
+) -> dict[str, LakeFile]:
+    """Put the rows that a dataset looks up into a lake; those of APIs come later."""
+    taken: dict[str, LakeFile] = {}
+    used = {lookup.lookup for lookup in spec.lookups}  # gates refer to tables as they are
+    for name, looked_up in lookups.items():
+        if name not in used:
+            continue
+        columns = lookup_columns(name, looked_up, [spec])
+        if isinstance(looked_up, DatasetSpec) or looked_up.table:
+            taken[name] = snapshot_table(
+                connections.warehouse(), lake, scratch, name, looked_up, columns
+            )
+        elif looked_up.source:
+            taken[name] = _read_source(
+                environment, connections, spec.name, looked_up, columns, lake, scratch
+            )
     return taken
 
 
@@ -63,6 +76,7 @@ def _read_source(
     owner: str,
     lookup: Lookup,
     columns: list[str],
+    lake: Lake,
     scratch: Path,
 ) -> LakeFile:
     rows = rows_of(owner, lookup)
@@ -73,7 +87,7 @@ def _read_source(
         columns,
         connector,
         connector.plan(SourceState()),
-        connections.lake(),
+        lake,
         scratch,
         memory_bytes=environment.memory_budget,
         deadline_seconds=environment.stage_timeout,

@@ -215,7 +215,7 @@ def _readings(
         return
     if not asked:
         return
-    plan = made.connector.plan(SourceState(window=_listed_span(made.spec, loads)))
+    plan = made.connector.plan(SourceState(window=listed_span(made.spec, loads)))
     listed = inventory(plan, content_versions=isinstance(made.spec.source, FilesSource))
     committed = {identity[:2] for load in loads for identity in load.items}
     for load in asked:
@@ -275,7 +275,7 @@ def _of_objects(
     return _Reading(partition, origins)
 
 
-def _listed_span(spec: DatasetSpec, loads: Sequence[Loaded]) -> Window | None:
+def listed_span(spec: DatasetSpec, loads: Sequence[Loaded]) -> Window | None:
     """Return the time whose objects are listed, where a run lists the latest only."""
     source = spec.source
     if not isinstance(source, S3Source) or not (source.lookback_days or source.start):

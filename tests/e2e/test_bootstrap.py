@@ -25,6 +25,7 @@ blocks:
   etl-warehouse-credentials/warehouse-s:
     {host: w.example.org, database: w, username: u, password: {variable: WAREHOUSE_PASSWORD}}
   etl-lake-storage/lake-s: {uri: "s3://lake/etl", credentials: {block: aws-credentials/etl}}
+  etl-landing-queue/landing-queue: {url: "https://sqs.eu-central-1.amazonaws.com/1/landing"}
   etl-privacy-keys/privacy-s: {key: {variable: PRIVACY_KEY}, older_keys: [{variable: OLD_KEY}]}
   slack-webhook/etl-staging: {url: {variable: SLACK_URL}}
 """
@@ -116,6 +117,9 @@ def test_second_bootstrap_has_nothing_to_do_and_does_nothing(staging: Project) -
     done = bootstrap(staging)
     assert "nothing to do" in done.stdout, done.stdout
     assert content(staging) == before
+    documents = before["block_document"]
+    assert len(documents) >= 5
+    assert not [row for rows in before.values() for row in rows if "CANARY" in row]
 
 
 EXTRA = """\

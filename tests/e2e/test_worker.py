@@ -93,7 +93,7 @@ def test_worker_runs_the_deployment_of_the_ui(
         aws.put("etl/dev/warehouse", WRONG_PASSWORD)
         failed = run_by_the_api()
         assert failed.state and failed.state.is_failed(), failed.state
-        assert "credentials" in str(failed.state.message), failed.state
+        assert "the password was refused" in str(failed.state.message), failed.state
     assert project.query("SELECT count(*) FROM analytics.worked") == [(2,)]
     assert any(line.startswith("loading.committed run=") for line in logs), logs
     assert {"progress-worked"} < artifacts

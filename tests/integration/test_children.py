@@ -18,7 +18,9 @@ from tasks.datasets import load_dataset
 from tasks.environments import project_root
 from tasks.loading.ledger import session
 from tasks.loading.reconcile import reconcile
+from tasks.loading.repair import repair
 from tasks.loading.resolutions import quarantine_reasons, rows_read
+from tasks.loading.unload import unload
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ContractBroken
 from tasks.model.replay import ReplayRequest
@@ -326,14 +328,14 @@ def test_an_item_that_is_not_accounted_for_cannot_be_committed(pipeline: Pipelin
 
 
 BREAKS = {
-    "DELETE FROM analytics.order_items WHERE sku = 'a'": {"I6"},
-    "INSERT INTO analytics.order_items VALUES (1, 9, 'z', 1, NULL, 99)": {"I6", "I7"},
-    "UPDATE analytics.order_items SET id = 7 WHERE sku = 'a'": {"I7"},
+    "DELETE FROM analytics.order_items WHERE sku = 'a'": {"I6", "I11"},
+    "INSERT INTO analytics.order_items VALUES (1, 9, 'z', 1, NULL, 99)": {"I6", "I7", "I11"},
+    "UPDATE analytics.order_items SET id = 7 WHERE sku = 'a'": {"I7", "I11"},
     "DELETE FROM etl.child_quarantine": {"I5"},
     "ALTER TABLE etl.child_loads DROP CONSTRAINT every_item_is_accounted_for; "
     "UPDATE etl.child_loads SET rows_read = 9": {"I1", "I2"},
     "ALTER TABLE analytics.order_items DROP CONSTRAINT order_items_pkey; "
-    "UPDATE analytics.order_items SET _position = 1": {"I8"},
+    "UPDATE analytics.order_items SET _position = 1": {"I8", "I11"},
     "DROP TABLE analytics.order_items": {"I6"},
 }
 
@@ -437,3 +439,50 @@ def test_refused_items_are_listed_with_their_share(pipeline: Pipeline) -> None:
     assert listed["orders.items", "between"] == 1
     assert len(listed) == 4
     assert rows_read(pipeline.engine) == {"orders": 1, "orders.items": 5}
+
+
+def test_loads_with_children_are_repaired_and_taken_back(pipeline: Pipeline) -> None:
+    """Parents and items are as if the load had never been, and so are both their accounts."""
+    spec = spec_of()
+    other = spec_of(
+        {**ITEMS, "table": "analytics.other_items"},
+        name="others",
+        load={"table": "analytics.others", "mode": "merge"},
+    )
+    loads = [
+        [
+            {"id": 1, "v": 1, "items": [item("a"), item("b")]},
+            {"id": 2, "v": 1, "items": [item("x")]},
+        ],
+        [{"id": 1, "v": 2, "items": [item("c")]}, {"id": 3, "v": 1, "items": [item("y")]}],
+        [{"id": 1, "v": 3, "items": [item("c"), item("d")]}],
+    ]
+    for number, rows in enumerate(loads):
+        load(pipeline, spec, f"p{number}", *rows)
+    for number, rows in ((0, loads[0]), (2, loads[2])):
+        for path in pipeline.base.iterdir():
+            path.unlink()
+        load(pipeline, other, f"p{number}", *rows)
+    twins = {4: 1, 5: 3}
+    with session(pipeline.engine) as connection, connection.cursor() as cursor:
+        cursor.execute("UPDATE analytics.order_items SET sku = 'z' WHERE sku = 'd'")
+        cursor.execute("DROP TABLE analytics.orders")
+    done = repair(pipeline.engine, pipeline.lake, spec, 90, actor="me")
+    assert (done.made, done.deleted, done.inserted) == (("analytics.orders",), 1, 4)
+    sound(pipeline, spec)
+    unload(pipeline.engine, pipeline.lake, spec, 2, actor="me", reason="wrong")
+    sound(pipeline, spec)
+    columns = "id, _position, sku, _load_id"
+    expected = query(pipeline, f"SELECT {columns} FROM analytics.other_items ORDER BY 1, 2")
+    assert items(pipeline, columns) == [(*row[:3], twins[row[3]]) for row in expected]
+    counted = (
+        "SELECT load_id, rows_inserted, rows_updated, rows_unchanged, rows_deleted "
+        "FROM etl.child_loads ORDER BY 1"
+    )
+    counts = {row[0]: row[1:] for row in query(pipeline, counted)}
+    assert {load_id: counts[load_id] for load_id in (1, 3)} == {
+        twins[load_id]: counts[load_id] for load_id in twins
+    }
+    assert query(pipeline, "SELECT id, v, _load_id FROM analytics.orders ORDER BY 1") == [
+        (1, 3, 3), (2, 1, 1),
+    ]  # fmt: skip

@@ -46,7 +46,8 @@ SELECT 1 FROM etl.replays WHERE load_id = %(load_id)s;
 INSERT INTO etl.unloads (load_id, dataset, fingerprint, excluded, unloaded_by, reason, rows_deleted,
                          rows_restored, load, quarantine, items, recounted)
 SELECT l.load_id, l.dataset, l.fingerprint, %(excluded)s, %(by)s, %(reason)s, %(deleted)s,
-       %(restored)s, to_jsonb(l),
+       %(restored)s, to_jsonb(l) || jsonb_build_object('children', coalesce(
+           (SELECT jsonb_agg(to_jsonb(c)) FROM etl.child_loads c WHERE c.load_id = l.load_id), '[]')),
        coalesce((SELECT jsonb_agg(to_jsonb(q)) FROM etl.quarantine q WHERE q.load_id = l.load_id), '[]'),
        coalesce((SELECT jsonb_agg(to_jsonb(i)) FROM etl.source_items i WHERE i.load_id = l.load_id), '[]'),
        %(recounted)s
@@ -61,8 +62,22 @@ DELETE FROM etl.loads WHERE load_id = %(load_id)s;
 -- name: recount_load
 -- What a load did, now that one before it is taken back.
 UPDATE etl.loads SET rows_inserted = rows_inserted + %(inserted)s,
-       rows_updated = rows_updated + %(updated)s, rows_unchanged = rows_unchanged + %(unchanged)s
+       rows_updated = rows_updated + %(updated)s, rows_unchanged = rows_unchanged + %(unchanged)s,
+       rows_deleted = rows_deleted + %(deleted)s, rows_restored = rows_restored + %(restored)s
 WHERE load_id = %(load_id)s;
+
+-- name: recount_child
+-- What a load did to a child table, now that one before it is taken back.
+UPDATE etl.child_loads SET rows_inserted = rows_inserted + %(inserted)s,
+       rows_updated = rows_updated + %(updated)s, rows_unchanged = rows_unchanged + %(unchanged)s,
+       rows_deleted = rows_deleted + %(deleted)s, rows_restored = rows_restored + %(restored)s
+WHERE load_id = %(load_id)s AND child = %(child)s;
+
+-- name: child_counts
+-- What each load did to each child table of a dataset.
+SELECT c.load_id, c.child, c.rows_read, c.rows_inserted, c.rows_updated, c.rows_unchanged,
+       c.rows_deduplicated, c.rows_quarantined, c.rows_deleted, c.rows_restored
+FROM etl.child_loads c JOIN etl.loads l USING (load_id) WHERE l.dataset = %(dataset)s;
 
 -- name: loaded_items
 -- The objects, and parts of objects, that the loads of a dataset stand for.
@@ -71,3 +86,13 @@ SELECT load_id, uri, version, part FROM etl.source_items WHERE dataset = %(datas
 -- name: replay_loads
 -- Loads of a dataset whose rows were refused before.
 SELECT r.load_id FROM etl.replays r JOIN etl.loads l USING (load_id) WHERE l.dataset = %(dataset)s;
+
+-- name: temporary_tables
+-- The temporary tables of this session that loads make.
+SELECT relname::text FROM pg_class
+WHERE relnamespace = pg_my_temp_schema() AND relkind = 'r' AND relname LIKE 'etl\_%%';
+
+-- name: retirements
+-- What retention took away of a dataset, in the order in which it did.
+SELECT after_load, range_from, range_to, rows FROM etl.retention
+WHERE dataset = %(dataset)s ORDER BY retention_id;

@@ -342,9 +342,10 @@ ORDER BY attnum;
 -- name: insert_retention
 -- What was dropped because it was too old; it commits with that.
 INSERT INTO etl.retention (
-    dataset, target, partition_name, range_from, range_to, rows, rows_by_load, run)
+    dataset, target, partition_name, range_from, range_to, rows, rows_by_load, run, after_load)
 VALUES (%(dataset)s, %(target)s, %(partition)s, %(range_from)s, %(range_to)s, %(rows)s,
-        %(rows_by_load)s, %(run)s);
+        %(rows_by_load)s, %(run)s,
+        (SELECT coalesce(max(load_id), 0) FROM etl.loads WHERE dataset = %(dataset)s));
 
 -- name: rows_retired
 -- Rows of each load that retention took away.

@@ -119,6 +119,7 @@ CREATE TABLE IF NOT EXISTS etl.retention (
     run            text NOT NULL,
     at             timestamptz NOT NULL DEFAULT now()
 );
+ALTER TABLE etl.retention ADD COLUMN IF NOT EXISTS after_load bigint;
 CREATE INDEX IF NOT EXISTS retention_dataset ON etl.retention (dataset);
 COMMENT ON TABLE etl.retention IS 'Partitions that were dropped because all in them was too old, with the rows that went with them by load.';
 

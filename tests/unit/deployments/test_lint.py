@@ -313,6 +313,7 @@ def test_dataset_files_and_environments_are_checked_too(project: Path) -> None:
 BLOCKS = """\
 blocks:
   etl-warehouse-credentials/warehouse: {host: w, database: w, username: u, password: {variable: P}}
+  etl-landing-queue/landing-queue: {url: "https://sqs.eu-central-1.amazonaws.com/1/landing"}
   etl-lake-storage/lake: {uri: "s3://lake/etl"}
   etl-privacy-keys/privacy: {key: {aws_secret: etl/privacy}}
 """
@@ -357,6 +358,8 @@ def test_source_without_its_block_is_named(project: Path) -> None:
 def test_file_that_is_no_yaml_is_named(project: Path) -> None:
     (project / "prefect.yaml").write_text("name: [\n")
     assert found(project)[0].startswith("prefect.yaml:2: not valid YAML")
+    (project / "prefect.yaml").write_text("name: x\ndeployments: 5\n")
+    assert "prefect.yaml:2: deployments: " in "\n".join(found(project))
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,21 @@ def _endless() -> Iterator[pa.RecordBatch]:
         yield pa.record_batch([pa.array(range(1000))], schema=SCHEMA)
 
 
+def _all_of(size: int) -> bytes:
+    batches = (pa.record_batch([pa.array([n] * 100)], schema=SCHEMA) for n in range(20))
+    with _EncodedStream(SCHEMA, batches, lambda: None) as stream:
+        pieces = list(iter(lambda: stream.read(size), b""))
+    assert size < 0 or max(map(len, pieces)) <= size
+    return b"".join(pieces)
+
+
+def test_stream_is_the_same_in_pieces_of_any_size() -> None:
+    """The driver may ask for less than a chunk has, or for more."""
+    whole = _all_of(-1)
+    assert len(whole) > 20 * 100 * 14
+    assert {_all_of(size) == whole for size in (7, 1400, 1 << 20)} == {True}
+
+
 def test_refused_stream_sends_no_more() -> None:
     """Once the server has refused, the next chunk is not given, and the thread ends."""
     answers = iter([False, False, True])
