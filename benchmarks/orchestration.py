@@ -43,6 +43,8 @@ from embedded.stack import EmbeddedStack
 
 ROOT = Path(__file__).parents[1]
 THREADS = 2
+SERVER_SECONDS = 5
+"""The server works on what it was told for some seconds more."""
 DATASET = """\
 name: orders
 description: Orders of the benchmark
@@ -67,11 +69,13 @@ class Measured:
 
     Attributes:
         seconds: From begin to end.
+        cpu: Processor seconds of this process, the Prefect server and PostgreSQL meanwhile.
         memory: Megabytes of this process after each quarter of the partitions.
         requests: Requests to the Prefect server, by method and path without ids.
     """
 
     seconds: float
+    cpu: tuple[float, float, float]
     memory: tuple[int, ...]
     requests: Counter[str]
 
@@ -89,6 +93,35 @@ class Project:
             username=address.user,
             password=SecretStr(address.password),
         )
+
+    def cpu(self, before: tuple[float, ...] = (0, 0, 0)) -> tuple[float, float, float]:
+        """Return the processor seconds of this process, the Prefect server, and PostgreSQL."""
+        servers = {"uvicorn": 0.0, "postgres": 0.0}
+        parents: dict[int, int] = {}
+        seconds: dict[int, float] = {}
+        kinds: dict[int, str] = {}
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                stat = (folder / "stat").read_text().rpartition(")")[2].split()
+                command = (folder / "cmdline").read_bytes().decode(errors="replace")
+                about = command + (folder / "environ").read_bytes().decode(errors="replace")
+            except OSError:
+                continue
+            pid = int(folder.name)
+            parents[pid] = int(stat[1])
+            seconds[pid] = sum(map(int, stat[11:15])) / os.sysconf("SC_CLK_TCK")
+            kind = next((name for name in servers if name in command), None)
+            if kind and str(self.root) in about:
+                kinds[pid] = kind
+        for pid in parents:
+            server = pid
+            while server not in kinds and server in parents:
+                server = parents[server]
+            if server in kinds:
+                servers[kinds[server]] += seconds[pid]
+        now = (time.process_time(), servers["uvicorn"], servers["postgres"])
+        here, prefect, postgres = (one - other for one, other in zip(now, before, strict=True))
+        return here, prefect, postgres
 
     def fill(self, partitions: int, rows: int) -> None:
         """Write the files, each a partition."""
@@ -160,12 +193,13 @@ def with_prefect(made: Project, partitions: int, profile: Path | None) -> Measur
     made.empty(f"lake-with-{partitions}").save("lake", overwrite=True)
     memory = Memory(partitions)
     with counted_requests() as requests, progress.listening(memory), profiled(profile):
-        began = time.perf_counter()
+        began, cpu = time.perf_counter(), made.cpu()
         state: Any = dataset(DatasetParameters(dataset="orders"), return_state=True)
         seconds = time.perf_counter() - began
     assert state.is_completed(), state
     drain_prefect()
-    return Measured(seconds, memory.quarters, requests)
+    time.sleep(SERVER_SECONDS)
+    return Measured(seconds, made.cpu(cpu), memory.quarters, requests)
 
 
 def without(made: Project, partitions: int) -> Measured:
@@ -188,7 +222,7 @@ def without(made: Project, partitions: int) -> Measured:
     spec = environment_catalog(environment)["orders"]
     assert isinstance(spec.source, FilesSource)
     memory = Memory(partitions)
-    began = time.perf_counter()
+    began, cpu = time.perf_counter(), made.cpu()
     ensure_ledger(engine)
     fence = open_dataset(engine, spec.name, "bench")
     limits = PlanLimits(partition_bytes=environment.partition_bytes)
@@ -228,7 +262,7 @@ def without(made: Project, partitions: int) -> Measured:
         list(pool.map(one, planned))
     seconds = time.perf_counter() - began
     engine.dispose()
-    return Measured(seconds, memory.quarters, Counter())
+    return Measured(seconds, made.cpu(cpu), memory.quarters, Counter())
 
 
 class Memory:
@@ -317,9 +351,10 @@ def main() -> None:
     given = parser.parse_args()
     print(f"partitions of {given.rows:,} rows, about {given.rows * ROW_BYTES // 1000:,} kB of CSV")
     print(
-        "| partitions | without, s | with, s | ms a partition | share | requests | MB by quarter |"
+        "| partitions | s without | s with | CPU without: here, PostgreSQL | with: here, PostgreSQL, "
+        "Prefect server | CPU ms more a partition | share | requests | MB by quarter |"
     )
-    print("|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|---|")
     with project() as made:
         made.fill(2, 10)
         with_prefect(made, 2, None)  # imports, first uses
@@ -327,10 +362,12 @@ def main() -> None:
             made.fill(partitions, given.rows)
             bare = without(made, partitions)
             full = with_prefect(made, partitions, given.profile)
-            more = full.seconds - bare.seconds
+            more = sum(full.cpu) - sum(bare.cpu)
             print(
                 f"| {partitions:,} | {bare.seconds:.1f} | {full.seconds:.1f} "
-                f"| {1000 * more / partitions:.0f} | {100 * more / full.seconds:.0f} % "
+                f"| {bare.cpu[0]:.1f}, {bare.cpu[2]:.1f} "
+                f"| {full.cpu[0]:.1f}, {full.cpu[2]:.1f}, {full.cpu[1]:.1f} "
+                f"| {1000 * more / partitions:.0f} | {100 * more / sum(full.cpu):.0f} % "
                 f"| {sum(full.requests.values()):,} | {', '.join(map(str, full.memory))} |",
                 flush=True,
             )

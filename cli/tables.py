@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 
 from cli.console import console
 from tasks.datasets import Catalog
-from tasks.loading.differences import Difference
+from tasks.loading.difference import Difference
 from tasks.loading.retention import old_partitions
 from tasks.loading.table_check import Ddl, check_table, ddl_script, table_report
 from tasks.model.dataset import DatasetSpec, LookedUp

@@ -3,55 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
 
 from psycopg2 import sql
 
-from tasks.loading.grants import grant, grant_schema, needed_rights, revoke, wanted_grants
-from tasks.loading.indexes import declared_indexes, was_declared
+from tasks.loading.difference import NOTHING, Difference
 from tasks.loading.schema import (
     LOAD_ID,
     TargetColumn,
     column_definition,
-    comment_on_column,
-    comment_on_table,
     target,
 )
 from tasks.loading.search_sql import NEXT, SEARCH
 from tasks.loading.state import TableState
+from tasks.loading.table_differences import of_comments, of_grants, of_indexes, of_rights
 from tasks.loading.widening import wider
 from tasks.model.dataset import DatasetSpec
 from tasks.model.run import SchemaChange
-
-When = Literal["load", "after", "hand"]
-NOTHING = "–"
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """One way in which a table is not as its dataset says.
-
-    Attributes:
-        column: The column, or what else it is about.
-        there: What the table has.
-        wanted: What the dataset file says.
-        refusal: Why a load is refused; None if it goes on.
-        change: What is altered of the columns, if something is; also where it would be under another
-            contract.
-        ddl: What would make the table as it should be.
-        when: Who runs that: the load in its transaction, the run after it, or a person by hand.
-        why: Why it is left to a person.
-    """
-
-    column: str
-    there: str
-    wanted: str
-    refusal: str | None = None
-    change: SchemaChange | None = None
-    ddl: sql.Composed | None = None
-    when: When = "load"
-    why: str | None = None
 
 
 def compare(
@@ -73,10 +41,10 @@ def compare(
         *_of_nullability(spec, columns, state),
         *_not_alterable(spec, columns, state),
         *_extra(spec, columns, state, added),
-        *_of_rights(spec, state),
-        *_of_comments(spec, columns, state),
-        *_of_indexes(spec, state),
-        *_of_grants(spec, state),
+        *of_rights(spec, state),
+        *of_comments(spec, columns, state),
+        *of_indexes(spec, state),
+        *of_grants(spec, state),
     ]
     return [_by_whom(spec, state, one) for one in differences]
 
@@ -226,94 +194,6 @@ def _extra(
                 when="hand",
                 why="its values would be lost; loads leave it as it is, NULL in new rows",
             )
-
-
-def _of_rights(spec: DatasetSpec, state: TableState) -> Iterator[Difference]:
-    for right in needed_rights(spec):
-        if right not in state.rights:
-            yield Difference(
-                f"right to {right}",
-                NOTHING,
-                state.role,
-                f"role {state.role} may not {right} in the table",
-                ddl=grant(spec, state.role, right),
-                when="hand",
-                why=f"only the table's owner {state.owner} may grant it",
-            )
-
-
-def _of_comments(
-    spec: DatasetSpec, columns: Sequence[TargetColumn], state: TableState
-) -> Iterator[Difference]:
-    if state.comment != spec.description:
-        yield Difference(
-            "comment", state.comment or NOTHING, spec.description, ddl=comment_on_table(spec)
-        )
-    for column in columns:
-        there = state.columns.get(column.name)
-        if column.description and (there is None or there.description != column.description):
-            has = (there and there.description) or NOTHING
-            about = f"comment of {column.name}"
-            yield Difference(about, has, column.description, ddl=comment_on_column(spec, column))
-
-
-def _of_indexes(spec: DatasetSpec, state: TableState) -> Iterator[Difference]:
-    table = (spec.schema_name, spec.table_name)
-    partitioned = state.partitioned_by is not None
-    wanted = declared_indexes(spec)
-    for index in wanted:
-        if not state.indexes.get(index.name, False):
-            has = "unfinished" if index.name in state.indexes else NOTHING
-            yield Difference(
-                f"index {index.name}",
-                has,
-                "unique" if index.unique else "index",
-                # Of a partitioned table it is built partition by partition, which is as gentle.
-                ddl=index.create(table, concurrently=not partitioned),
-                when="after",
-            )
-    names = {index.name for index in wanted}
-    for name in state.indexes:
-        if name not in names and was_declared(name):
-            gently = "" if partitioned else "CONCURRENTLY "
-            yield Difference(
-                f"index {name}",
-                "index",
-                NOTHING,
-                ddl=sql.SQL(f"DROP INDEX {gently}{{}}").format(
-                    sql.Identifier(spec.schema_name, name)
-                ),
-                when="hand",
-                why="it is not declared any more, and nothing is dropped by itself",
-            )
-
-
-def _of_grants(spec: DatasetSpec, state: TableState) -> Iterator[Difference]:
-    if spec.load.grants is None:
-        return  # others look after them
-    for role in state.unknown_roles:
-        text = f"role {role} of load.grants is not there"
-        yield Difference(f"role {role}", NOTHING, "role", text)
-    for role in state.roles_without_schema:
-        found = Difference(
-            f"schema {spec.schema_name}", NOTHING, f"usage: {role}", ddl=grant_schema(spec, role)
-        )
-        why = f"role {state.role} does not own the schema"
-        yield found if state.schema_owned else replace(found, when="hand", why=why)
-    wanted = wanted_grants(spec)
-    for role, privilege in wanted:
-        if role not in state.unknown_roles and (role, privilege) not in state.grants:
-            about, ddl = f"grant to {role}", grant(spec, role, privilege)
-            yield Difference(about, NOTHING, privilege, ddl=ddl)
-    for role, privilege in sorted(state.grants - set(wanted)):
-        yield Difference(
-            f"grant to {role}",
-            privilege,
-            NOTHING,
-            ddl=revoke(spec, role, privilege),
-            when="hand",
-            why="it is not declared, and nothing is taken away by itself",
-        )
 
 
 def alteration(spec: DatasetSpec, change: SchemaChange) -> sql.Composed:

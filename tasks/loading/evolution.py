@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import psycopg2.extras
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class in lower case
 
-from tasks.loading.differences import Difference, compare
+from tasks.loading.difference import Difference
+from tasks.loading.differences import compare
 from tasks.loading.indexes import declared_indexes
 from tasks.loading.own_columns import own_columns
 from tasks.loading.queries import query

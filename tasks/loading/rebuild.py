@@ -14,16 +14,14 @@ from datetime import datetime
 from typing import Any
 
 import structlog
-from psycopg2 import sql
-from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class in lower case
 from sqlalchemy import Engine
 
 from blocks.lake import Lake
 from tasks.lake import read_manifest
 from tasks.loading.audit import record
-from tasks.loading.checks import LedgerRow
 from tasks.loading.commit import wait_for_turn
-from tasks.loading.copies import AUDIT, copied_ledgers, folder_of, last_copied_load
+from tasks.loading.copied import CopiedRows, ledger_row, restore, restore_audit
+from tasks.loading.copies import copied_ledgers, folder_of, last_copied_load
 from tasks.loading.ledger import ensure_ledger, session
 from tasks.loading.partitions import in_range
 from tasks.loading.queries import query
@@ -80,19 +78,6 @@ class Rebuilt:
     nothing: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class _Copy:
-    """One document of the lake: as it is written, and read."""
-
-    text: str
-    content: Mapping[str, Any]
-
-    @classmethod
-    def read(cls, lake: Lake, key: str) -> _Copy:
-        text = (lake.get(key) or b"{}").decode()
-        return cls(text, json.loads(text))
-
-
 def rebuild(
     engine: Engine,
     lake: Lake,
@@ -130,10 +115,11 @@ def rebuild(
         ensure_schema(engine, one)
     folder = folder_of(spec.name, identity)
     copies = {
-        load_id: _Copy.read(lake, f"{folder}/load-{load_id}.json") for load_id in copied[identity]
+        load_id: CopiedRows.read(lake, f"{folder}/load-{load_id}.json")
+        for load_id in copied[identity]
     }
     work = _Rebuild(engine, lake, outside_created(spec), lookups, copies, on_step)
-    of_dataset = _Copy.read(lake, f"{folder}/dataset.json")
+    of_dataset = CopiedRows.read(lake, f"{folder}/dataset.json")
     done = work.loads(of_dataset)
     on_step("finishing")
     _finish(engine, lake, spec, identity, copies, of_dataset, actor, done)
@@ -195,10 +181,10 @@ class _Rebuild:
     lake: Lake
     spec: DatasetSpec
     lookups: Mapping[str, LookedUp]
-    copies: Mapping[int, _Copy]
+    copies: Mapping[int, CopiedRows]
     on_step: OnStep
 
-    def loads(self, of_dataset: _Copy) -> Rebuilt:
+    def loads(self, of_dataset: CopiedRows) -> Rebuilt:
         """Apply every load that the ledger does not have yet, and what retention took after it."""
         past = [self._past(load_id, copy) for load_id, copy in self.copies.items()]
         groups = published_together(self.spec, [load for load in past if load is not None])
@@ -221,7 +207,7 @@ class _Rebuild:
             self._retire(*one)
         return Rebuilt(self.spec.name, applied, rows, already)
 
-    def _past(self, load_id: int, copy: _Copy) -> PastLoad | None:
+    def _past(self, load_id: int, copy: CopiedRows) -> PastLoad | None:
         """Return a load as its copy tells it; None of one that was taken back."""
         rows = copy.content.get("loads")
         if not rows:
@@ -234,7 +220,7 @@ class _Rebuild:
                 "from the lake, or is not the one that was loaded",
                 "restore the lake from a backup, and rebuild again: it goes on where it was",
             )
-        return PastLoad(_ledger_row(row), manifest, bool(copy.content.get("replays")))
+        return PastLoad(ledger_row(row), manifest, bool(copy.content.get("replays")))
 
     def _group(self, group: Sequence[PastLoad], added: list[str]) -> dict[int, Done] | None:
         """Apply loads that were published together; None if the ledger has them."""
@@ -250,7 +236,7 @@ class _Rebuild:
                 self._check(load, done[load.row.load_id])
                 copy = self.copies[load.row.load_id]
                 for table in OF_LOADS:
-                    _restore(cursor, table, copy)
+                    restore(cursor, table, copy)
             self.on_step("recorded")
         self.on_step("committed")
         return done
@@ -273,10 +259,12 @@ class _Rebuild:
             )
             if cursor.fetchone() is None:
                 Reapplied(cursor, self.spec, self.lookups, self.lake).retire(retired)
-                _restore(cursor, "retention", _Copy(json.dumps({"retention": [row]}), {}))
+                restore(cursor, "retention", CopiedRows(json.dumps({"retention": [row]}), {}))
 
 
-def _retired(spec: DatasetSpec, of_dataset: _Copy) -> Iterator[tuple[Mapping[str, Any], Retired]]:
+def _retired(
+    spec: DatasetSpec, of_dataset: CopiedRows
+) -> Iterator[tuple[Mapping[str, Any], Retired]]:
     for row in of_dataset.content.get("retention") or ():
         if row["after_load"] is None:
             raise ContractBroken(
@@ -288,55 +276,13 @@ def _retired(spec: DatasetSpec, of_dataset: _Copy) -> Iterator[tuple[Mapping[str
         yield row, Retired(int(row["after_load"]), in_range(spec, taken), int(row["rows"]))
 
 
-def _ledger_row(row: Mapping[str, Any]) -> LedgerRow:
-    return LedgerRow(
-        load_id=row["load_id"],
-        fingerprint=row["fingerprint"],
-        label=row["label"],
-        target=row["target"],
-        read=row["rows_read"],
-        inserted=row["rows_inserted"],
-        updated=row["rows_updated"],
-        unchanged=row["rows_unchanged"],
-        deduplicated=row["rows_deduplicated"],
-        quarantined=row["rows_quarantined"],
-        deleted=row["rows_deleted"],
-        restored=row["rows_restored"],
-        manifest_key=row["manifest_key"],
-        manifest_digest=row["manifest_digest"],
-        config_hash=row["config_hash"],
-        loaded_at=datetime.fromisoformat(row["loaded_at"]),
-        run=row["run"],
-        rows_staged=row["rows_staged"],
-        deletes_up_to=row["deletes_up_to"],
-        source_state=row["source_state"],
-        slice=row.get("slice"),
-        refresh=row.get("refresh"),
-    )
-
-
-def _restore(cursor: Cursor, table: str, copy: _Copy) -> None:
-    """Write the rows of one table of the ledger, as the copy has them."""
-    name = sql.Identifier("etl", table)
-    cursor.execute(query("plain_columns"), {"table": f"etl.{table}"})
-    names = sql.SQL(", ").join(sql.Identifier(row[0]) for row in cursor.fetchall())
-    cursor.execute(
-        sql.SQL(
-            "INSERT INTO {name} ({names}) OVERRIDING SYSTEM VALUE SELECT {names} FROM "
-            "jsonb_populate_recordset(NULL::{name}, nullif(%s::jsonb -> %s, 'null')) "
-            "ON CONFLICT DO NOTHING"
-        ).format(name=name, names=names),
-        (copy.text, table),
-    )
-
-
 def _finish(
     engine: Engine,
     lake: Lake,
     spec: DatasetSpec,
     identity: str,
-    copies: Mapping[int, _Copy],
-    of_dataset: _Copy,
+    copies: Mapping[int, CopiedRows],
+    of_dataset: CopiedRows,
     actor: str,
     done: Rebuilt,
 ) -> None:
@@ -345,9 +291,9 @@ def _finish(
         for table in AT_THE_END:
             for copy in copies.values():
                 if copy.content.get(table):
-                    _restore(cursor, table, copy)
-        _restore(cursor, "datasets", of_dataset)
-        _restore_audit(cursor, lake, identity)
+                    restore(cursor, table, copy)
+        restore(cursor, "datasets", of_dataset)
+        restore_audit(cursor, lake, identity)
         cursor.execute(query("advance_ids"), {"loads": last_copied_load(lake, identity)})
         cursor.execute(query("end_rebuild"), {"dataset": spec.name})
         record(
@@ -358,15 +304,3 @@ def _finish(
             reason="made again from the lake",
             details={"ledger": identity, "loads": done.loads + done.already},
         )
-
-
-def _restore_audit(cursor: Cursor, lake: Lake, identity: str) -> None:
-    """Write the audit as it was, with all its lines; unless it was begun anew."""
-    cursor.execute(query("audit_is_empty"))
-    if cursor.fetchone() != (True,):
-        return
-    keys = lake.keys(folder_of(AUDIT, identity))
-    for key in sorted(keys, key=lambda one: int(one.rpartition("-")[2].removesuffix(".json"))):
-        _restore(cursor, "audit", _Copy.read(lake, key))
-    cursor.execute(query("restore_audit_head"))
-    cursor.execute(query("advance_ids"), {"loads": 1})

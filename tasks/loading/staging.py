@@ -31,7 +31,7 @@ BATCH_BYTES = 1 << 19
 """About how much is read, encoded and queued at once: little, because the encoder holds the GIL, so
 that nothing is sent meanwhile, and because the server waits for the first batch."""
 BATCH_ROWS = 65_536
-QUEUED_CHUNKS = 8
+QUEUED_CHUNKS = 4
 STATISTICS_TARGET = 10
 """Asks ANALYZE for a sample of 3,000 rows. Of its usual 30,000 it takes as long as a quarter of the
 copy, and the planner needs to know how many rows and values there are, not which are frequent."""

@@ -9,7 +9,8 @@ from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class in lower case
 from sqlalchemy import Engine
 
-from tasks.loading.differences import NOTHING, Difference, compare
+from tasks.loading.difference import NOTHING, Difference
+from tasks.loading.differences import compare
 from tasks.loading.index import search_statements
 from tasks.loading.indexes import declared_indexes
 from tasks.loading.ledger import ledger_comment, ledger_is_current, session
