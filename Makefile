@@ -29,7 +29,7 @@ $(READY): requirements.lock pyproject.toml
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock && \
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .; \
 	fi
-	@$(BIN)/python -m compileall -q blocks cli demo embedded flows tasks
+	@$(BIN)/python -m compileall -q blocks cli demo deployments embedded flows tasks
 	@touch $@
 
 demo: $(READY)  ## run the main job on real data
@@ -41,12 +41,13 @@ up: $(READY)  ## open the Prefect UI with a worker, until Ctrl-C
 test: $(READY)  ## run every test
 	@$(BIN)/python -m pytest
 
-lint: $(READY)  ## ruff, mypy, the import contracts, and dpp lint
+lint: $(READY)  ## ruff, mypy, the import contracts, dpp lint and actionlint
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/dpp lint
+	@$(BIN)/actionlint
 
 schema: $(READY)  ## write docs/dataset.schema.json anew
 	@$(BIN)/python -m tasks.model.json_schema > docs/dataset.schema.json
