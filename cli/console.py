@@ -24,11 +24,14 @@ class ConsoleHandler(logging.Handler):
     """Prints log lines above a progress bar instead of through it."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print one record."""
+        """Print one record; a terminal that is gone is no reason for a run to fail."""
         style = {"WARNING": "yellow", "ERROR": "red"}.get(record.levelname)
-        stderr.print(
-            self.format(record), style=style, markup=False, highlight=False, soft_wrap=True
-        )
+        try:
+            stderr.print(
+                self.format(record), style=style, markup=False, highlight=False, soft_wrap=True
+            )
+        except Exception:
+            self.handleError(record)
 
 
 def show_error(error: PipelineError) -> None:

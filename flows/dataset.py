@@ -31,7 +31,7 @@ from tasks.ingestion.ingest import plan
 from tasks.loading.load import build_index, close_run, count_rows, open_run
 from tasks.lookups.look_up import snapshot_lookups
 from tasks.model.account import Account
-from tasks.model.classify import classify
+from tasks.model.classify import classify, is_of_database, raised_in
 from tasks.model.dataset import DatasetSpec
 from tasks.model.environment import Environment
 from tasks.model.load import ReplaceLoad
@@ -56,6 +56,7 @@ from tasks.stages import as_is, run_name, sweep_scratch
 from tasks.stopping import in_threads, stop_asked, stoppable
 
 Result = TypeVar("Result")
+
 log = structlog.get_logger("dpp.flows")
 
 
@@ -250,7 +251,8 @@ def _rows_read(result: object) -> int:
 
 
 def _dataset_failure(spec: DatasetSpec, error: Exception) -> PartitionFailure:
-    known = classify(error)
+    known = classify(error, "warehouse" if is_of_database(error) else spec.name)
+    log.debug("dataset.failed", error=str(known), raised_in=raised_in(error))
     return PartitionFailure(
         label=spec.name,
         fingerprint="",

@@ -76,7 +76,8 @@ def maintain(parameters: MaintainParameters | None = None) -> State[Upkeep]:
     names = asked.datasets or sorted(catalog.datasets)
     specs = [catalog[name] for name in names]
     run = str(flow_run.get_name() or "local")
-    done = stoppable(lambda: _all(environment, specs, asked, run), environment.stop_seconds)
+    known = sorted(catalog.datasets)
+    done = stoppable(lambda: _all(environment, specs, known, asked, run), environment.stop_seconds)
     if asked.erase:
         publish_upkeep(run, done.retained, dry_run=asked.dry_run)
     if done.failures:
@@ -85,17 +86,25 @@ def maintain(parameters: MaintainParameters | None = None) -> State[Upkeep]:
 
 
 def _all(
-    environment: Environment, specs: list[DatasetSpec], asked: MaintainParameters, run: str
+    environment: Environment,
+    specs: list[DatasetSpec],
+    known: list[str],
+    asked: MaintainParameters,
+    run: str,
 ) -> Upkeep:
     """Take one dataset after the other, and then what is of none."""
-    done = [_dataset(environment, spec, asked, run) for spec in specs]
+    done = [_dataset(environment, spec, known, asked, run) for spec in specs]
     if asked.erase and not stop_asked():
         done.append(_shared(environment, specs, dry_run=asked.dry_run))
     return reduce(Upkeep.__add__, done, Upkeep())
 
 
 def _dataset(
-    environment: Environment, spec: DatasetSpec, asked: MaintainParameters, run: str
+    environment: Environment,
+    spec: DatasetSpec,
+    known: list[str],
+    asked: MaintainParameters,
+    run: str,
 ) -> Upkeep:
     if stop_asked():
         return Upkeep(failures=(f"{spec.name}: not tried, stopped by a signal",))
@@ -105,7 +114,7 @@ def _dataset(
         if not asked.dry_run:
             tables = (maintain_table(environment, spec, run),)
         if asked.erase:
-            retained = erase_of_dataset(environment, spec, run, dry_run=asked.dry_run)
+            retained = erase_of_dataset(environment, spec, known, run, dry_run=asked.dry_run)
     except Exception as error:  # the other datasets need it as much
         return Upkeep(tables=tables, failures=(f"{spec.name}: {classify(error)}",))
     return Upkeep(tables=tables, retained=retained)

@@ -12,7 +12,7 @@ from tasks.ingestion.packing import label_of
 from tasks.loading.load import load, load_all, not_loaded_yet
 from tasks.lookups.look_up import ask_apis
 from tasks.model.account import Account
-from tasks.model.classify import classify
+from tasks.model.classify import classify, raised_in
 from tasks.model.dataset import DatasetSpec, LookedUp
 from tasks.model.environment import Environment
 from tasks.model.errors import (
@@ -229,6 +229,7 @@ def _failure(partition: Partition, stage: str, error: Exception) -> PartitionFai
         kind=known.kind,
         error=str(known),
     )
+    log.debug("partition.failed", partition=partition.label, raised_in=raised_in(error))
     return PartitionFailure(
         label=partition.label,
         fingerprint=partition.fingerprint,

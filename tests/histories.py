@@ -22,6 +22,7 @@ DAYS = 6
 """Of three months, two each."""
 MOMENTS = 8
 DELETED = "deleted"
+VERSION = ("valid_from", "valid_to", "is_current")
 WHOLE = ("replace", "replace_by_key")
 """Modes in which all partitions of a run are published at once."""
 MODES = (
@@ -73,11 +74,13 @@ class History:
         seed: What it is made of.
         mode: One of ``MODES``.
         by: The column by which the table is partitioned; None if it is not.
+        names: Other names of the columns.
     """
 
     seed: int
     mode: str
     by: str | None = None
+    names: tuple[str, str, str, str] = ("id", "day", "name", "seen")
 
     def __str__(self) -> str:
         return f"{self.mode}{f'-by_{self.by}' if self.by else ''}"
@@ -85,8 +88,9 @@ class History:
     @property
     def spec(self) -> DatasetSpec:
         name = f"{self.mode}_{self.by or 'plain'}_{self.seed}"
+        identity, day, named, seen = self.names
         load: dict[str, Any] = {"table": f"analytics.{name}", "mode": self.mode}
-        flag = {"column": "name", "values": [DELETED]}
+        flag = {"column": named, "values": [DELETED]}
         if self.mode in ("hard", "soft"):
             load |= {"mode": "merge", "delete": {**flag, "kind": self.mode}}
         if self.mode in WHOLE:
@@ -94,14 +98,15 @@ class History:
         if self.mode == "scd2":
             load["delete"] = flag
         if self.mode == "replace_partition":
-            load["by"] = "day"
+            load["by"] = day
         if self.by:
-            every = "month" if self.by == "day" else 3
+            every = "month" if self.by == day else 3
             load["partition_by"] = {"column": self.by, "every": every, "ahead": 0}
         keyed = self.mode not in ("append", "replace", "replace_partition")
-        cursor = "seen" if keyed and self.mode != "insert_only" else None
-        key = ("id", "day") if keyed else ()
-        return make_spec(COLUMNS, name=name, key=key, cursor=cursor, load=load)
+        cursor = seen if keyed and self.mode != "insert_only" else None
+        key = (identity, day) if keyed else ()
+        columns = dict(zip(self.names, COLUMNS.values(), strict=True))
+        return make_spec(columns, name=name, key=key, cursor=cursor, load=load)
 
     def steps(self) -> list[Step]:
         chance = random.Random(self.seed)
@@ -161,7 +166,7 @@ class History:
                         items=(SourceItem(uri=one.uri, version=str(one.version)),),
                         refresh=str(one.version) if self.mode in WHOLE else None,
                     ),
-                    rows_table(one.rows, ARROW),
+                    rows_table(one.rows, ARROW).rename_columns(list(self.names)),
                     fence=fence,
                     bad={"range": 1} if one.version % 2 else {},
                 )
@@ -187,8 +192,8 @@ class History:
         """Return the rows of the table that are not deleted; none if it is not there."""
         spec = self.spec
         (there,) = world.sql("SELECT to_regclass(%s) IS NOT NULL", spec.load.table)[0]
-        more = ", valid_from, valid_to, is_current" if self.mode == "scd2" else ""
-        found = world.rows(spec, f"id, day, name, seen{more}") if there else []
+        columns = [*self.names, *(VERSION if self.mode == "scd2" else ())]
+        found = world.rows(spec, ", ".join(f'"{name}"' for name in columns)) if there else []
         return sorted((row for row in found if row[2] != DELETED), key=repr)
 
     def check(self, world: World) -> None:

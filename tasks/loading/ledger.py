@@ -10,6 +10,7 @@ from typing import Any
 
 import psycopg2.errors
 import psycopg2.extras
+import structlog
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection  # noqa: N812 - a class in lower case
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
@@ -17,8 +18,8 @@ from sqlalchemy import Engine
 
 from tasks.loading.queries import ledger_schema, query
 from tasks.loading.staging import STAGING
-from tasks.model.classify import classify
-from tasks.model.errors import LoadConflict
+from tasks.model.classify import classify, raised_in
+from tasks.model.errors import LoadConflict, PipelineError
 from tasks.model.run import (
     LoadReceipt,
     LoadStatus,
@@ -33,6 +34,8 @@ from tasks.model.run import (
 LEDGER_LOCK = 0x6574_6C5F_6C65_6467  # "etl_ledg"
 ITEMS_AT_ONCE = 1000
 LEDGER_COMMENT = "The ledger of data-processing-pipeline, version"
+
+log = structlog.get_logger("dpp.loading")
 
 
 @contextmanager
@@ -53,6 +56,8 @@ def session(engine: Engine, *, read_only: bool = False) -> Iterator[Connection]:
         yield raw
         raw.commit()
     except Exception as error:
+        if not isinstance(error, PipelineError):
+            log.debug("warehouse.failed", error=type(error).__name__, raised_in=raised_in(error))
         raise classify(error) from None  # one of ours stays what it is
     finally:
         if not _returned_clean(raw, read_only=read_only):

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import errno
 import re
+import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -99,6 +101,11 @@ def classify_status(status: int, where: str, said: str = "") -> PipelineError:
     if status in CREDENTIALS_HTTP:
         return CredentialsRejected(message, "check the credentials in the source's block")
     return SourceRejected(message)
+
+
+def is_of_database(error: BaseException) -> bool:
+    """Tell whether a driver of a database raised it."""
+    return isinstance(error, psycopg2.Error | sqlalchemy.exc.SQLAlchemyError)
 
 
 def is_transient(error: BaseException) -> bool:
@@ -220,7 +227,19 @@ def _memory(_error: BaseException, where: str) -> PipelineError:
 
 def _unfit_value(error: BaseException, where: str) -> PipelineError:
     # Raised by psycopg2 itself for values that PostgreSQL cannot hold (NUL, surrogates).
-    return ContractBroken(f"{where}: {type(error).__name__} for a value of the data")
+    what = "for a value of the data"
+    raised = raised_in(error)
+    if raised and not raised[-1].startswith("blocks/postgres_session.py"):
+        what = f"in {raised[-1]}"
+    return ContractBroken(f"{where}: {type(error).__name__} {what}")
+
+
+def raised_in(error: BaseException) -> list[str]:
+    """Return where an exception was raised, the innermost place last: files and lines, no value."""
+    return [
+        f"{'/'.join(Path(frame.filename).parts[-2:])}:{frame.lineno}"
+        for frame in traceback.extract_tb(error.__traceback__)
+    ]
 
 
 _MEANINGS: tuple[tuple[Any, Callable[[Any, str], PipelineError]], ...] = (

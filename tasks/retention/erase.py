@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import datetime
 
 from sqlalchemy import Engine
@@ -11,6 +11,7 @@ from blocks.lake import Entry, Lake
 from tasks.loading.audit import record
 from tasks.loading.ledger import session
 from tasks.model.child_dataset import child_datasets
+from tasks.model.columns import MAX_IDENTIFIER_BYTES
 from tasks.model.dataset import DatasetSpec
 from tasks.model.run import Value
 from tasks.retention.needed import needed_keys
@@ -56,13 +57,24 @@ def old_entries(
     return {zone: entries for zone, entries in found.items() if entries}
 
 
-def old_lookups(lake: Lake, names: Sequence[str], since: datetime) -> list[Entry]:
-    """Return snapshots of lookups that are old: each run takes its own."""
+def old_lookups(
+    lake: Lake, spec: DatasetSpec, datasets: Collection[str], since: datetime
+) -> list[Entry]:
+    """Return what is old of the lookups of a dataset: each run takes its own snapshots.
+
+    Args:
+        lake: The lake.
+        spec: The dataset.
+        datasets: Names of all datasets; what has such a name is not of a lookup.
+        since: What was written before is old.
+    """
+    names = {one.lookup for one in spec.lookups}
+    # Rows of a lookup that has a source of its own are ingested as those of a dataset.
+    own = {f"{spec.name}_{name}"[:MAX_IDENTIFIER_BYTES] for name in names} - set(datasets)
+    prefixes = [f"lookups/{name}/" for name in sorted(names | own)]
+    prefixes += [f"{zone}/{name}/" for zone in ("manifests", *FILE_ZONES) for name in sorted(own)]
     return [
-        entry
-        for name in names
-        for entry in lake.entries(f"lookups/{name}/")
-        if entry.modified < since
+        entry for prefix in prefixes for entry in lake.entries(prefix) if entry.modified < since
     ]
 
 

@@ -60,7 +60,12 @@ def cutoff(environment: Environment) -> datetime:
 
 @task(name="erase_of_dataset", task_run_name="erase of {spec.name}", cache_policy=NO_CACHE, **RETRY)
 def erase_of_dataset(
-    environment: Environment, spec: DatasetSpec, actor: str, *, dry_run: bool
+    environment: Environment,
+    spec: DatasetSpec,
+    datasets: list[str],
+    actor: str,
+    *,
+    dry_run: bool,
 ) -> Retained:
     """Erase what of a dataset is past its retention: files of the lake, and rows about it.
 
@@ -73,7 +78,7 @@ def erase_of_dataset(
         return Retained(skipped=(f"{spec.name}: run {run} is under way",))
     since = cutoff(environment)
     found = old_entries(engine, lake, spec, since)
-    if lookups := old_lookups(lake, sorted({one.lookup for one in spec.lookups}), since):
+    if lookups := old_lookups(lake, spec, datasets, since):
         found["lookups"] = lookups
     if dry_run:
         return Retained(erased=(*summary(spec.name, found), *old_rows(engine, spec, since)))

@@ -19,8 +19,14 @@ from flows.replay import ReplayParameters, replay
 from tests.e2e.conftest import THINGS, Project
 
 KEY = "0123456789abcdef" * 4
-PARTS = THINGS.replace("things", "parts").replace(
-    "  price:", "  maker: {type: string, pii: mask}\n  price:"
+PARTS = (
+    THINGS.replace("things", "parts").replace(
+        "  price:", "  maker: {type: string, pii: mask}\n  price:"
+    )
+    + """\
+children:
+  lines: {table: analytics.part_lines, columns: {n: {type: int32}}}
+"""
 )
 FORMS = (
     THINGS.replace("things", "forms").replace("inbox/*.csv", "forms/*.csv")
@@ -35,7 +41,13 @@ LINES = """id,price,lines
 3,-1,[]
 4,x,[]
 """
-ROWS = "id,maker,price\n1,ann,1.50\n2,bob,-2\n3,cyd,x\n4,dan,-1\n5,eve,-9\n"
+ROWS = """id,maker,price,lines
+1,ann,1.50,"[{""n"": ""two""}]"
+2,bob,-2,[]
+3,cyd,x,[]
+4,dan,-1,[]
+5,eve,-9,[]
+"""
 
 
 def here(project: Project, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> str:
@@ -84,10 +96,19 @@ def test_person_on_duty_exports_corrects_replays_and_discards(
     assert "dan" in revealed and "◄" in revealed
     discarding = ("discard", "parts", "--reason", "test", "--row", rows[2]["id"], "--yes")
     assert "1 rows are discarded" in here(project, monkeypatch, *discarding)
-    listed = json.loads(here(project, monkeypatch, "list", "parts", "--json"))
-    assert [(entry["open"], entry["replayed"], entry["discarded"]) for entry in listed] == [
-        (1, 1, 1)
-    ]
+    item = here(project, monkeypatch, "show", "parts.lines").splitlines()
+    cells = [" ".join(line.split()) for line in item if line.strip()]
+    first = cells.index("_parent.id 1")
+    assert cells[first + 1] == "_position 1"
+    assert cells[first + 2].startswith("n two ◄")
+    assert "1 rows are in" in here(
+        project, monkeypatch, "export", "parts.lines", "--to", str(path), "--force"
+    )
+    discarding = ("discard", "parts.lines", "--reason", "test", "--yes")
+    assert "1 rows are discarded" in here(project, monkeypatch, *discarding)
+    listed = json.loads(here(project, monkeypatch, "list", "parts", "--all", "--json"))
+    counts = {(one["dataset"], one["open"], one["replayed"], one["discarded"]) for one in listed}
+    assert counts == {("parts", 1, 1, 1), ("parts", 0, 1, 0), ("parts.lines", 0, 0, 1)}
 
 
 @pytest.mark.parametrize(
@@ -148,15 +169,13 @@ def test_form_of_the_ui_does_the_same(project: Project, monkeypatch: pytest.Monk
         content = Path(lake, exported.split(" to ")[1].split(" ")[0]).read_text("utf-8-sig")
         (lake / "corrections" / "lines.csv").write_text(content.replace('"two"', '"2"'))
         act("forms.lines", corrections="corrections/lines.csv")
+        assert act("forms.lines", action="discard", reason="no line") == "1 rows discarded"
     items = project.query("SELECT id, _position, n FROM analytics.form_lines ORDER BY 2")
     assert items == [(1, 1, 1), (1, 2, 2)]
     listed = json.loads(here(project, monkeypatch, "list", "forms.lines", "--all", "--json"))
-    assert {entry["rule"]: (entry["open"], entry["replayed"]) for entry in listed} == {
-        "type": (0, 1), "not_an_object": (1, 0),
+    assert {entry["rule"]: (entry["replayed"], entry["discarded"]) for entry in listed} == {
+        "type": (1, 0), "not_an_object": (0, 1),
     }  # fmt: skip
-    assert "_item" in here(project, monkeypatch, "show", "forms.lines")
-    discarding = ("discard", "forms.lines", "--reason", "test", "--yes")
-    assert "1 rows are discarded" in here(project, monkeypatch, *discarding)
     assert project.query("SELECT count(*)::int FROM analytics.forms") == [(3,)]
     with pytest.raises(ValidationError, match="needs a reason"):
         ReplayParameters(dataset="forms", action="discard")

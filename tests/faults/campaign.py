@@ -125,9 +125,7 @@ def victim(document: dict[str, Any], root: str, number: int, step: str, signal_n
 
 
 FORKSERVER = multiprocessing.get_context("forkserver")
-FORKSERVER.set_forkserver_preload(
-    ["tests.faults.campaign", "tests.faults.soak", "tests.faults.test_recovery_kill"]
-)
+FORKSERVER.set_forkserver_preload(["tests.faults.preloaded", "tests.faults.test_recovery_kill"])
 
 
 def start_victim(

@@ -10,25 +10,19 @@ from pathlib import Path
 import pytest
 
 from blocks.warehouse import WarehouseCredentials
-from tasks.loading.publish import STEPS
 from tests.faults.campaign import CONFLICT, check_exact, load_all, start_victim
-from tests.integration.loading.support import World
+from tests.faults.every_step import check_every_step
+from tests.integration.loading.support import World, make_spec
 
 SECONDS = 30
 
 
-@pytest.mark.parametrize("step", STEPS)
-def test_killed_at_a_step_loses_and_doubles_nothing(
-    world: World, warehouse: WarehouseCredentials, tmp_path: Path, step: str
+@pytest.mark.parametrize("mode", ["append", "merge"])
+def test_killed_at_every_step_loses_and_doubles_nothing(
+    world: World, warehouse: WarehouseCredentials, tmp_path: Path, mode: str
 ) -> None:
     """A load that is killed at any of its steps is done again, once."""
-    process = start_victim(warehouse, tmp_path, 1, step)
-    process.join(SECONDS)
-    assert process.exitcode == -signal.SIGKILL
-    loaded = world.sql("SELECT count(*) FROM etl.loads")[0][0]
-    assert loaded == (2 if step == "committed" else 1)
-    load_all(world, "second")
-    check_exact(world)
+    check_every_step(world, warehouse, tmp_path, mode)
 
 
 @pytest.mark.parametrize("step", ["begun", "copied", "gated"])
@@ -52,8 +46,6 @@ def test_stopped_run_meets_the_fence(
     world: World, warehouse: WarehouseCredentials, tmp_path: Path
 ) -> None:
     """The newer run has opened the dataset and loaded nothing yet: here the fence alone decides."""
-    from tests.integration.loading.support import make_spec
-
     process = start_victim(warehouse, tmp_path, 1, "copied", signal.SIGSTOP)
     assert process.pid is not None
     _wait_until_stopped(process.pid)

@@ -1,31 +1,25 @@
-"""Kill loads of the other modes inside their transaction: run again, and it is as if nothing had been."""
+"""Loads of the modes that do more than add rows: killed, two at once, and when an answer is lost."""
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
 import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
-import structlog
-from pydantic import SecretStr
 
 from blocks.warehouse import WarehouseCredentials
 from tasks.loading.whole import load_whole
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import WarehouseUnavailable
 from tasks.model.run import LoadReceipt, Partition, SourceItem
-from tests.faults.campaign import connection_document
+from tests.faults.every_step import check_every_step
 from tests.faults.proxy import LossyProxy
+from tests.histories import MODES
 from tests.integration.loading.support import World, make_lake, make_spec, rows_table
 
-SECONDS = 30
 OPTIONS: dict[str, dict[str, Any]] = {
     "merge": {"delete": {"column": "name", "values": ["gone"]}},
-    "insert_only": {},
     "scd2": {"delete": {"column": "name", "values": ["gone"]}},
     "replace": {},
     "replace_partition": {"by": "id"},
@@ -39,7 +33,6 @@ ROWS: dict[tuple[int, str], list[tuple[int, str, int]]] = {
 }
 TRUTH: dict[str, list[tuple[Any, ...]]] = {
     "merge": [(1, "eins", 2), (3, "three", 5), (4, "vier", 2)],
-    "insert_only": [(1, "one", 1), (2, "two", 1), (3, "three", 5), (4, "vier", 2)],
     "scd2": [(1, "eins", 2), (1, "one", 1), (2, "two", 1), (3, "late", 3), (3, "three", 5), (4, "vier", 2)],
     "replace": [(1, "eins", 2), (2, "gone", 2), (3, "late", 3), (4, "vier", 2)],
     "replace_partition": [(1, "eins", 2), (2, "gone", 2), (3, "late", 3), (4, "vier", 2)],
@@ -80,61 +73,18 @@ def check_exact(world: World, mode: str) -> None:
     assert world.broken(spec_of(mode)) == set()
 
 
-def victim(document: dict[str, Any], root: str, mode: str, step: str, hit: int) -> None:
-    """Do the second run in this process, which kills itself when it reaches a step for the nth time."""
-    structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
-    block = WarehouseCredentials(**{**document, "password": SecretStr(document["password"])})
-    world = World(block.get_engine("victim"), make_lake(Path(root) / "lake"), Path(root))
-    reached: list[str] = []
-
-    def on_step(at: str) -> None:
-        reached.append(at)
-        if reached.count(step) == hit:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    run(world, mode, 2, on_step)
-
-
-_FORKSERVER = multiprocessing.get_context("forkserver")
-_FORKSERVER.set_forkserver_preload(["tests.faults.campaign"])
-
-# Where each mode's transaction is ended: the ledger has so many loads then.
-KILLS = [
-    ("replace", "copied", 2, 2),
-    ("replace", "merged", 1, 2),
-    ("replace", "ledger_written", 2, 2),
-    ("replace", "committing", 1, 2),
-    ("replace", "committed", 1, 4),
-    ("merge", "merged", 2, 3),
-    ("replace_partition", "merged", 1, 2),
-    ("scd2", "merged", 2, 3),
-    ("insert_only", "committed", 2, 4),
-]
-
-
-@pytest.mark.parametrize(("mode", "step", "hit", "loads"), KILLS)
-def test_killed_load_of_any_mode_is_done_again_once(
-    world: World,
-    warehouse: WarehouseCredentials,
-    tmp_path: Path,
-    mode: str,
-    step: str,
-    hit: int,
-    loads: int,
+@pytest.mark.parametrize(
+    ("mode", "by"),
+    [
+        *((mode, None) for mode in MODES if mode not in ("append", "merge", "replace")),
+        ("scd2", "valid_from"),
+    ],
+)
+def test_load_of_any_mode_killed_at_every_step_is_done_again_once(
+    world: World, warehouse: WarehouseCredentials, tmp_path: Path, mode: str, by: str | None
 ) -> None:
-    """Also what the mode does beside: rows deleted, tombstones, marks."""
-    run(world, mode, 1)
-    process = _FORKSERVER.Process(
-        target=victim, args=(connection_document(warehouse), str(tmp_path), mode, step, hit)
-    )
-    process.start()
-    process.join(SECONDS)
-    assert process.exitcode == -signal.SIGKILL
-    assert world.sql("SELECT count(*) FROM etl.loads") == [(loads,)]
-    run(world, mode, 2)
-    check_exact(world, mode)
-    run(world, mode, 2)
-    check_exact(world, mode)
+    """Also what the mode does beside: rows deleted, tombstones, marks, partitions."""
+    check_every_step(world, warehouse, tmp_path, mode, by)
 
 
 @pytest.mark.parametrize("fault", ["reply", "request"])

@@ -18,7 +18,7 @@ from tasks.loading.reconcile import reconcile
 from tasks.model.dataset import DatasetSpec
 from tasks.model.replay import Selection
 from tasks.replay.discard import discard_rows, rows_to_discard
-from tasks.retention.erase import erase, old_entries, summary
+from tasks.retention.erase import erase, old_entries, old_lookups, summary
 from tasks.retention.rows import erase_rows, old_answers, old_rows, vacuum_hints
 from tests.pipeline import Pipeline
 
@@ -212,3 +212,23 @@ def test_table_with_many_dead_rows_is_named(loaded: Pipeline) -> None:
     (hint,) = vacuum_hints(loaded.engine, ["analytics.churned"])
     assert (hint.table, hint.dead_rows) == ("analytics.churned", 110000)
     assert "VACUUM (ANALYZE) analytics.churned" in hint.advice
+
+
+def test_snapshots_of_lookups_go_but_not_what_is_of_a_dataset(lake: Lake) -> None:
+    spec = SPEC.model_copy(update={"name": "flights"})
+    lookup = type("Used", (), {"lookup": "airlines"})
+    spec = spec.model_construct(**{**dict(spec), "enrich": (lookup,)})
+    keys = (
+        "lookups/airlines/a",
+        "lookups/flights_airlines/b",
+        "raw/flights_airlines/c",
+        "raw/airlines/d",
+    )
+    for key in keys:
+        lake.put_new(key, b"x")
+    assert old_lookups(lake, spec, [], since()) == []
+    age_files(lake)
+    found = [entry.key for entry in old_lookups(lake, spec, ["flights"], since())]
+    assert found == [*keys[:3]]
+    found = [entry.key for entry in old_lookups(lake, spec, ["flights_airlines"], since())]
+    assert found == [keys[0]]

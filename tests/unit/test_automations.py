@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -11,6 +12,7 @@ from uuid import UUID, uuid4
 import pytest
 from prefect.events.schemas.automations import AutomationCore, Posture
 from prefect.server.events.schemas.automations import AutomationCore as ServersAutomation
+from prefect.server.events.schemas.events import ReceivedEvent
 
 from deployments.automations.catalog import automations, documents
 from tasks.datasets import Catalog, load_catalog
@@ -169,3 +171,36 @@ def test_longest_usual_time_of_an_environment_is_that_of_the_alert() -> None:
 def test_documents_hold_each_concern_once() -> None:
     names = [document.name for document in documents()]
     assert len(set(names)) == len(names)
+
+
+def flow_run_event(flow: str, *tags: str, deployed: bool = True) -> ReceivedEvent:
+    """Return the event of a failed run, as the server makes it."""
+    related = [{"prefect.resource.id": "prefect.flow.1", "prefect.resource.role": "flow"}]
+    related[0]["prefect.resource.name"] = flow
+    if deployed:
+        where = {"prefect.resource.id": "prefect.deployment.1"}
+        related.append({**where, "prefect.resource.role": "deployment"})
+    related += [
+        {"prefect.resource.id": f"prefect.tag.{tag}", "prefect.resource.role": "tag"}
+        for tag in tags
+    ]
+    return ReceivedEvent.model_validate(
+        {
+            "id": uuid4(),
+            "occurred": datetime.now(UTC),
+            "received": datetime.now(UTC),
+            "event": "prefect.flow-run.Failed",
+            "resource": {"prefect.resource.id": "prefect.flow-run.1"},
+            "related": related,
+        }
+    )
+
+
+def test_failed_runs_of_deployments_of_the_environment_are_alerted_of_but_shards_are_not() -> None:
+    """The run that a shard is a part of tries it again; a run inside of another has no deployment."""
+    as_sent = made("prod")["prod: run failed"].model_dump(mode="json")
+    trigger = ServersAutomation.model_validate(as_sent).trigger
+    assert trigger.covers(flow_run_event("dataset", "etl", "prod"))
+    assert not trigger.covers(flow_run_event("shard", "etl", "prod"))
+    assert not trigger.covers(flow_run_event("dataset", "etl", "staging"))
+    assert not trigger.covers(flow_run_event("dataset", "etl", "prod", deployed=False))

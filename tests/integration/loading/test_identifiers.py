@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from blocks.warehouse import WarehouseCredentials
 from tasks.loading.evolution import prepare_target
 from tasks.loading.ledger import ensure_ledger
 from tasks.loading.schema import create_schema, target_columns
+from tests.histories import MODES, History
 from tests.integration.loading.support import World, make_spec
 
 WORDS = [
@@ -76,6 +79,26 @@ def test_name_is_refused_or_is_what_the_table_has(
     finally:
         connection.rollback()
         connection.close()
+
+
+# Words of SQL, the longest names, and names that the statements of the modes have for their own parts.
+COLUMNS = [("order", "user", "desc", "x" * 63), ("t", "s", "value", "excluded"), ("e", "is_new", "n", "p")]  # fmt: skip
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_names_of_columns_are_of_no_matter_to_a_mode(
+    world: World, warehouse: WarehouseCredentials, mode: str
+) -> None:
+    """Nor is a pool of one connection: a load needs no second one while it holds the first."""
+    engine = warehouse.model_copy(update={"pool_size": 1, "pool_timeout": 3}).get_engine("one")
+    narrow = World(engine, world.lake, world.root)
+    for seed, names in enumerate(COLUMNS):
+        history = History(seed, mode, names[1] if seed else None, names)
+        for loads in history.prepared(world):
+            history.publish(narrow, loads)
+        assert history.rows(world) == history.truth(), names
+        assert world.broken(history.spec) == set(), names
+    engine.dispose()
 
 
 def counts(cursor: Any) -> tuple[int, int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 
 import httpx
 import psycopg2
@@ -115,3 +116,13 @@ def test_error_survives_being_sent_between_processes() -> None:
     error = errors.ConfigError("what", "do this")
     made, arguments = error.__reduce__()
     assert str(made(*arguments)) == "what (do this)"
+
+
+def test_unexpected_error_says_where_it_was_raised_and_no_value() -> None:
+    """What the driver refuses is a value; anything else is somebody's code, which is named."""
+    try:
+        int("CANARY")
+    except ValueError as error:
+        message = classify(error, "things").message
+    assert re.fullmatch(r"things: ValueError in model/test_classify\.py:\d+", message)
+    assert classify(ValueError("NUL")).message == "warehouse: ValueError for a value of the data"
