@@ -110,6 +110,31 @@ def test_progress_is_told_to_whoever_listens(server: Project) -> None:
     assert heard == [("things", 1), ("things", 1, 5)]
 
 
+def test_object_that_another_run_loads_meanwhile_is_left_out(server: Project) -> None:
+    """One partition of two files: one of them is loaded between plan and load. The other one is too."""
+    of_the_other: list[DatasetReport] = []
+
+    class Meanwhile:
+        def planned(self, name: str, partitions: int) -> None:
+            if not of_the_other and partitions:
+                of_the_other.append(DatasetReport(dataset=name, table="", outcome=Outcome.SKIPPED))
+                parameters = DatasetParameters(dataset=name, objects=["inbox/a.csv"])
+                state: Any = dataset(parameters, return_state=True)
+                of_the_other[0] = state.result(raise_on_failure=False)
+
+        def advanced(self, name: str, partitions: int, rows: int) -> None:
+            pass
+
+    with progress.listening(Meanwhile()):
+        report = run("things")
+    assert (of_the_other[0].counts.read, of_the_other[0].counts.inserted) == (3, 2)
+    assert (report.outcome, report.partitions_loaded) == (Outcome.SUCCEEDED, 1)
+    assert (report.counts.read, report.counts.updated, report.counts.quarantined) == (2, 1, 1)
+    items = server.query("SELECT uri, load_id FROM etl.source_items ORDER BY load_id")
+    assert items == [("inbox/a.csv", 1), ("inbox/b.csv", 2)]
+    assert run("things").partitions == 0
+
+
 def test_whole_dataset_is_replaced_or_nothing_of_it(
     server: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
