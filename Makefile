@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test lint schema lock bench-ingestion bench-objects bench-transformation bench-anomaly bench-loading bench-merging bench-search clean
+.PHONY: help setup demo up test lint schema lock bench-ingestion bench-objects bench-transformation bench-anomaly bench-loading bench-merging bench-search bench-orchestration clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,7 +29,7 @@ $(READY): requirements.lock pyproject.toml
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock && \
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .; \
 	fi
-	@$(BIN)/python -m compileall -q blocks cli demo embedded flows tasks
+	@$(BIN)/python -m compileall -q blocks cli demo deployments embedded flows tasks
 	@touch $@
 
 demo: $(READY)  ## run the main job on real data
@@ -41,11 +41,13 @@ up: $(READY)  ## open the Prefect UI with a worker, until Ctrl-C
 test: $(READY)  ## run every test
 	@$(BIN)/python -m pytest
 
-lint: $(READY)  ## ruff, mypy and the import contracts
+lint: $(READY)  ## ruff, mypy, the import contracts, dpp lint and actionlint
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/dpp lint
+	@$(BIN)/actionlint
 
 schema: $(READY)  ## write docs/dataset.schema.json anew
 	@$(BIN)/python -m tasks.model.json_schema > docs/dataset.schema.json
@@ -81,6 +83,9 @@ bench-merging: $(READY)  ## measure the forms of a merge, into tables of 1 and 1
 
 bench-search: $(READY)  ## measure a search index of a million documents
 	@$(BIN)/python -m benchmarks.search
+
+bench-orchestration: $(READY)  ## measure what Prefect costs each partition of a run
+	@$(BIN)/python -m benchmarks.orchestration
 
 clean:  ## remove the installation and everything the demo made
 	@rm -rf $(VENV) .venv-peers .local
