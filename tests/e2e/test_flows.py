@@ -12,6 +12,7 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from flows.daily import daily
 from flows.dataset import DatasetParameters, dataset
 from flows.hourly import hourly
+from flows.outcome import report_of
 from flows.schedule import ScheduleParameters
 from tasks.model.run import DatasetReport, Outcome, RunReport
 from tasks.reporting import progress
@@ -20,8 +21,7 @@ from tests.e2e.conftest import THINGS, Project
 
 def run(name: str) -> DatasetReport:
     state: Any = dataset(DatasetParameters(dataset=name), return_state=True)
-    report = state.result(raise_on_failure=False)
-    assert isinstance(report, DatasetReport), state
+    report = report_of(state, DatasetReport)
     assert state.is_completed() == (report.outcome is Outcome.SUCCEEDED)
     return report
 
@@ -48,7 +48,7 @@ def test_one_failing_dataset_stops_only_those_that_look_it_up(server: Project) -
     server.dataset("user", user)
     server.dataset("other", THINGS.replace("things", "other"))  # of no schedule
     state: Any = daily(return_state=True)
-    report: RunReport = state.result(raise_on_failure=False)
+    report = report_of(state, RunReport)
     outcomes = {entry.dataset: str(entry.outcome) for entry in report.datasets}
     assert outcomes == {"things": "succeeded", "broken": "failed", "user": "skipped"}
     assert state.is_failed()
