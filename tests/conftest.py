@@ -26,31 +26,9 @@ settings.load_profile("suite")
 DPP_VARIABLES = ("DPP_ENV", "DPP_HOME", "DPP_EMBEDDED", "DPP_LOG_LEVEL", "PREFECT_API_URL")
 
 
-PLATFORM = (
-    "test_automations test_bootstrap test_dask test_fan_out test_kubernetes test_stop test_worker"
-)
-"""Tests of ``e2e`` that need workers and clusters."""
-
-
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """One worker more than cores: many tests wait for servers and time limits."""
     return (os.cpu_count() or 1) + 1
-
-
-# xdist reads the marks in a hook of its own, which would be called before that of a conftest.
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say which tests run one after the other on one worker, as they share what takes long to start.
-
-    Those of a file; those of ``e2e``, in two halves that begin at once.
-    """
-    root = Path(__file__).parent
-    for item in items:
-        path = item.path.relative_to(root)
-        group = str(path)
-        if path.parts[0] == "e2e":
-            group = "platform" if path.stem in PLATFORM.split() else "e2e"
-        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(autouse=True)
