@@ -32,8 +32,9 @@ def run_maintenance(
 ) -> int:
     """Maintain the tables of some datasets, or show what would be done; return the exit code."""
     with prefect_ready(environment, catalog, names):
-        from cli.run import require_warehouse, result_of
+        from cli.run import require_warehouse
         from flows.maintain import MaintainParameters, Upkeep, maintain
+        from flows.outcome import report_of
 
         require_warehouse(environment)
         if dry_run:
@@ -44,7 +45,7 @@ def run_maintenance(
                 print_old_partitions(Connections(environment).warehouse(), catalog[name])
         asked = MaintainParameters(datasets=list(names), dry_run=dry_run)
         state = maintain(asked, return_state=True)
-        done = result_of(state, Upkeep)
+        done = report_of(state, Upkeep)
     if as_json:
         typer.echo(json.dumps(done.model_dump(mode="json"), indent=2))
     else:

@@ -143,12 +143,12 @@ def _plan(spec: DatasetSpec, request: ReplayRequest, opened: Connections) -> int
 
 
 def _run(name: str, environment: str, request: ReplayRequest) -> RunReport:
-    from cli.run import result_of
+    from flows.outcome import report_of
     from flows.replay import ReplayParameters, replay
 
     started, clock = datetime.now(UTC), time.monotonic()
     parameters = ReplayParameters.of(name, request)
-    report = result_of(replay(parameters, return_state=True), DatasetReport)
+    report = report_of(replay(parameters, return_state=True), DatasetReport)
     return RunReport(
         environment=environment,
         run=f"replay of {name}",

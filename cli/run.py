@@ -6,9 +6,8 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any
 
-from pydantic import BaseModel
 from rich.markup import escape
 
 from cli.console import ConsoleHandler, console, is_interactive, stderr
@@ -16,8 +15,6 @@ from cli.render import equation_lines, failure_lines, remark_lines, report_table
 from tasks.model.environment import Environment
 from tasks.model.errors import ExitCode
 from tasks.model.run import DatasetReport, RunReport, RunRequest
-
-ReportT = TypeVar("ReportT", bound=BaseModel)
 
 
 def require_warehouse(environment: Environment) -> None:
@@ -31,12 +28,13 @@ def require_warehouse(environment: Environment) -> None:
 def run_datasets(names: Sequence[str], environment: str, *, refresh: bool = False) -> RunReport:
     """Run some datasets one after the other, each as a flow run of its own."""
     from flows.dataset import DatasetParameters, dataset
+    from flows.outcome import report_of
 
     started, clock = datetime.now(UTC), time.monotonic()
     reports: list[DatasetReport] = []
     for name in names:
         state = dataset(DatasetParameters(dataset=name, refresh=refresh), return_state=True)
-        reports.append(result_of(state, DatasetReport))
+        reports.append(report_of(state, DatasetReport))
     return RunReport(
         environment=environment,
         run=f"run of {', '.join(names)}",
@@ -49,6 +47,7 @@ def run_datasets(names: Sequence[str], environment: str, *, refresh: bool = Fals
 def run_span(name: str, environment: str, request: RunRequest) -> RunReport:
     """Run a backfill as its deployment does."""
     from flows.backfill import BackfillParameters, backfill
+    from flows.outcome import report_of
 
     assert request.window is not None
     started, clock = datetime.now(UTC), time.monotonic()
@@ -59,7 +58,7 @@ def run_span(name: str, environment: str, request: RunRequest) -> RunReport:
         refresh=request.refresh,
         max_parallel=request.max_parallel or 1,
     )
-    report = result_of(backfill(parameters, return_state=True), DatasetReport)
+    report = report_of(backfill(parameters, return_state=True), DatasetReport)
     return RunReport(
         environment=environment,
         run=f"backfill of {name}",
@@ -73,19 +72,10 @@ def run_schedule(schedule: str) -> RunReport:
     """Run a schedule as the deployments do."""
     from flows.daily import daily
     from flows.hourly import hourly
+    from flows.outcome import report_of
 
     flow: Callable[..., Any] = {"daily": daily, "hourly": hourly}[schedule]
-    return result_of(flow(return_state=True), RunReport)
-
-
-def result_of(state: Any, kind: type[ReportT]) -> ReportT:
-    """Return the report of a flow run, or raise what it failed with."""
-    result = state.result(raise_on_failure=False)
-    if isinstance(result, kind):
-        return result
-    if isinstance(result, BaseException):
-        raise result
-    raise RuntimeError(state.message)
+    return report_of(flow(return_state=True), RunReport)
 
 
 def with_progress(work: Callable[[], RunReport]) -> RunReport:

@@ -11,11 +11,12 @@ import structlog
 from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
-from prefect.states import Completed, Failed
+from prefect.states import Completed
 from pydantic import BaseModel, ConfigDict, Field
 
 from flows.dask_cluster import run_on_dask
 from flows.fan_out import Fan
+from flows.outcome import failed
 from flows.partition import (
     DatasetRun,
     Prepared,
@@ -111,7 +112,7 @@ def run_and_report(name: str, request: RunRequest) -> State[DatasetReport]:
     if flow_run.get_parent_flow_run_id() is None:  # else the parent reports for all its datasets
         publish_report(run_report)
     if report.outcome is Outcome.FAILED:
-        return Failed(message=_summary(report), data=report)
+        return failed(_summary(report), report)
     return Completed(message=_summary(report), data=report)
 
 

@@ -7,9 +7,10 @@ from functools import partial, reduce
 from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
-from prefect.states import Completed, Failed
+from prefect.states import Completed
 from pydantic import BaseModel, ConfigDict, Field
 
+from flows.outcome import failed
 from tasks.connections import forget_blocks
 from tasks.environments import environment_catalog, load_environment
 from tasks.loading.load import maintain_table
@@ -81,7 +82,7 @@ def maintain(parameters: MaintainParameters | None = None) -> State[Upkeep]:
     if asked.erase:
         publish_upkeep(run, done.retained, dry_run=asked.dry_run)
     if done.failures:
-        return Failed(message="; ".join([*done.failures, _summary(done)]), data=done)
+        return failed("; ".join([*done.failures, _summary(done)]), done)
     return Completed(message=_summary(done), data=done)
 
 

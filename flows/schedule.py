@@ -7,10 +7,11 @@ from datetime import UTC, datetime
 
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
-from prefect.states import Completed, Failed
+from prefect.states import Completed
 from pydantic import BaseModel, ConfigDict, Field
 
 from flows.dataset import DatasetParameters, dataset
+from flows.outcome import failed, report_of
 from tasks.connections import forget_blocks
 from tasks.datasets import Catalog
 from tasks.environments import environment_catalog, load_environment
@@ -57,7 +58,7 @@ def run_schedule(schedule: str, parameters: ScheduleParameters) -> State[RunRepo
     publish_report(report)
     if report.succeeded:
         return Completed(message=_summary(report), data=report)
-    return Failed(message=_summary(report), data=report)
+    return failed(_summary(report), report)
 
 
 def _chosen(catalog: Catalog, schedule: str, parameters: ScheduleParameters) -> list[DatasetSpec]:
@@ -69,10 +70,7 @@ def _chosen(catalog: Catalog, schedule: str, parameters: ScheduleParameters) -> 
 
 def _run(spec: DatasetSpec) -> DatasetReport:
     state = dataset(DatasetParameters(dataset=spec.name), return_state=True)
-    report = state.result(raise_on_failure=False)
-    if isinstance(report, DatasetReport):
-        return report
-    raise report if isinstance(report, BaseException) else RuntimeError(str(state.message))
+    return report_of(state, DatasetReport)
 
 
 def _skipped(spec: DatasetSpec, lacking: set[str]) -> DatasetReport:

@@ -7,9 +7,10 @@ import time
 from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
-from prefect.states import Completed, Failed
+from prefect.states import Completed
 from pydantic import BaseModel, ConfigDict, Field
 
+from flows.outcome import failed
 from flows.partition import DatasetRun, run_partition, stopped
 from tasks.connections import forget_blocks
 from tasks.datasets import Catalog
@@ -54,7 +55,7 @@ def shard(parameters: ShardParameters) -> State[DatasetReport]:
     if report.failures:
         first = report.failures[0]
         text = f"{report.partitions_failed} failed, first {first.label}: {first.message}; {text}"
-        return Failed(message=text, data=report)
+        return failed(text, report)
     return Completed(message=text, data=report)
 
 

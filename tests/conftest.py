@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,17 +26,9 @@ settings.load_profile("suite")
 DPP_VARIABLES = ("DPP_ENV", "DPP_HOME", "DPP_EMBEDDED", "DPP_LOG_LEVEL", "PREFECT_API_URL")
 
 
-SHARED = ("e2e",)
-"""Folders whose tests share servers that take long to start: one worker has all of each."""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say which tests run one after the other on one worker: those of a file, or of such a folder."""
-    root = Path(__file__).parent
-    for item in items:
-        path = item.path.relative_to(root)
-        group = path.parts[0] if path.parts[0] in SHARED else str(path)
-        item.add_marker(pytest.mark.xdist_group(group))
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One worker more than cores: many tests wait for servers and time limits."""
+    return (os.cpu_count() or 1) + 1
 
 
 @pytest.fixture(autouse=True)

@@ -8,6 +8,7 @@ import pytest
 from distributed import Client, LocalCluster
 
 from flows.dataset import DatasetParameters, dataset
+from flows.outcome import report_of
 from tasks.model.run import DatasetReport
 from tests.e2e.conftest import Project
 from tests.e2e.test_fan_out import FILES, ROWS, fill
@@ -15,8 +16,7 @@ from tests.e2e.test_fan_out import FILES, ROWS, fill
 
 def run(server: Project) -> tuple[Any, DatasetReport]:
     state: Any = dataset(DatasetParameters(dataset="things"), return_state=True)
-    report = state.result(raise_on_failure=False)
-    assert isinstance(report, DatasetReport), state
+    report = report_of(state, DatasetReport)
     return state, report
 
 

@@ -22,6 +22,7 @@ from prefect.settings import PREFECT_API_URL
 from prefect.states import Pending, Scheduled
 
 from flows.dataset import dataset
+from flows.outcome import report_of
 from tasks.model.run import DatasetReport
 from tests.e2e.conftest import ROOT, Project
 from tests.e2e.test_worker import FLOW_SETTINGS
@@ -166,8 +167,7 @@ def test_killed_run_finds_its_shards_and_a_killed_shard_is_run_again_alone(
     holder.close()
 
     state = go_on(run.id)
-    report = state.result(raise_on_failure=False)
-    assert isinstance(report, DatasetReport), state
+    report = report_of(state, DatasetReport)
     assert state.is_completed(), state
     assert (report.partitions, report.partitions_loaded, report.partitions_failed) == (
         FILES,

@@ -12,6 +12,7 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from flows.daily import daily
 from flows.dataset import DatasetParameters, dataset
 from flows.hourly import hourly
+from flows.outcome import report_of
 from flows.schedule import ScheduleParameters
 from tasks.model.run import DatasetReport, Outcome, RunReport
 from tasks.reporting import progress
@@ -20,8 +21,7 @@ from tests.e2e.conftest import THINGS, Project
 
 def run(name: str) -> DatasetReport:
     state: Any = dataset(DatasetParameters(dataset=name), return_state=True)
-    report = state.result(raise_on_failure=False)
-    assert isinstance(report, DatasetReport), state
+    report = report_of(state, DatasetReport)
     assert state.is_completed() == (report.outcome is Outcome.SUCCEEDED)
     return report
 
@@ -48,7 +48,7 @@ def test_one_failing_dataset_stops_only_those_that_look_it_up(server: Project) -
     server.dataset("user", user)
     server.dataset("other", THINGS.replace("things", "other"))  # of no schedule
     state: Any = daily(return_state=True)
-    report: RunReport = state.result(raise_on_failure=False)
+    report = report_of(state, RunReport)
     outcomes = {entry.dataset: str(entry.outcome) for entry in report.datasets}
     assert outcomes == {"things": "succeeded", "broken": "failed", "user": "skipped"}
     assert state.is_failed()
@@ -108,6 +108,31 @@ def test_progress_is_told_to_whoever_listens(server: Project) -> None:
     with progress.listening(Listener()):
         run("things")
     assert heard == [("things", 1), ("things", 1, 5)]
+
+
+def test_object_that_another_run_loads_meanwhile_is_left_out(server: Project) -> None:
+    """One partition of two files: one of them is loaded between plan and load. The other one is too."""
+    of_the_other: list[DatasetReport] = []
+
+    class Meanwhile:
+        def planned(self, name: str, partitions: int) -> None:
+            if not of_the_other and partitions:
+                of_the_other.append(DatasetReport(dataset=name, table="", outcome=Outcome.SKIPPED))
+                parameters = DatasetParameters(dataset=name, objects=["inbox/a.csv"])
+                state: Any = dataset(parameters, return_state=True)
+                of_the_other[0] = state.result(raise_on_failure=False)
+
+        def advanced(self, name: str, partitions: int, rows: int) -> None:
+            pass
+
+    with progress.listening(Meanwhile()):
+        report = run("things")
+    assert (of_the_other[0].counts.read, of_the_other[0].counts.inserted) == (3, 2)
+    assert (report.outcome, report.partitions_loaded) == (Outcome.SUCCEEDED, 1)
+    assert (report.counts.read, report.counts.updated, report.counts.quarantined) == (2, 1, 1)
+    items = server.query("SELECT uri, load_id FROM etl.source_items ORDER BY load_id")
+    assert items == [("inbox/a.csv", 1), ("inbox/b.csv", 2)]
+    assert run("things").partitions == 0
 
 
 def test_whole_dataset_is_replaced_or_nothing_of_it(

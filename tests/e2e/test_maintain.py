@@ -11,6 +11,7 @@ from prefect.states import Completed, Running
 
 from flows.dataset import DatasetParameters, dataset
 from flows.maintain import MaintainParameters, Upkeep, maintain
+from flows.outcome import report_of
 from tests.e2e.conftest import Project
 
 OLD = datetime.now(UTC) - timedelta(days=100)
@@ -19,8 +20,7 @@ OLD_RUNS = "SELECT count(*) FROM flow_run WHERE end_time < now() - interval '90 
 
 def keep(**asked: Any) -> Upkeep:
     state: Any = maintain(MaintainParameters(datasets=["things"], **asked), return_state=True)
-    done = state.result(raise_on_failure=False)
-    assert isinstance(done, Upkeep), state
+    done = report_of(state, Upkeep)
     assert state.is_completed(), state
     return done
 
