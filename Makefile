@@ -1,5 +1,5 @@
 # make demo   sets up what is missing, runs the main job on real data, ends with a report
-# make test   sets up what is missing, runs every test
+# make test   sets up what is missing, runs the tests
 # make help   lists the rest
 
 PYTHON ?= python3
@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test lint schema lock bench-ingestion bench-objects bench-transformation bench-anomaly bench-loading bench-merging bench-search bench-orchestration clean
+.PHONY: help setup demo up test test-platform lint schema lock bench-ingestion bench-objects bench-transformation bench-anomaly bench-loading bench-merging bench-search bench-orchestration clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,8 +38,11 @@ demo: $(READY)  ## run the main job on real data
 up: $(READY)  ## open the Prefect UI with a worker, until Ctrl-C
 	@$(BIN)/dpp up
 
-test: $(READY)  ## run every test
+test: $(READY)  ## run the tests
 	@$(BIN)/python -m pytest
+
+test-platform: $(READY)  ## run the tests of clusters, shards and bootstrap too, some minutes more
+	@DPP_TEST_PLATFORM=1 $(BIN)/python -m pytest tests/e2e
 
 lint: $(READY)  ## ruff, mypy, the import contracts, dpp lint and actionlint
 	@$(BIN)/ruff check .

@@ -23,6 +23,9 @@ from embedded.postgres import ensure_database
 from embedded.stack import EmbeddedStack
 
 ROOT = Path(__file__).parents[2]
+PLATFORM = ("test_bootstrap.py", "test_dask.py", "test_fan_out.py", "test_kubernetes.py")
+collect_ignore = [] if os.environ.get("DPP_TEST_PLATFORM") else list(PLATFORM)
+"""Minutes of clusters and of many processes: ``make test-platform`` runs them."""
 THINGS = """\
 name: things
 description: Things of a user
