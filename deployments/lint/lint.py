@@ -46,13 +46,17 @@ def lint(root: Path, variables: Mapping[str, str], only: str | None = None) -> l
     if only is None:
         variables = {**dict.fromkeys(DEPLOY_VARIABLES, "/set-when-deployed:1"), **variables}
     found += lint_prefect_file(root, environments, variables, known)
-    for environment in environments.values():
-        found += _lint_automations(environment, root)
+    deployments = _full_names(root)
+    if deployments:  # else all is said: the automations can only name what is not there
+        for environment in environments.values():
+            found += _lint_automations(environment, root, deployments)
     found += _lint_datasets(environments)
     return sorted(set(found))
 
 
-def _lint_automations(environment: Environment, root: Path) -> list[Finding]:
+def _lint_automations(
+    environment: Environment, root: Path, deployments: list[str]
+) -> list[Finding]:
     """Make the automations, with ids that stand for those that the server will give."""
     path = str(root / AUTOMATIONS)
     try:
@@ -60,7 +64,7 @@ def _lint_automations(environment: Environment, root: Path) -> list[Finding]:
             automation.name
             for automation in automations(
                 environment,
-                {name: uuid.uuid4() for name in _full_names(root)},
+                {name: uuid.uuid4() for name in deployments},
                 {channel: uuid.uuid4() for channel in environment.alerts.all_channels},
             )
         ]

@@ -165,9 +165,9 @@ def test_values_of_charts(chart: Path) -> None:
     assert found
     for variable in found:
         assert variable["name"] in known_settings(), variable["name"]
-        if re.search("KEY$|PASSWORD|AUTH_STRING$|_URL$", variable["name"]) and not variable[
-            "name"
-        ].endswith("SECRET_KEY"):
+        if re.search(
+            "KEY$|PASSWORD|AUTH_STRING$|(CONNECTION|DOCKET|MESSAGING)_URL$", variable["name"]
+        ) and not variable["name"].endswith("SECRET_KEY"):
             assert "secretKeyRef" in variable["valueFrom"]
     text = chart.read_text()
     secrets = set(re.findall(r"(?:existingSecret|  name): (prefect-\w+)", text)) | {

@@ -349,10 +349,10 @@ def test_source_without_its_block_is_named(project: Path) -> None:
     path = project / "deployments/environments/prod.yaml"
     path.write_text(without_blocks(path) + BLOCKS)
     change(project, "datasets/things.yaml", "{kind: files, path:", "{kind: s3, block: b, path:")
-    (lacking,) = found(project)
-    assert lacking == (
-        "datasets/things.yaml:3: source.block: environment prod declares no block s3-bucket/b"
-    )
+    place = "datasets/things.yaml:3: source.block"
+    assert found(project) == [
+        f"{place}: environment {name} declares no block s3-bucket/b" for name in ("prod", "staging")
+    ]
 
 
 def test_file_that_is_no_yaml_is_named(project: Path) -> None:
