@@ -24,6 +24,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import httpx
 import psycopg2
@@ -308,11 +309,11 @@ def counted_requests() -> Iterator[Counter[str]]:
         count(request)
         return await send_async(self, request, **options)
 
-    httpx.Client.send, httpx.AsyncClient.send = sent, sent_async  # type: ignore[method-assign]
-    try:
+    with (
+        mock.patch.object(httpx.Client, "send", sent),
+        mock.patch.object(httpx.AsyncClient, "send", sent_async),
+    ):
         yield counts
-    finally:
-        httpx.Client.send, httpx.AsyncClient.send = send, send_async  # type: ignore[method-assign]
 
 
 @contextmanager
@@ -331,11 +332,8 @@ def profiled(path: Path | None) -> Iterator[None]:
         profiles.append(profile)
         return profile.runcall(run, self)
 
-    threading.Thread.run = profiled_run  # type: ignore[method-assign]
-    try:
+    with mock.patch.object(threading.Thread, "run", profiled_run):
         yield
-    finally:
-        threading.Thread.run = run  # type: ignore[method-assign]
     stats = pstats.Stats(*profiles)
     stats.dump_stats(path)
     stats.sort_stats("cumulative").print_stats(60)

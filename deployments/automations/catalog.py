@@ -19,6 +19,7 @@ from tasks.model.environment import Environment, Severity
 from tasks.model.errors import ConfigError
 
 FOLDER = Path(__file__).parent
+MINUTE = 60
 _PLACE = re.compile(r"\$\{([a-z_]+)\}")
 
 
@@ -187,7 +188,7 @@ def _shown(value: object) -> str:
     if not isinstance(value, timedelta):
         return str(value)
     seconds = value.total_seconds()
-    return f"{seconds / 60:g} minutes" if seconds > 60 else f"{seconds:g} seconds"  # noqa: PLR2004
+    return f"{seconds / MINUTE:g} minutes" if seconds > MINUTE else f"{seconds:g} seconds"
 
 
 def documents() -> list[AutomationDocument]:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.sorting import AutomationSort
 from prefect.events.schemas.automations import Automation, AutomationCore
 
 from deployments.automations.catalog import automations
@@ -70,7 +71,7 @@ class Automations:
     def _all(self) -> list[Automation]:
         found: list[Automation] = []
         while page := self._client.read_automations(
-            sort="CREATED_DESC",  # type: ignore[arg-type]
+            sort=AutomationSort.CREATED_DESC,
             limit=_PAGE,
             offset=len(found),
         ):
@@ -81,7 +82,7 @@ class Automations:
         """Create an automation."""
         return str(self._client.create_automation(self._of(name)))
 
-    def change(self, name: str, present: Present, keys: Collection[str]) -> None:  # noqa: ARG002
+    def change(self, name: str, present: Present, _keys: Collection[str]) -> None:
         """Replace an automation; its id stays, and it is enabled if it was."""
         there = self._client.read_automation(present.id)
         enabled = there.enabled if there else True
@@ -90,7 +91,7 @@ class Automations:
         whole = AutomationCore.model_validate(wanted.model_dump(exclude={"owner_resource"}))
         self._client.update_automation(UUID(present.id), whole)
 
-    def remove(self, name: str, present: Present) -> None:  # noqa: ARG002
+    def remove(self, _name: str, present: Present) -> None:
         """Delete an automation."""
         self._client.delete_automation(UUID(present.id))
 

@@ -69,7 +69,7 @@ class BlockTypes:
         cls.register_type_and_schema()
         return str(cls._block_type_id)
 
-    def change(self, name: str, present: Present, keys: Collection[str]) -> None:  # noqa: ARG002
+    def change(self, name: str, _present: Present, _keys: Collection[str]) -> None:
         """Register the type anew; documents of older schemas stay as they are."""
         self.create(name)
 
@@ -172,11 +172,11 @@ class Blocks:
         block.save(name.partition("/")[2], overwrite=True)
         return str(block._block_document_id)
 
-    def change(self, name: str, present: Present, keys: Collection[str]) -> None:  # noqa: ARG002
+    def change(self, name: str, _present: Present, _keys: Collection[str]) -> None:
         """Save the block over the one that is there; it keeps its id."""
         self.create(name)
 
-    def remove(self, name: str, present: Present) -> None:  # noqa: ARG002
+    def remove(self, _name: str, present: Present) -> None:
         """Delete a block."""
         self._client.delete_block_document(UUID(present.id))
 

@@ -124,7 +124,7 @@ class Deployments:
             if schedule.slug not in wanted:
                 self._client.delete_deployment_schedule(there.id, schedule.id)
 
-    def remove(self, name: str, present: Present) -> None:  # noqa: ARG002
+    def remove(self, _name: str, present: Present) -> None:
         """Delete a deployment; its flow and its runs stay."""
         self._client.delete_deployment(UUID(present.id))
 

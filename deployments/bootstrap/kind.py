@@ -31,11 +31,11 @@ class Kind(Protocol):
         """Make what is declared under a name, and return its id."""
         ...
 
-    def change(self, name: str, present: Present, keys: Collection[str]) -> None:
+    def change(self, name: str, present: Present, keys: Collection[str], /) -> None:
         """Give what is there the declared values of some keys; its id stays."""
         ...
 
-    def remove(self, name: str, present: Present) -> None:
+    def remove(self, name: str, present: Present, /) -> None:
         """Remove what is no longer declared."""
         ...
 

@@ -70,13 +70,13 @@ class WorkPools:
         content = self.declared()[name]
         return str(self._client.create_work_pool(WorkPoolCreate(name=name, **content)).id)
 
-    def change(self, name: str, present: Present, keys: Collection[str]) -> None:  # noqa: ARG002
+    def change(self, name: str, _present: Present, keys: Collection[str]) -> None:
         """Update the pool."""
         content = self.declared()[name]
         update = WorkPoolUpdate(**{key: content[key] for key in keys})
         self._client.update_work_pool(name, update)
 
-    def remove(self, name: str, present: Present) -> None:  # noqa: ARG002
+    def remove(self, name: str, _present: Present) -> None:
         """Delete a pool."""
         self._client.delete_work_pool(name)
 
@@ -113,13 +113,13 @@ class Limits:
         content = GlobalConcurrencyLimitCreate(name=name, **self.declared()[name])
         return str(self._client.create_global_concurrency_limit(content))
 
-    def change(self, name: str, present: Present, keys: Collection[str]) -> None:  # noqa: ARG002
+    def change(self, name: str, _present: Present, keys: Collection[str]) -> None:
         """Update a limit; who holds slots keeps them."""
         content = self.declared()[name]
         update = GlobalConcurrencyLimitUpdate(**{key: content[key] for key in keys})
         self._client.update_global_concurrency_limit(name, update)
 
-    def remove(self, name: str, present: Present) -> None:  # noqa: ARG002
+    def remove(self, name: str, _present: Present) -> None:
         """Delete a limit."""
         self._client.delete_global_concurrency_limit_by_name(name)
 
@@ -151,10 +151,10 @@ class Variables:
         made = self._client.create_variable(VariableCreate(name=name, value=self._values[name]))
         return str(made.id)
 
-    def change(self, name: str, present: Present, keys: Collection[str]) -> None:  # noqa: ARG002
+    def change(self, name: str, _present: Present, _keys: Collection[str]) -> None:
         """Update a variable."""
         self._client.update_variable(VariableUpdate(name=name, value=self._values[name]))
 
-    def remove(self, name: str, present: Present) -> None:  # noqa: ARG002
+    def remove(self, name: str, _present: Present) -> None:
         """Delete a variable."""
         self._client.delete_variable_by_name(name)
