@@ -33,6 +33,8 @@ class Timing:
         pending: A process that takes longer to begin never will.
         late: A run that no worker takes for so long after its time is alerted of.
         once_in: A dataset or host is alerted of once in so long.
+        given_back: A run that is started again several times within so long does not get on; three
+            times what the largest job may take, since each start can take as long.
         quiet: Completions of a dataset within this time start its dependents once.
     """
 
@@ -40,6 +42,7 @@ class Timing:
     pending: timedelta = timedelta(minutes=15)
     late: timedelta = timedelta(minutes=10)
     once_in: timedelta = timedelta(hours=1)
+    given_back: timedelta = timedelta(days=3)
     quiet: timedelta = timedelta(minutes=1)
 
 
@@ -93,7 +96,7 @@ class _Maker:
 
     def __post_init__(self) -> None:
         timing = self.timing
-        names = ("no_heartbeat", "pending", "late", "once_in", "quiet")
+        names = ("no_heartbeat", "pending", "late", "once_in", "given_back", "quiet")
         values: dict[str, object] = {name: getattr(timing, name) for name in names}
         values["environment"] = self.environment.name
         values["quiet_and_a_little"] = timing.quiet + A_LITTLE
