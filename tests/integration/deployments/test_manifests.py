@@ -178,6 +178,15 @@ def test_values_of_charts(chart: Path) -> None:
         assert f"create secret generic {secret}" in manual, secret
 
 
+def test_server_and_background_services_share_what_is_to_be_cleaned() -> None:
+    """Else the job of a run that was cancelled before it began is never removed: the one notes, the other tells."""
+    (values,) = documents(FOLDER / "helm/prefect-server.yaml")
+    assert values["backgroundServices"]["runAsSeparateDeployment"] is True
+    shared = {each["name"]: each.get("value") for each in values["global"]["prefect"]["env"]}
+    queue = "PREFECT_SERVER_WORKER_CHANNEL_CLEANUP_QUEUE_STORAGE"
+    assert shared[queue] == "prefect_redis.cleanup_queue"
+
+
 def test_containers_of_charts_are_locked_down() -> None:
     server, worker = (documents(chart)[0] for chart in CHARTS)
     for container in (
