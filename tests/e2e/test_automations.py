@@ -45,7 +45,6 @@ from blocks.landing_queue import LandingQueue
 from blocks.object_store import LakeStorage
 from blocks.warehouse import WarehouseCredentials
 from deployments.automations.catalog import Timing, automations
-from embedded.prefect_server import CANCELLING
 from embedded.stack import EmbeddedStack
 from flows.listen import ListenParameters, listen
 from tasks.environments import environment_catalog, load_environment
@@ -373,8 +372,13 @@ def test_run_without_a_sign_of_life_is_marked_as_crashed_and_alerted_of(scene: S
 
 def test_run_whose_process_does_not_begin_is_cancelled_and_alerted_of(scene: Scene) -> None:
     assert "auto pending waited for its process for 10 seconds" in scene.alert("did not begin").body
-    assert scene.state_of("pending").type in (StateType.CANCELLING, StateType.CANCELLED)
-    # The rest takes the server's time for runs that nobody ends: the last test looks again.
+    state = scene.state_of("pending")
+    if (
+        state.type is StateType.CANCELLING
+    ):  # what comes of it when nobody answers: test_kubernetes.py
+        assert str(state.message).startswith("Cancelled by Automation"), state
+    else:
+        assert (state.type, state.name) == (StateType.CANCELLED, "Cancelled"), state
 
 
 def test_late_run_and_slow_run_are_alerted_of(scene: Scene) -> None:
@@ -398,16 +402,6 @@ def test_cron_schedule_fires(scene: Scene) -> None:
     )
     assert {(after - before).total_seconds() for before, after in pairwise(times)} == {5}
     scene.client.delete_deployment(scene.deployments.pop("cron"))
-
-
-def test_cancelled_run_without_a_process_ends(scene: Scene) -> None:
-    """Nobody answers for it, so the server calls it cancelled when its time is over."""
-    state = until(
-        lambda: found if (found := scene.state_of("pending")).is_final() else None,
-        float(CANCELLING) + SOON,
-        "end of the run that was cancelled",
-    )
-    assert (state.type, state.name) == (StateType.CANCELLED, "Cancelled"), state
 
 
 def test_nothing_else_was_alerted_of(scene: Scene) -> None:
