@@ -14,6 +14,8 @@ from embedded.postgres import SUPERUSER, ensure_database
 
 UI_PORT = 4200
 DATABASE = "prefect"
+CANCELLING = "45"
+"""Seconds; a run stops within 30, so what is still being cancelled then has no process that would."""
 QUIET = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
@@ -41,6 +43,7 @@ def prefect_server_component(
             "PREFECT_SERVER_DATABASE_CONNECTION_URL": url,
             "PREFECT_SERVER_ENCRYPTION_KEY": encryption_key,
             "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
+            "PREFECT_SERVER_SERVICES_CANCELLATION_CLEANUP_CANCELLING_TIMEOUT_SECONDS": CANCELLING,
             "PREFECT_SERVER_UI_API_URL": api_url(ports),
             "PREFECT_UI_URL": f"http://{LOCALHOST}:{ports['prefect']}",
             "PREFECT_SERVER_API_HOST": LOCALHOST,

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 from uuid import UUID
 
@@ -92,6 +93,7 @@ class _Maker:
     channels: Mapping[str, UUID]
     timing: Timing
     catalog: Catalog
+    usual: Mapping[str, timedelta]
     values: dict[str, object] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -124,11 +126,11 @@ class _Maker:
                     each = [{"upstream_dataset": name} for name in spec.after]
                     yield from self._automation(document, {**self.values, **values}, each)
         else:
-            for flow, usual in self.environment.alerts.usual_minutes.items():
+            for flow, minutes in self.environment.alerts.usual_minutes.items():
                 of_flow: dict[str, object] = {
                     "deployment": f"{flow}-{self.environment.name}",
                     "deployment_id": self.deployment(flow),
-                    "usual": timedelta(minutes=usual),
+                    "usual": self.usual.get(flow, timedelta(minutes=minutes)),
                 }
                 yield from self._automation(document, {**self.values, **of_flow}, [{}])
 
@@ -213,6 +215,7 @@ def automations(
     *,
     timing: Timing = Timing(),
     catalog: Catalog | None = None,
+    usual: Mapping[str, timedelta] = MappingProxyType({}),
 ) -> list[AutomationCore]:
     """Return the automations of an environment; their names are unique, and begin with its name.
 
@@ -223,6 +226,8 @@ def automations(
             ``<block type slug>/<name>``.
         timing: After which times the server acts.
         catalog: The datasets; those of the environment without it.
+        usual: Longest usual time of a run, by flow, as learned; for others that which the
+            environment declares counts.
 
     Raises:
         ConfigError: A deployment or a channel is missing, or a document is wrong.
@@ -233,5 +238,6 @@ def automations(
         channels,
         timing,
         environment_catalog(environment) if catalog is None else catalog,
+        usual,
     )
     return [made for document in documents() for made in maker.made(document)]

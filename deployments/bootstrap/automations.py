@@ -12,6 +12,7 @@ from prefect.events.schemas.automations import Automation, AutomationCore
 
 from deployments.automations.catalog import automations
 from deployments.bootstrap.plan import Content, Present
+from deployments.bootstrap.usual import learned_times
 from tasks.model.environment import Environment
 
 _SETS = ("expect", "after", "for_each")
@@ -46,7 +47,14 @@ class Automations:
         self._with_ids: dict[str, AutomationCore] | None = None
 
     def _wanted(self) -> dict[str, AutomationCore]:
-        made = automations(self._environment, self._deployment_ids(), self._channel_ids())
+        environment, deployment_ids = self._environment, self._deployment_ids()
+        flows = environment.alerts.usual_minutes
+        made = automations(
+            environment,
+            deployment_ids,
+            self._channel_ids(),
+            usual=learned_times(self._client, environment.name, flows, deployment_ids),
+        )
         return {each.name: each for each in made}
 
     def declared(self) -> dict[str, Content]:

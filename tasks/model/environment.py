@@ -92,7 +92,8 @@ class Alerts(BaseModel):
     )
     usual_minutes: dict[str, Annotated[float, Field(gt=0)]] = Field(
         default_factory=dict,
-        description="Longest usual time of a run, in minutes, by flow; longer ones are warned of.",
+        description="Longest usual time of a run, in minutes, by flow; longer ones are warned of. "
+        "Where ten runs or more have completed, bootstrap learns it from them instead.",
     )
 
     def channels(self, severity: Severity) -> tuple[str, ...]:

@@ -249,4 +249,25 @@ def delete(scene: Scene) -> FlowRun:
     return wait_for(settled, "its end")
 
 
-ACTS = {"killed": kill, "evicted": evict, "cancelled": cancel, "deleted": delete}
+def give_up(scene: Scene) -> str:
+    """Cancel, as the automation on pending runs does, a run whose image cannot be pulled."""
+
+    def waits() -> bool:
+        return any(
+            status.state.waiting and status.state.waiting.reason.endswith(("Pull", "BackOff"))
+            for pod in scene.cluster.pods(scene.started["stuck"])
+            for status in pod.status.container_statuses or ()
+        )
+
+    wait_for(waits, "a pod without an image")
+    run = scene.final("stuck", "Pending", "Submitting", "InfrastructurePending")
+    (job,) = scene.cluster.jobs(run.id)
+    assert run.infrastructure_pid == f"{scene.cluster.namespace}:{job.metadata.name}"
+    with scene.runs.client() as client:
+        client.set_flow_run_state(run.id, Cancelling())
+    scene.final("stuck", "Cancelled", "Completed", "Failed", "Crashed")
+    wait_for(lambda: not scene.cluster.jobs(run.id), "its job to be gone")
+    return str(job.metadata.name)
+
+
+ACTS = {"killed": kill, "evicted": evict, "cancelled": cancel, "deleted": delete, "stuck": give_up}

@@ -456,7 +456,13 @@ def test_run_without_a_sign_of_life_is_marked_as_crashed_and_alerted_of(scene: S
 
 def test_run_whose_process_does_not_begin_is_cancelled_and_alerted_of(scene: Scene) -> None:
     assert "auto pending waited for its process for 10 seconds" in scene.alert("did not begin").body
-    assert scene.state_of("pending").type in (StateType.CANCELLING, StateType.CANCELLED)
+    state = scene.state_of("pending")
+    if (
+        state.type is StateType.CANCELLING
+    ):  # what comes of it when nobody answers: test_kubernetes.py
+        assert str(state.message).startswith("Cancelled by Automation"), state
+    else:
+        assert (state.type, state.name) == (StateType.CANCELLED, "Cancelled"), state
 
 
 def test_late_run_and_slow_run_are_alerted_of(scene: Scene) -> None:

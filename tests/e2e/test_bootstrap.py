@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Iterator
+from datetime import timedelta
 from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import VariableCreate, WorkPoolCreate
+from prefect.events import EventTrigger
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.states import Completed
 
 from tests.e2e.conftest import Project
 
@@ -187,6 +190,33 @@ def test_what_differs_is_changed_and_prune_removes_what_it_made_only(
     assert staging.query("SELECT name FROM variable ORDER BY name", "prefect") == [
         ("etl_staging_of_somebody",), ("etl_staging_region",),
     ]  # fmt: skip
+
+
+def test_longer_than_usual_is_learned_from_completed_runs(
+    staging: Project, client: SyncPrefectClient
+) -> None:
+    change(staging, ENVIRONMENT, ("critical: [slack", "warning: [slack"))
+    steps(staging)
+    name = "staging: daily-staging takes long"
+
+    def waits() -> timedelta:
+        (found,) = client.read_automations_by_name(name)
+        assert isinstance(found.trigger, EventTrigger)
+        return found.trigger.within
+
+    assert waits() == timedelta(minutes=60)  # as declared
+    deployment = client.read_deployment_by_name("daily/daily-staging")
+    for _ in range(10):
+        run = client.create_flow_run_from_deployment(deployment.id)
+        client.set_flow_run_state(run.id, Completed(), force=True)
+    staging.query(
+        "UPDATE flow_run SET total_run_time = interval '4 minutes' * (CASE WHEN id = '"
+        f"{run.id}' THEN 3 ELSE 1 END) WHERE deployment_id = '{deployment.id}'; COMMIT; SELECT 1",
+        "prefect",
+    )
+    assert steps(staging)[f"automation {name}"]["action"] == "change"
+    assert waits() == timedelta(minutes=30)
+    assert steps(staging) == {}
 
 
 def ids(project: Project) -> dict[str, list[str]]:

@@ -40,6 +40,7 @@ REAL = os.environ.get("DPP_TEST_KUBECONFIG")
 NAMESPACE = os.environ.get("DPP_TEST_NAMESPACE", "dpp")
 IMAGE = os.environ.get("DPP_TEST_IMAGE", "registry.example.org/dpp:test")
 PRIVACY_KEY = "0123456789abcdef0123456789abcdef"
+UNKNOWN_IMAGE = "registry.invalid/dpp:1.0.0"
 SMALL_LIMIT = "160Mi"
 """Memory with which a real cluster kills the run."""
 
@@ -97,6 +98,7 @@ def scene(servers: EmbeddedStack, tmp_path_factory: pytest.TempPathFactory) -> I
         for name in DATASETS:
             memory = {"memory": SMALL_LIMIT} if REAL and name == "killed" else {}
             scene.started[name] = runs.start(name, **memory)
+        scene.started["stuck"] = runs.start("loaded", image=UNKNOWN_IMAGE)
         scene.act(ACTS)
         yield scene
 
@@ -175,6 +177,15 @@ def test_a_run_that_is_cancelled(scene: Scene, again: Any) -> None:
     again("cancelled")
 
 
+def test_a_run_whose_pod_never_begins(scene: Scene) -> None:
+    """Its image cannot be pulled; cancelled, the run ends, and the worker removes its job."""
+    scene.acted("stuck")
+    run = scene.runs.read(scene.started["stuck"])
+    assert run.state and run.state.is_cancelled(), run.state
+    assert run.state.name == "Cancelled" and run.run_count == 0
+    assert not scene.cluster.pods(run.id)
+
+
 def test_a_run_whose_pod_is_evicted(scene: Scene) -> None:
     """It is run again in a new job, which goes on with what the first one left."""
     first = scene.acted("evicted")
@@ -203,8 +214,8 @@ def test_the_role_of_the_worker_is_what_it_needs(scene: Scene) -> None:
     fake = scene.cluster.fake
     if fake is None:
         pytest.skip("a real cluster denies by itself")
-    # Reading the pods' logs is for jobs that never came to run, deleting for runs cancelled before that.
-    unused = {("get", "jobs"), ("get", "pods/log"), ("delete", "jobs")}
+    # Reading the pods' logs is for jobs whose process died before it reached the server.
+    unused = {("get", "jobs"), ("get", "pods/log")}
     assert fake.used >= fake._allowed - unused
     assert not {asked for asked in fake.denied if asked[1] != "events"}, fake.denied
 

@@ -111,6 +111,9 @@ class Node:
 
     async def _run_pod(self, pod: Manifest) -> None:
         container = pod["spec"]["containers"][0]
+        if container["image"].split("/")[0].endswith(".invalid"):
+            await self._wait_for_image(pod)
+            return
         folder = self._folder / pod["metadata"]["name"]
         places = {**self._image}
         for mount in container.get("volumeMounts", []):
@@ -151,6 +154,14 @@ class Node:
             "finishedAt": now(),
         }
         await self._set_status(pod, "Failed" if code else "Succeeded", {"terminated": ended})
+
+    async def _wait_for_image(self, pod: Manifest) -> None:
+        """Tell that its image cannot be pulled, until somebody removes the pod."""
+        waiting = {"reason": "ErrImagePull", "message": "no such host"}
+        await self._set_status(pod, "Pending", {"waiting": waiting})
+        key = (pod["metadata"]["namespace"], pod["metadata"]["name"])
+        while key in self._objects.stores["pods"].objects:
+            await asyncio.sleep(0.05)
 
     async def _set_status(self, pod: Manifest, phase: str, state: Manifest) -> None:
         of = pod["spec"]["containers"][0]

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
+import socket
 import subprocess
 import sys
 import tomllib
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import pytest
-from prefect.settings import Settings
+from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.context import SettingsContext
+from prefect.settings import Settings, get_current_settings
 from prefect.settings.legacy import _get_valid_setting_names
+from prefect.utilities.services import start_client_metrics_server
+from prefect.workers.process import ProcessJobConfiguration
 from ruamel.yaml import YAML
 
 from tests.integration.deployments.test_manifests import NOT_SETTINGS
@@ -116,6 +127,58 @@ def test_files_that_are_mounted_exist(services: dict[str, dict[str, object]]) ->
     for path in relative:
         assert (FOLDER / path).exists(), path
     assert importlib.util.find_spec("deployments.docker.prepare")
+
+
+def test_volumes_belong_to_the_user_of_the_image(services: dict[str, dict[str, object]]) -> None:
+    """Docker gives a new volume the owner of the image's folder, or root's where there is none."""
+    (made,) = re.findall(
+        r"install --directory --owner 10001 --group 10001 (.*)", DOCKERFILE.read_text()
+    )
+    places = {
+        str(volume).split(":")[1]
+        for service in services.values()
+        if service["image"] == "dpp:compose"
+        for volume in service.get("volumes", [])  # type: ignore[attr-defined]
+        if not str(volume).startswith(".")
+    }
+    assert places and places <= set(made.split())
+
+
+@contextmanager
+def environment_of(variables: dict[str, str]) -> Iterator[None]:
+    """Let settings be those of a process that is started with some variables."""
+    outside = SettingsContext.get()
+    assert outside
+    with (
+        mock.patch.dict(os.environ, variables, clear=True),
+        SettingsContext(profile=outside.profile, settings=Settings()),
+    ):
+        yield
+
+
+def test_run_of_a_worker_whose_metrics_are_on_begins(
+    services: dict[str, dict[str, Any]], tmp_path: Path
+) -> None:
+    """A process worker hands its variables to its runs: they must not take the port that it holds."""
+    told = {name: value for name, value in services["worker"]["environment"].items() if value}
+    assert told["PREFECT_CLIENT_METRICS_ENABLED"] == "true"
+    deployments = YAML(typ="safe").load(ROOT / "prefect.yaml")["deployments"]
+    run = FlowRun(id=uuid.uuid4(), flow_id=uuid.uuid4(), state=State(type=StateType.PENDING))
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        port = str(held.getsockname()[1])
+        more = {"PREFECT_CLIENT_METRICS_PORT": port, "PREFECT_HOME": str(tmp_path)}
+        with environment_of({**told, **more}):
+            with pytest.raises(OSError, match="in use"):  # what a second worker would meet
+                start_client_metrics_server()
+            for deployment in deployments:
+                if deployment["work_pool"]["name"] != "dev":
+                    continue
+                variables = deployment["work_pool"]["job_variables"]
+                configuration = ProcessJobConfiguration(env=variables["env"])
+                configuration.prepare_for_flow_run(run)
+                with environment_of({k: v for k, v in configuration.env.items() if v is not None}):
+                    assert get_current_settings().client.metrics.port == int(port)
+                    start_client_metrics_server()  # as each context of a run does
 
 
 def test_s3_server_is_the_one_of_the_tests(services: dict[str, dict[str, object]]) -> None:

@@ -11,7 +11,11 @@ import kubernetes_validate
 import pytest
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.server.schemas.actions import WorkPoolCreate
-from prefect.settings import PREFECT_HOME, temporary_settings
+from prefect.settings import (
+    PREFECT_CLIENT_METRICS_ENABLED,
+    PREFECT_HOME,
+    temporary_settings,
+)
 from prefect_kubernetes.worker import KubernetesWorkerJobConfiguration
 
 from deployments.kubernetes.job_template import SIZES, job_template
@@ -55,6 +59,13 @@ def variables_of(job: dict[str, Any]) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def job() -> dict[str, Any]:
     return rendered("medium", env={"DPP_ENV": "prod"})
+
+
+def test_metrics_of_the_worker_are_not_those_of_its_jobs() -> None:
+    """The processes of a pod would take the same port one after another, and the second would crash."""
+    with temporary_settings({PREFECT_CLIENT_METRICS_ENABLED: True}):
+        variable = variables_of(rendered("small"))["PREFECT_CLIENT_METRICS_ENABLED"]
+    assert variable["value"] == "false"
 
 
 @pytest.mark.parametrize("size", SIZES)

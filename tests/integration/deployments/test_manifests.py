@@ -21,6 +21,7 @@ from tests.kubernetes_schemas import check
 ROOT = Path(__file__).parents[3]
 FOLDER = ROOT / "deployments" / "kubernetes"
 CHARTS = sorted((FOLDER / "helm").glob("*.yaml"))
+MANUAL = ROOT / "docs" / "kubernetes.md"
 OVERLAYS = ("staging", "prod")
 NOT_SETTINGS = {
     "PREFECT_REDIS_MESSAGING_URL",  # read by prefect-redis, which only the server's image has
@@ -81,6 +82,16 @@ def test_overlays_are_valid_and_have_addresses_of_their_own(overlay: list[dict[s
     assert "192.0.2." not in text and "000000000000" not in text
     assert not of_kind(overlay, "ConfigMap")  # the settings themselves are not applied
     assert len(overlay) == len(base())
+
+
+def test_worker_reaches_kubernetes_where_clients_ask_for_it(overlay: list[dict[str, Any]]) -> None:
+    """At the address of the Service, and at those of the VPC that are behind it."""
+    (environment,) = {each["metadata"]["labels"]["dpp/environment"] for each in overlay}
+    settings = documents(FOLDER / "overlays" / environment / "settings.yaml")[0]["data"]
+    policy = of_kind(overlay, "NetworkPolicy")["dpp/worker-reaches-kubernetes"]
+    (rule,) = policy["spec"]["egress"]
+    reached = [peer["ipBlock"]["cidr"] for peer in rule["to"]]
+    assert reached == [settings["vpc"], settings["services"]] and len(set(reached)) == 2
 
 
 def test_rights_are_the_least() -> None:
@@ -173,9 +184,41 @@ def test_values_of_charts(chart: Path) -> None:
     secrets = set(re.findall(r"(?:existingSecret|  name): (prefect-\w+)", text)) | {
         each["valueFrom"]["secretKeyRef"]["name"] for each in found if "valueFrom" in each
     }
-    manual = (ROOT / "docs" / "kubernetes.md").read_text()
     for secret in secrets - {"prefect-worker"}:
-        assert f"create secret generic {secret}" in manual, secret
+        assert f"create secret generic {secret}" in MANUAL.read_text(), secret
+
+
+def test_server_and_background_services_share_what_is_to_be_cleaned() -> None:
+    """Else the job of a run that was cancelled before it began is never removed: the one notes, the other tells."""
+    (values,) = documents(FOLDER / "helm/prefect-server.yaml")
+    assert values["backgroundServices"]["runAsSeparateDeployment"] is True
+    shared = {each["name"]: each.get("value") for each in values["global"]["prefect"]["env"]}
+    queue = "PREFECT_SERVER_WORKER_CHANNEL_CLEANUP_QUEUE_STORAGE"
+    assert shared[queue] == "prefect_redis.cleanup_queue"
+
+
+def test_address_of_the_server_is_one() -> None:
+    """Ingress, UI and the links in alerts; the manual names all three places."""
+    (values,) = documents(FOLDER / "helm/prefect-server.yaml")
+    host = values["ingress"]["host"]["hostname"]
+    assert values["server"]["uiConfig"]["prefectUiApiUrl"] == f"https://{host}/api"
+    told = {each["name"]: each.get("value") for each in values["global"]["prefect"]["env"]}
+    assert told["PREFECT_UI_URL"] == f"https://{host}"
+    (step,) = re.findall(r"\*\*5\. .*?(?=\*\*6\. )", MANUAL.read_text(), re.DOTALL)
+    for place in ("ingress", "prefectUiApiUrl", "PREFECT_UI_URL"):
+        assert f"`{place}`" in step, place
+
+
+def test_first_install_of_the_server_does_not_wait_for_tables_that_come_after_it() -> None:
+    """The chart's job of migrations is a hook post-install: helm would wait for pods that wait for it."""
+    (values,) = documents(FOLDER / "helm/prefect-server.yaml")
+    told = {each["name"]: each.get("value") for each in values["global"]["prefect"]["env"]}
+    assert told["PREFECT_SERVER_DATABASE_MIGRATE_ON_START"] == "false"
+    (command,) = re.findall(
+        r"helm install prefect-server .*?yaml[^\n]*", MANUAL.read_text(), re.DOTALL
+    )
+    assert "--wait" not in command
+    assert "rollout status deployment/prefect-server\n" in MANUAL.read_text()
 
 
 def test_containers_of_charts_are_locked_down() -> None:

@@ -11,10 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prefect.settings import Settings
 from ruamel.yaml import YAML
 from sqlalchemy import Engine, text
 
+from tests.integration.deployments.test_manifests import base, documents, of_kind, variables
+
 FOLDER = Path(__file__).parents[3] / "deployments" / "monitoring"
+CHARTS = FOLDER.parent / "kubernetes" / "helm"
+MONITORING = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
 DASHBOARD = json.loads((FOLDER / "grafana/dashboards/pipeline.json").read_text())
 MACROS = {
     r"\$__timeGroup\(([^,]+), '1h'\)": r"date_trunc('hour', \1)",
@@ -56,14 +61,66 @@ def test_metrics_are_those_of_prefect() -> None:
     assert named and named <= there, named - there
 
 
-def test_rules_fire_as_they_should() -> None:
+def test_rules_fire_as_they_should(tmp_path: Path) -> None:
     if shutil.which("promtool") is None:
         pytest.skip("promtool, which tests alert rules, is not installed")
-    for command in (["check", "config", "prometheus.yml"], ["test", "rules", "alerts_test.yml"]):
+    # Debian's promtool is built without the discovery of pods; the rest of the file is the same to it.
+    text = (FOLDER / "prometheus-kubernetes.yml").read_text()
+    text = re.sub(r"kubernetes_sd_configs: \[.*\]", "static_configs: [{targets: [a]}]", text)
+    in_cluster = tmp_path / "prometheus.yml"
+    in_cluster.write_text(text.replace("alerts.yml", str(FOLDER / "alerts.yml")))
+    for command in (
+        ["check", "config", "prometheus.yml"],
+        ["check", "config", "--syntax-only", str(in_cluster)],  # the password's file is not here
+        ["test", "rules", "alerts_test.yml"],
+    ):
         done = subprocess.run(
             ["promtool", *command], cwd=FOLDER, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+def scraped(file: str) -> dict[str, dict[str, Any]]:
+    return {
+        each["job_name"]: each for each in YAML(typ="safe").load(FOLDER / file)["scrape_configs"]
+    }
+
+
+@pytest.mark.parametrize("file", ["prometheus.yml", "prometheus-kubernetes.yml"])
+def test_what_the_rules_ask_for_is_scraped(file: str) -> None:
+    jobs = {job for expression in expressions() for job in re.findall(r'job="(.*?)"', expression)}
+    assert jobs >= {"prefect-server", "prefect-worker"}
+    assert jobs <= set(scraped(file))
+
+
+@pytest.mark.parametrize(
+    ("job", "setting"),
+    [
+        ("prefect-server", "PREFECT_SERVER_METRICS_ENABLED"),
+        ("prefect-worker", "PREFECT_CLIENT_METRICS_ENABLED"),
+    ],
+)
+def test_metrics_are_on_in_the_cluster_and_let_through(job: str, setting: str) -> None:
+    """Prometheus asks pods of a component, at a port that a network policy opens to its namespace."""
+    (chart,) = documents(CHARTS / f"{job}.yaml")
+    assert {"name": setting, "value": "true"} in [*variables(chart)]
+    found = scraped("prometheus-kubernetes.yml")[job]
+    ((namespace,),) = (each["namespaces"]["names"] for each in found["kubernetes_sd_configs"])
+    (component,) = (each["regex"] for each in found["relabel_configs"] if "regex" in each)
+    (address,) = (each["replacement"] for each in found["relabel_configs"] if "replacement" in each)
+    selected = {"matchLabels": {"app.kubernetes.io/component": component}}
+    opened = [
+        port["port"]
+        for policy in of_kind(base(), "NetworkPolicy").values()
+        if policy["metadata"]["namespace"] == namespace
+        and policy["spec"]["podSelector"] == selected
+        for rule in policy["spec"].get("ingress", [])
+        if MONITORING in rule["from"]
+        for port in rule["ports"]
+    ]
+    assert opened == [int(address.removeprefix("$1:"))]
+    if job == "prefect-worker":
+        assert opened == [Settings.model_validate({}).client.metrics.port]
 
 
 def test_queries_of_the_warehouse_run(engine: Engine) -> None:
