@@ -21,7 +21,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilterId,
     FlowRunFilterIdempotencyKey,
 )
-from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Cancelling
@@ -187,7 +187,7 @@ class Fan:
         minutes = self.environment.shard_start_seconds / 60
         pool = self.environment.work_pool.name
         for run_id, shard in list(self.started.items()):
-            late = Cancelled(message="it did not start in time")
+            late: State[None] = Cancelled(message="it did not start in time")
             patiently(partial(client.set_flow_run_state, run_id, late, force=True))
             self._fail(
                 shard,

@@ -8,14 +8,7 @@ from typing import TypeVar
 
 import httpx
 import structlog
-from tenacity import (
-    RetryCallState,
-    Retrying,
-    retry_if_exception,
-    stop_after_attempt,
-    stop_any,
-    wait_fixed,
-)
+from tenacity import RetryCallState, Retrying, retry_if_exception, wait_fixed
 
 from tasks.stopping import stop_asked
 
@@ -38,7 +31,7 @@ def patiently(ask: Callable[[], T]) -> T:
     """
     retrying = Retrying(
         retry=retry_if_exception(is_away),
-        stop=stop_any(stop_after_attempt(ATTEMPTS), lambda _state: stop_asked()),
+        stop=_gives_up,
         wait=wait_fixed(PAUSE_SECONDS),
         before_sleep=_told,
         reraise=True,
@@ -52,6 +45,10 @@ def is_away(error: BaseException) -> bool:
         status = error.response.status_code
         return status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in PASSING
     return isinstance(error, httpx.TransportError)
+
+
+def _gives_up(state: RetryCallState) -> bool:
+    return stop_asked() or state.attempt_number >= ATTEMPTS
 
 
 def _told(state: RetryCallState) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -170,6 +170,16 @@ def test_longest_usual_time_of_an_environment_is_that_of_the_alert() -> None:
 def test_long_runs_of_every_flow_are_told_of(name: str) -> None:
     found = made(name)
     assert [flow for flow in FLOWS if f"{name}: {flow}-{name} takes long" not in found] == []
+
+
+def test_time_that_was_learned_is_below_what_a_job_may_take() -> None:
+    environment = load_environment("staging")
+    times = {"daily": timedelta(hours=3), "hourly": timedelta(minutes=7)}
+    found = automations(environment, IDS, channels(environment), usual=times)
+    within = {each.name: each.trigger.within for each in found if "takes long" in each.name}
+    small = timedelta(seconds=SIZES["small"].active_deadline_seconds)
+    assert within["staging: daily-staging takes long"] == 0.9 * small
+    assert within["staging: hourly-staging takes long"] == timedelta(minutes=7)
 
 
 def test_run_that_is_given_back_again_and_again_is_told_of_however_long_a_job_may_take() -> None:
