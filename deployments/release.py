@@ -1,12 +1,14 @@
-"""The section of a version in a changelog after Keep a Changelog; needs nothing but Python.
+"""May a tag become a release, and what is said about it? Needs nothing but Python.
 
-python3 deployments/changelog.py v1.4.0 < CHANGELOG.md
+python3 deployments/release.py v1.4.0    # in the folder of the project; writes the changelog's section
 """
 
 from __future__ import annotations
 
 import re
 import sys
+import tomllib
+from pathlib import Path
 
 
 def section_of(changelog: str, tag: str) -> str:
@@ -32,8 +34,28 @@ def section_of(changelog: str, tag: str) -> str:
     return text
 
 
+def check_version(project: str, tag: str) -> None:
+    """Compare a tag with the version that the project has.
+
+    Args:
+        project: Text of pyproject.toml.
+        tag: E.g. ``v1.4.0``, or ``v1.4.0-rc1``, which Python spells ``1.4.0rc1``.
+
+    Raises:
+        ValueError: They differ.
+    """
+    version = tomllib.loads(project)["project"]["version"]
+    if _spelled_as_python(version) != _spelled_as_python(tag.removeprefix("v")):
+        raise ValueError(f"the tag is {tag!r}, the version in pyproject.toml {version!r}")
+
+
+def _spelled_as_python(version: str) -> str:
+    return re.sub(r"[-_.]?(a|b|rc)[-_.]?(\d+)$", r"\1\2", version)
+
+
 if __name__ == "__main__":
     try:
-        sys.stdout.write(section_of(sys.stdin.read(), sys.argv[1]) + "\n")
+        check_version(Path("pyproject.toml").read_text(), sys.argv[1])
+        sys.stdout.write(section_of(Path("CHANGELOG.md").read_text(), sys.argv[1]) + "\n")
     except ValueError as error:
         sys.exit(str(error))
