@@ -11,10 +11,12 @@ from prefect.blocks.core import Block
 from prefect_aws import AwsCredentials
 from pydantic import Field
 
+from blocks.schema import CachedSchema
+
 _REGION = re.compile(r"^https://sqs\.([a-z0-9-]+)\.")
 
 
-class LandingQueue(Block):
+class LandingQueue(CachedSchema, Block):
     """The queue with notifications about objects of the landing bucket."""
 
     _block_type_name = "ETL Landing Queue"

@@ -17,6 +17,7 @@ from prefect_aws import AwsCredentials, MinIOCredentials, S3Bucket
 from pydantic import Field, SecretStr
 
 from blocks.lake import Lake
+from blocks.schema import CachedSchema
 
 if TYPE_CHECKING:
     from obstore.store import S3Config
@@ -89,7 +90,7 @@ def _s3(
     )
 
 
-class LakeStorage(Block):
+class LakeStorage(CachedSchema, Block):
     """Where the lake is: a local directory, or a prefix of an S3 bucket."""
 
     _block_type_name = "ETL Lake Storage"

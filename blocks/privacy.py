@@ -15,6 +15,8 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from prefect.blocks.core import Block
 from pydantic import Field, SecretStr, field_validator
 
+from blocks.schema import CachedSchema
+
 VARIABLE = "DPP_PRIVACY_KEY"
 MIN_KEY_CHARACTERS = 32
 TOKEN_DIGITS = 32
@@ -60,7 +62,7 @@ class Privacy:
         return f"tok_{keyed.hexdigest()[:TOKEN_DIGITS]}"
 
 
-class PrivacyKeys(Block):
+class PrivacyKeys(CachedSchema, Block):
     """The secret that protects columns marked ``pii``."""
 
     _block_type_name = "ETL Privacy Keys"

@@ -5,8 +5,10 @@ from __future__ import annotations
 from prefect.blocks.core import Block
 from pydantic import Field, SecretStr
 
+from blocks.schema import CachedSchema
 
-class RedisServer(Block):
+
+class RedisServer(CachedSchema, Block):
     """Address of a Redis server, with its password in it."""
 
     _block_type_name = "ETL Redis Server"

@@ -21,11 +21,12 @@ from blocks.http_auth import (
     Origin,
     QueryKey,
 )
+from blocks.schema import CachedSchema
 
 CONNECTIONS = 8
 
 
-class RestApiCredentials(Block):
+class RestApiCredentials(CachedSchema, Block):
     """Base URL and credentials of a REST API."""
 
     _block_type_name = "ETL REST API Credentials"

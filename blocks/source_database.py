@@ -13,11 +13,12 @@ from sqlalchemy import URL, Engine, create_engine
 from sqlalchemy.engine import make_url
 
 from blocks.aws_secret import login
+from blocks.schema import CachedSchema
 
 SECONDS_BEFORE_PROBING_AN_IDLE_PEER = 30
 
 
-class SourceDatabase(Block):
+class SourceDatabase(CachedSchema, Block):
     """A source database; give it a role that may only read."""
 
     _block_type_name = "ETL Source Database"

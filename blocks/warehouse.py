@@ -16,6 +16,7 @@ from sqlalchemy import URL, Engine, NullPool, create_engine
 from blocks.aws_secret import login
 from blocks.pool import WatchedPool
 from blocks.postgres_session import connector
+from blocks.schema import CachedSchema
 
 SslMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
 
@@ -24,7 +25,7 @@ MILLISECONDS_BEFORE_UNHEARD_DATA_ENDS_A_CONNECTION = 60_000
 """The same 60 seconds after which probes end an idle one."""
 
 
-class PostgresConnection(Block):
+class PostgresConnection(CachedSchema, Block):
     """What every PostgreSQL connection of ours has in common."""
 
     host: str = Field("localhost", description="Host name or address.")

@@ -135,9 +135,11 @@ def local_servers(
 
 
 def save_blocks(blocks: dict[str, Any]) -> None:
-    """Save blocks on the Prefect server, in place of those of the same name."""
+    """Save blocks on the Prefect server, in place of those of the same name that differ."""
+    from blocks.content import save_if_changed
+
     for name, block in blocks.items():
-        block.save(name, overwrite=True)
+        save_if_changed(block, name)
 
 
 def ui_url(api_url: str) -> str:

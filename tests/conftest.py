@@ -15,9 +15,9 @@ from blocks.lake import Lake
 from blocks.warehouse import WarehouseCredentials
 from tasks.loading.ledger import ensure_ledger
 from tests.mariadb import mariadb, mariadb_port
-from tests.server import postgres_port, warehouse
+from tests.server import ledger_template, postgres_port, warehouse
 
-__all__ = ["mariadb", "mariadb_port", "postgres_port", "warehouse"]
+__all__ = ["ledger_template", "mariadb", "mariadb_port", "postgres_port", "warehouse"]
 
 # A busy machine is no failure of ours.
 settings.register_profile("suite", deadline=None)

@@ -21,9 +21,20 @@ from pydantic import SecretStr
 from blocks.warehouse import WarehouseCredentials
 from embedded.ports import LOCALHOST
 from embedded.postgres import SUPERUSER, binaries, connect, initialise, unprivileged
+from tasks.loading.ledger import ensure_ledger
 
 PASSWORD = "only-for-tests"
 START_SECONDS = 30
+LEDGER_TEMPLATE = "test_ledger"
+"""A database with an empty ledger, of which others are copies."""
+LOADING = frozenset(("engine", "pipeline", "world"))
+"""Fixtures of tests that load."""
+NO_CRASHES = {
+    "full_page_writes": "off",
+    "synchronous_commit": "off",
+    "autovacuum": "off",
+}
+"""Of a server that no test crashes: it makes and drops thousands of databases."""
 
 
 def _free_port() -> int:
@@ -44,6 +55,7 @@ def _started(
         "fsync": fsync,
         "shared_buffers": "128MB",
         "max_connections": "60",
+        **({} if fsync == "on" else NO_CRASHES),
     }
     options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
     with log.open("ab") as output:
@@ -119,36 +131,71 @@ def fragile() -> Iterator[FragileServer]:
         shutil.rmtree(root, ignore_errors=True)
 
 
+@pytest.fixture(scope="session")
+def ledger_template(postgres_port: int) -> str:
+    """Make the database that has a ledger and nothing else; return its name."""
+    admin = connect(postgres_port, PASSWORD, "postgres")
+    admin.autocommit = True
+    with admin.cursor() as cursor:
+        cursor.execute(f"CREATE DATABASE {LEDGER_TEMPLATE}")
+    admin.close()
+    engine = _credentials(postgres_port, LEDGER_TEMPLATE).get_engine("tests")
+    ensure_ledger(engine)
+    engine.dispose()
+    return LEDGER_TEMPLATE
+
+
 @pytest.fixture
-def warehouse(postgres_port: int) -> Iterator[WarehouseCredentials]:
-    """A block that points to an empty database of its own."""
-    with empty_database(postgres_port) as block:
+def warehouse(request: pytest.FixtureRequest, postgres_port: int) -> Iterator[WarehouseCredentials]:
+    """A block that points to a database of its own: with a ledger if the test loads, else empty."""
+    template = None
+    if LOADING.intersection(request.fixturenames):
+        template = request.getfixturevalue("ledger_template")
+    with new_database(postgres_port, template) as block:
         yield block
 
 
 @contextmanager
-def empty_database(postgres_port: int) -> Iterator[WarehouseCredentials]:
-    """Make an empty database, and remove it."""
+def new_database(port: int, template: str | None = None) -> Iterator[WarehouseCredentials]:
+    """Make a database, and remove it.
+
+    Args:
+        port: Of the server.
+        template: Database that has a ledger, of which it becomes a copy; it is empty without it.
+    """
     name = f"test_{uuid.uuid4().hex[:12]}"
-    admin = connect(postgres_port, PASSWORD, "postgres")
+    admin = connect(port, PASSWORD, "postgres")
     admin.autocommit = True
     with admin.cursor() as cursor:
-        cursor.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-        yield WarehouseCredentials(
-            host=LOCALHOST,
-            port=postgres_port,
-            database=name,
-            username=SUPERUSER,
-            password=SecretStr(PASSWORD),
-            sslmode="disable",
-            pool_size=6,
-            lock_timeout=20,
-            idle_in_transaction_timeout=20,
-            statement_timeout=60,
+        cursor.execute(
+            sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy").format(
+                sql.Identifier(name), sql.Identifier(template or "template0")
+            )
         )
+    if template:
+        made = connect(port, PASSWORD, name)
+        with made, made.cursor() as cursor:  # each ledger has an id of its own
+            cursor.execute("UPDATE etl.identity SET ledger = gen_random_uuid()")
+        made.close()
+    yield _credentials(port, name)
     admin.close()
-    admin = connect(postgres_port, PASSWORD, "postgres")  # the server may have crashed meanwhile
+    admin = connect(port, PASSWORD, "postgres")  # the server may have crashed meanwhile
     admin.autocommit = True
     with admin.cursor() as cursor:
         cursor.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
     admin.close()
+
+
+def _credentials(port: int, database: str) -> WarehouseCredentials:
+    return WarehouseCredentials(
+        host=LOCALHOST,
+        port=port,
+        database=database,
+        username=SUPERUSER,
+        password=SecretStr(PASSWORD),
+        sslmode="disable",
+        pool_size=6,
+        lock_timeout=20,
+        idle_in_transaction_timeout=20,
+        statement_timeout=60,
+    )

@@ -10,8 +10,9 @@ from prefect.blocks.core import Block
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import BlockDocument
 from prefect.exceptions import ObjectNotFound
-from pydantic import BaseModel, SecretBytes, SecretStr, ValidationError
+from pydantic import ValidationError
 
+from blocks.content import content
 from deployments.bootstrap.inventory import Inventory
 from deployments.bootstrap.plan import Content, Present
 from deployments.bootstrap.values import Values
@@ -133,7 +134,7 @@ class Blocks:
 
     def declared(self) -> dict[str, Content]:
         """Return the fields of each block, secrets included: they are compared, never shown."""
-        return {key: _fields(block) for key, block in self._made.items()}
+        return {key: content(block) for key, block in self._made.items()}
 
     def present(self, names: Collection[str]) -> dict[str, Present]:
         """Return the blocks that the server has."""
@@ -156,7 +157,7 @@ class Blocks:
         if key not in self._made:
             return {}
         try:
-            return _fields(cast(Block, self._classes[slug].load(name)))
+            return content(cast(Block, self._classes[slug].load(name)))
         except (ValueError, RuntimeError):  # of an older schema; it is written anew as a whole
             return {}
 
@@ -184,28 +185,6 @@ class Blocks:
 def _description(slug: str, cls: type[Block]) -> dict[str, str | None]:
     """Return what people read about a type of ours; Prefect keeps that of its own types."""
     return {"description": cls.get_description()} if slug.startswith("etl-") else {}
-
-
-def _fields(block: Block) -> dict[str, Any]:
-    names = [name for name in type(block).model_fields if name != "block_type_slug"]
-    return {name: _revealed(getattr(block, name)) for name in names}
-
-
-def _revealed(value: Any) -> Any:
-    """Return a value that can be compared; a block that has a name is that name."""
-    if isinstance(value, Block):
-        name = value._block_document_name
-        return f"{value.get_block_type_slug()}/{name}" if name else _fields(value)
-    if isinstance(value, SecretStr | SecretBytes):
-        return value.get_secret_value()
-    if isinstance(value, BaseModel):
-        return {name: _revealed(getattr(value, name)) for name in type(value).model_fields}
-    if isinstance(value, Mapping):
-        return {str(name): _revealed(each) for name, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_revealed(each) for each in value]
-    reveal = getattr(value, "get_secret_value", None)
-    return _revealed(reveal()) if callable(reveal) else value
 
 
 def _nested_blocks(block: Block) -> list[Block]:

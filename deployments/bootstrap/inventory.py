@@ -7,10 +7,11 @@ from typing import cast
 from prefect.blocks.core import Block
 from pydantic import Field
 
+from blocks.schema import CachedSchema
 from tasks.model.errors import ConfigError
 
 
-class Inventory(Block):
+class Inventory(CachedSchema, Block):
     """What 'dpp bootstrap' has made for an environment. It is its own; do not edit it."""
 
     _block_type_name = "ETL Bootstrap Inventory"

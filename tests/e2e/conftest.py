@@ -16,6 +16,7 @@ import pytest
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 from pydantic import SecretStr
 
+from blocks.content import save_if_changed
 from blocks.object_store import LakeStorage
 from blocks.warehouse import WarehouseCredentials
 from cli.prefect_process import drain_prefect
@@ -169,12 +170,13 @@ def server(project: Project, monkeypatch: pytest.MonkeyPatch) -> Iterator[Projec
         PREFECT_HOME: project.root / "prefect",
     }
     with temporary_settings(settings):
-        WarehouseCredentials(
+        warehouse = WarehouseCredentials(
             host=address.host,
             port=address.port,
             database="warehouse",
             username=address.user,
             password=SecretStr(address.password),
-        ).save("warehouse", overwrite=True)
-        LakeStorage(uri=f"file://{project.root}/lake4").save("lake", overwrite=True)
+        )
+        save_if_changed(warehouse, "warehouse")
+        save_if_changed(LakeStorage(uri=f"file://{project.root}/lake4"), "lake")
         yield project

@@ -15,6 +15,7 @@ from prefect_aws import AwsCredentials, S3Bucket
 from prefect_aws.client_parameters import AwsClientParameters
 from pydantic import SecretStr
 
+from blocks.content import save_if_changed
 from blocks.object_store import LakeStorage
 from blocks.rest_api import RestApiCredentials
 from blocks.warehouse import WarehouseCredentials
@@ -26,7 +27,7 @@ CANARY = "CANARY-7f3a"
 
 def save(project: Project, name: str, block: Any) -> None:
     with temporary_settings({PREFECT_API_URL: project.stack.prefect_api_url}):
-        block.save(name, overwrite=True)
+        save_if_changed(block, name)
 
 
 def without_embedded(project: Project, **more: str) -> dict[str, str]:

@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from pydantic import SecretStr
 
+from blocks.content import save_if_changed
+from blocks.warehouse import WarehouseCredentials
 from flows.daily import daily
 from flows.dataset import DatasetParameters, dataset
 from flows.hourly import hourly
@@ -58,6 +61,25 @@ def test_one_failing_dataset_stops_only_those_that_look_it_up(server: Project) -
     assert "quarantine_rate: 40.0% of 5 rows, allowed 10.0%" in failure.message
     assert server.query("SELECT to_regclass('analytics.broken')") == [(None,)]
     assert server.query("SELECT count(*) FROM analytics.things") == [(2,)]
+
+
+def test_block_is_saved_when_it_differs_only(server: Project) -> None:
+    def changed() -> Any:
+        (row,) = server.query(
+            "SELECT updated FROM block_document WHERE name = 'warehouse'", "prefect"
+        )
+        return row[0]
+
+    block = WarehouseCredentials.load("warehouse")
+    before = changed()
+    assert not save_if_changed(block, "warehouse")
+    assert changed() == before
+    other = block.model_copy(update={"password": SecretStr("another")})
+    assert save_if_changed(other, "warehouse")
+    assert changed() > before
+    stored = WarehouseCredentials.load("warehouse").password.get_secret_value()
+    assert stored == "another"
+    assert save_if_changed(block, "of-another-name")
 
 
 def test_schedule_without_datasets_is_done_at_once(server: Project) -> None:

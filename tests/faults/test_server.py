@@ -16,7 +16,7 @@ from tasks.model.errors import ErrorKind, WarehouseUnavailable
 from tasks.model.run import LoadStatus
 from tests.faults.campaign import check_exact, load_all, prepared
 from tests.integration.loading.support import World, make_lake, make_spec
-from tests.server import FragileServer, empty_database
+from tests.server import FragileServer, new_database
 
 CRASHES = 6
 SECONDS = 60
@@ -25,7 +25,7 @@ SECONDS = 60
 @pytest.fixture(scope="module")
 def block(fragile: FragileServer) -> Iterator[WarehouseCredentials]:
     """A database for all tests: where everything goes to the disk, making one takes its time."""
-    with empty_database(fragile.port) as made:
+    with new_database(fragile.port) as made:
         yield made
 
 

@@ -6,13 +6,17 @@ import traceback
 
 import httpx
 import pytest
+from prefect.blocks.core import Block
 from pydantic import SecretStr, ValidationError
 
+from blocks.landing_queue import LandingQueue
 from blocks.object_store import LakeStorage
 from blocks.privacy import PrivacyKeys
+from blocks.redis_server import RedisServer
 from blocks.rest_api import RestApiCredentials
 from blocks.source_database import SourceDatabase
 from blocks.warehouse import WarehouseCredentials
+from deployments.bootstrap.inventory import Inventory
 
 CANARY = "CANARY-hunter2"
 BLOCKS = [
@@ -21,6 +25,16 @@ BLOCKS = [
     RestApiCredentials(base_url="http://x", auth="bearer", secret=SecretStr(CANARY)),
     PrivacyKeys(key=SecretStr(CANARY * 3), older_keys=[SecretStr(CANARY * 4)]),
 ]
+OURS = (
+    WarehouseCredentials,
+    SourceDatabase,
+    RestApiCredentials,
+    LakeStorage,
+    LandingQueue,
+    PrivacyKeys,
+    RedisServer,
+    Inventory,
+)
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: type(block).__name__)
@@ -140,3 +154,13 @@ def test_authentication_without_a_secret_is_refused() -> None:
 def test_lake_of_another_scheme_is_refused() -> None:
     with pytest.raises(ValueError, match="write file:///folder or s3://bucket/prefix"):
         LakeStorage(uri="ftp://x").get_lake()
+
+
+@pytest.mark.parametrize("block", [*OURS], ids=lambda block: block.__name__)
+@pytest.mark.parametrize("by_alias", [True, False])
+def test_kept_schema_is_that_which_prefect_makes(block: type[Block], by_alias: bool) -> None:
+    made = Block.model_json_schema.__func__(block, by_alias)  # type: ignore[attr-defined]
+    kept = block.model_json_schema(by_alias=by_alias)
+    assert kept == made
+    kept["properties"].clear()  # as a caller may
+    assert block.model_json_schema(by_alias=by_alias) == made
