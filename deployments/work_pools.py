@@ -26,3 +26,10 @@ def job_variables_of(pool: WorkPool) -> set[str]:
     """Return the variables that jobs of a pool take."""
     properties: dict[str, Any] = base_job_template(pool)["variables"]["properties"]
     return set(properties)
+
+
+def deadline_of(pool: WorkPool) -> int | None:
+    """Return the seconds after which Kubernetes ends a job of a pool; None if nothing does."""
+    properties: dict[str, Any] = base_job_template(pool)["variables"]["properties"]
+    seconds: int | None = properties.get("active_deadline_seconds", {}).get("default")
+    return seconds

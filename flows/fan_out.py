@@ -1,6 +1,7 @@
 """A run that is split: starts its shards, a few at a time, waits for them and adds up what they did.
 
-What it knows of a shard is the key of its work in the lake and the id of its flow run.
+What it knows of a shard that waits is the key of its work in the lake; of one that was started also the
+id of its flow run, until that ended. So its memory grows by the keys, and by nothing else.
 """
 
 from __future__ import annotations
@@ -9,10 +10,10 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import cast
 from uuid import UUID
 
-import httpx
 import structlog
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import (
@@ -20,11 +21,12 @@ from prefect.client.schemas.filters import (
     FlowRunFilterId,
     FlowRunFilterIdempotencyKey,
 )
-from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Cancelling
 
+from flows.patience import patiently
 from flows.shard import ShardParameters
 from tasks.model.account import Account
 from tasks.model.environment import Environment
@@ -38,7 +40,6 @@ from tasks.stopping import stop_asked
 
 ATTEMPTS = 3
 POLL_SECONDS = 1.0
-UNREACHABLE_POLLS = 120
 HOPELESS_KINDS = frozenset((ErrorKind.TERMINAL, ErrorKind.DATA))
 """What another attempt would meet again."""
 log = structlog.get_logger("dpp.flows")
@@ -61,7 +62,7 @@ class Shard:
 
 @dataclass
 class Fan:
-    """The shards of a run: those that wait, and those that were started.
+    """The shards of a run: those that were started, those that are tried again, and how many wait.
 
     Attributes:
         environment: The settings.
@@ -78,21 +79,17 @@ class Fan:
     fan_out: FanOut
     most: int
     account: Account
-    waiting: deque[Shard] = field(init=False)
     started: dict[UUID, Shard] = field(default_factory=dict)
+    _taken: int = 0
+    _again: deque[Shard] = field(default_factory=deque)
     _last: list[FlowRun] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.waiting = deque(
-            Shard(number, work) for number, work in enumerate(self.fan_out.shards, start=1)
-        )
 
     def run(self) -> None:
         """Take all shards to their end; a failed one does not stop the others."""
         artifact = ProgressArtifact(self.dataset, len(self.fan_out.shards))
         changed = time.monotonic()
         with get_client(sync_client=True) as client:
-            while self.waiting or self.started:
+            while self._is_waiting() or self.started:
                 if stop_asked():
                     self._left(client)
                     return
@@ -108,16 +105,30 @@ class Fan:
                     self._give_up(client)
                 time.sleep(POLL_SECONDS)
 
+    def _is_waiting(self) -> bool:
+        return bool(self._again) or self._taken < len(self.fan_out.shards)
+
+    def _next(self) -> Shard:
+        """Return the shard that is started next: one that is tried again, or one that is new."""
+        if self._again:
+            return self._again.popleft()
+        self._taken += 1
+        return Shard(self._taken, self.fan_out.shards[self._taken - 1])
+
     def _start(self, client: SyncPrefectClient) -> bool:
         began = False
-        while self.waiting and len(self.started) < self.most:
-            shard = self.waiting.popleft()
-            self.started[self._flow_run(client, shard).id] = shard
+        while self._is_waiting() and len(self.started) < self.most:
+            shard = self._next()
+            flow_run = patiently(partial(self._flow_run, client, shard))
+            self.started[flow_run.id] = shard
             began = True
         return began
 
     def _flow_run(self, client: SyncPrefectClient, shard: Shard) -> FlowRun:
-        """Start the flow run of a shard, or find it: a run that is started again has started some."""
+        """Start the flow run of a shard, or find it: a run that is started again has started some.
+
+        So it can be asked for twice: a server that died may have made the run and not told of it.
+        """
         key = f"{self.run_id}/{shard.work.rpartition('/')[2]}/{shard.attempt}"
         only = FlowRunFilter(idempotency_key=FlowRunFilterIdempotencyKey(any_=[key]))
         if found := client.read_flow_runs(flow_run_filter=only, limit=1):
@@ -143,15 +154,9 @@ class Fan:
     def _read(self, client: SyncPrefectClient) -> list[FlowRun]:
         """Return the flow runs of the shards that were started."""
         only = FlowRunFilter(id=FlowRunFilterId(any_=list(self.started)))
-        for poll in range(UNREACHABLE_POLLS):
-            try:
-                return client.read_flow_runs(flow_run_filter=only, limit=len(self.started))
-            except httpx.HTTPError as error:
-                if poll == UNREACHABLE_POLLS - 1 or stop_asked():
-                    raise
-                log.warning("shards.server_unreachable", error=type(error).__name__)
-                time.sleep(POLL_SECONDS)
-        raise AssertionError("the last poll returns or raises")
+        return patiently(
+            lambda: client.read_flow_runs(flow_run_filter=only, limit=len(self.started))
+        )
 
     def _ended(self, client: SyncPrefectClient) -> Iterator[FlowRun]:
         self._last = self._read(client) if self.started else []
@@ -168,7 +173,7 @@ class Fan:
         ended = report is not None and not report.failures
         if not ended and shard.attempt < ATTEMPTS and _worth_another(flow_run, report):
             log.warning("shard.again", shard=shard.number, state=flow_run.state.name)
-            self.waiting.appendleft(Shard(shard.number, shard.work, shard.attempt + 1))
+            self._again.append(Shard(shard.number, shard.work, shard.attempt + 1))
             return False
         if report is None:
             self._fail(shard, f"ended as {flow_run.state.name}: {flow_run.state.message}")
@@ -182,18 +187,16 @@ class Fan:
         minutes = self.environment.shard_start_seconds / 60
         pool = self.environment.work_pool.name
         for run_id, shard in list(self.started.items()):
-            client.set_flow_run_state(
-                run_id, Cancelled(message="it did not start in time"), force=True
-            )
+            late: State[None] = Cancelled(message="it did not start in time")
+            patiently(partial(client.set_flow_run_state, run_id, late, force=True))
             self._fail(
                 shard,
                 f"did not start within {minutes:.0f} min; is there a worker for work pool {pool!r}, "
                 "with room for this run and its shards?",
             )
             del self.started[run_id]
-        for shard in self.waiting:
-            self._fail(shard, "was not started, since those before it did not start")
-        self.waiting.clear()
+        while self._is_waiting():
+            self._fail(self._next(), "was not started, since those before it did not start")
 
     def _left(self, client: SyncPrefectClient) -> None:
         """The run is to stop. Its shards go on for when it is started again, unless it is cancelled."""

@@ -22,10 +22,10 @@ class ListenParameters(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     seconds: float = Field(
-        590,
+        540,
         ge=0,
-        description="Listen for so long, a little less than the schedule's interval; 0: take what is "
-        "there now.",
+        description="Listen for so long: the schedule's interval less a minute in which a process "
+        "begins and ends; 0: take what is there now.",
     )
 
 

@@ -14,6 +14,7 @@ from uuid import UUID
 from prefect.events.schemas.automations import AutomationCore
 from pydantic import BaseModel, ConfigDict
 
+from deployments.work_pools import deadline_of
 from tasks.datasets import Catalog, parse, read_yaml
 from tasks.environments import environment_catalog
 from tasks.model.environment import Environment, Severity
@@ -21,6 +22,8 @@ from tasks.model.errors import ConfigError
 
 FOLDER = Path(__file__).parent
 MINUTE = 60
+BEFORE_DEADLINE = 0.9
+"""Of what a job may take: a run that takes longer is told of, also where such times are usual."""
 _PLACE = re.compile(r"\$\{([a-z_]+)\}")
 
 
@@ -34,6 +37,8 @@ class Timing:
         pending: A process that takes longer to begin never will.
         late: A run that no worker takes for so long after its time is alerted of.
         once_in: A dataset or host is alerted of once in so long.
+        given_back: A run that is started again several times within so long does not get on; three
+            times what the largest job may take, since each start can take as long.
         quiet: Completions of a dataset within this time start its dependents once.
     """
 
@@ -41,6 +46,7 @@ class Timing:
     pending: timedelta = timedelta(minutes=15)
     late: timedelta = timedelta(minutes=10)
     once_in: timedelta = timedelta(hours=1)
+    given_back: timedelta = timedelta(days=3)
     quiet: timedelta = timedelta(minutes=1)
 
 
@@ -95,7 +101,7 @@ class _Maker:
 
     def __post_init__(self) -> None:
         timing = self.timing
-        names = ("no_heartbeat", "pending", "late", "once_in", "quiet")
+        names = ("no_heartbeat", "pending", "late", "once_in", "given_back", "quiet")
         values: dict[str, object] = {name: getattr(timing, name) for name in names}
         values["environment"] = self.environment.name
         values["quiet_and_a_little"] = timing.quiet + A_LITTLE
@@ -123,13 +129,20 @@ class _Maker:
                     each = [{"upstream_dataset": name} for name in spec.after]
                     yield from self._automation(document, {**self.values, **values}, each)
         else:
+            latest = self._latest()
             for flow, minutes in self.environment.alerts.usual_minutes.items():
+                usual = self.usual.get(flow, timedelta(minutes=minutes))
                 of_flow: dict[str, object] = {
                     "deployment": f"{flow}-{self.environment.name}",
                     "deployment_id": self.deployment(flow),
-                    "usual": self.usual.get(flow, timedelta(minutes=minutes)),
+                    "usual": min(usual, latest),
                 }
                 yield from self._automation(document, {**self.values, **of_flow}, [{}])
+
+    def _latest(self) -> timedelta:
+        """Return the time after which nobody would be told any more: the job is about to be ended."""
+        seconds = deadline_of(self.environment.work_pool)
+        return timedelta.max if seconds is None else timedelta(seconds=seconds) * BEFORE_DEADLINE
 
     def _automation(
         self,

@@ -13,7 +13,7 @@ from deployments.lint.flows import load_flow, wrong_parameters
 from deployments.lint.schedules import wrong_schedules
 from deployments.lint.secrets import plain_secrets
 from deployments.prefect_file import DeploymentEntry, fill, flow_of, unfilled
-from deployments.work_pools import job_variables_of
+from deployments.work_pools import deadline_of, job_variables_of
 from tasks.datasets import Location
 from tasks.model.environment import Environment
 
@@ -21,6 +21,7 @@ Wrong = Iterator[tuple[Location, str]]
 WORKING_DIRECTORY = "prefect.deployments.steps.set_working_directory"
 VERSION = "{{ $DPP_VERSION }}"
 HOME = "{{ $DPP_HOME }}"
+MINUTE = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,7 @@ def wrong_deployment(raw: DeploymentEntry, environment: Environment, around: Sur
     filled = fill(raw.model_dump(), around.variables, environment.variables)
     entry = DeploymentEntry.model_validate(filled)
     yield from _wrong_pool(entry, environment)
+    yield from _wrong_usual_time(entry, environment)
     yield from _wrong_names(raw, environment)
     yield from wrong_schedules(flow_of(entry.name, environment.name), entry.schedules, environment)
     if raw.pull is None and around.pull is None:
@@ -98,6 +100,21 @@ def _wrong_pool(entry: DeploymentEntry, environment: Environment) -> Wrong:
         yield (*place, "env", "DPP_ENV"), f"found {named!r}; allowed: {environment.name!r}"
     if pool.type == "kubernetes":
         yield from _wrong_image(given.get("image"), (*place, "image"))
+
+
+def _wrong_usual_time(entry: DeploymentEntry, environment: Environment) -> Wrong:
+    """Yield a usual time that no run reaches, since its job is ended before: nobody would be told."""
+    flow = flow_of(entry.name, environment.name)
+    usual = environment.alerts.usual_minutes.get(flow)
+    given = entry.work_pool.job_variables.get("active_deadline_seconds")
+    seconds = given if isinstance(given, int | float) else deadline_of(environment.work_pool)
+    if usual is not None and seconds is not None and usual * MINUTE >= seconds:
+        message = (
+            f"jobs are ended after {seconds / MINUTE:g} minutes; alerts.usual_minutes.{flow} of "
+            f"deployments/environments/{environment.name}.yaml is {usual:g}: it must be less, or "
+            "nobody is told of a run that takes long"
+        )
+        yield ("work_pool", "job_variables", "active_deadline_seconds"), message
 
 
 def _wrong_image(image: object, place: Location) -> Wrong:

@@ -5,8 +5,12 @@ All that takes time is begun at once, before the first test, and goes on beside 
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -17,6 +21,7 @@ from typing import Any, TypeVar
 from unittest import mock
 from uuid import UUID
 
+import httpx
 import pytest
 from moto.server import ThreadedMotoServer
 from prefect.blocks.notifications import SlackWebhook
@@ -36,7 +41,7 @@ from prefect.client.schemas.objects import (
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.events import Event as ServersEvent
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
-from prefect.states import Failed, Pending, Running, Scheduled
+from prefect.states import AwaitingRetry, Failed, Pending, Running, Scheduled
 from prefect_aws import AwsCredentials, S3Bucket
 from prefect_aws.client_parameters import AwsClientParameters
 from pydantic import SecretStr
@@ -48,11 +53,15 @@ from deployments.automations.catalog import Timing, automations
 from embedded.stack import EmbeddedStack
 from flows.listen import ListenParameters, listen
 from tasks.environments import environment_catalog, load_environment
+from tasks.landing import queue as queue_module
+from tasks.landing.listen import hear
 from tasks.model.environment import Alerts
+from tasks.model.errors import SourceUnavailable
 from tasks.model.run import SchemaChange
 from tasks.reporting.events import Event, SchemaChanged, breaker_event
 from tests.e2e.conftest import ROOT, THINGS
 from tests.e2e.test_worker import FLOW_SETTINGS
+from tests.misbehaving_http import Asked, Reply, misbehaving_server
 from tests.sinks import Sinks, Told, sinks
 
 T = TypeVar("T")
@@ -67,6 +76,12 @@ LANDED = THINGS.replace("things", "landed").replace(
     'source: {kind: s3, block: landing, path: "in/*.csv", format: {kind: csv}}',
 )
 FOLLOWER = THINGS.replace("things", "follower").replace("source:", "after: [landed]\nsource:")
+BOTH = THINGS.replace("things", "both").replace("source:", "after: [left, right]\nsource:")
+STOPS_WITHIN = 20
+LISTEN = """\
+from flows.listen import ListenParameters, listen
+listen(ListenParameters(seconds=600))
+"""
 
 
 @dataclass
@@ -79,6 +94,9 @@ class Scene:
     deployments: dict[str, UUID] = field(default_factory=dict)
     runs: dict[str, FlowRun] = field(default_factory=dict)
     begun: float = 0
+    sqs: Any = None
+    queues: dict[str, str] = field(default_factory=dict)
+    listener: subprocess.Popen[bytes] | None = None
 
     def post(self, event: str, resource: dict[str, str], **more: Any) -> None:
         """Put an event in."""
@@ -148,6 +166,9 @@ def scene(servers: EmbeddedStack) -> Iterator[Scene]:
         (root / folder).mkdir()
     (root / "datasets" / "landed.yaml").write_text(LANDED)
     (root / "datasets" / "follower.yaml").write_text(FOLLOWER)
+    for name in ("left", "right"):
+        (root / "datasets" / f"{name}.yaml").write_text(THINGS.replace("things", name))
+    (root / "datasets" / "both.yaml").write_text(BOTH)
     (root / "inbox" / "a.csv").write_text("id,price\n7,7.00\n")
     dev = (environments / "dev.yaml").read_text()
     made = dev.replace("name: dev\nembedded", f"name: {NAME}\nqueue_block: landing-queue\nembedded")
@@ -171,6 +192,9 @@ def scene(servers: EmbeddedStack) -> Iterator[Scene]:
             stack.callback(client.delete_automation, client.create_automation(made_of))
         begin(scene, aws)
         yield scene
+        if scene.listener is not None:
+            scene.listener.kill()
+            scene.listener.wait()
         for deployment in scene.deployments.values():
             client.delete_deployment(deployment)
 
@@ -178,7 +202,8 @@ def scene(servers: EmbeddedStack) -> Iterator[Scene]:
 class landing_zone:  # noqa: N801 - a context manager
     """A bucket of an S3 server that tells a queue what lands in it."""
 
-    def __init__(self, _scene: Scene) -> None:
+    def __init__(self, scene: Scene) -> None:
+        self._scene = scene
         self._server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
 
     def __enter__(self) -> AwsCredentials:
@@ -200,6 +225,11 @@ class landing_zone:  # noqa: N801 - a context manager
         )
         S3Bucket(bucket_name=BUCKET, credentials=aws).save("landing", overwrite=True)
         LandingQueue(url=url, credentials=aws).save("landing-queue", overwrite=True)
+        self._scene.sqs = sqs
+        for name, seconds in (("refused", "1"), ("stopped", "60")):
+            made = sqs.create_queue(QueueName=name, Attributes={"VisibilityTimeout": seconds})
+            self._scene.queues[name] = made["QueueUrl"]
+            LandingQueue(url=made["QueueUrl"], credentials=aws).save(name, overwrite=True)
         return aws
 
     def __exit__(self, *_: object) -> None:
@@ -278,6 +308,52 @@ def make_automations(scene: Scene, channels: dict[str, UUID]) -> list[Any]:
     )
 
 
+def tell_completed(scene: Scene, dataset: str) -> None:
+    """Say that a dataset's run did all that it was asked for."""
+    resource = {"prefect.resource.id": f"etl.dataset.{dataset}", "etl.environment": NAME}
+    scene.post("etl.run.completed", resource)
+
+
+def start_listener(scene: Scene) -> subprocess.Popen[bytes]:
+    """Start a process that listens to a queue of its own, in an environment without automations."""
+    variables = {
+        "PREFECT_API_URL": scene.stack.prefect_api_url,
+        "PREFECT_HOME": str(scene.stack.local.parent / "prefect"),
+        "PYTHONPATH": str(ROOT),
+        "DPP_ENV": "dev",
+        "DPP_QUEUE_BLOCK": "stopped",
+    }
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    return subprocess.Popen([sys.executable, "-c", LISTEN], env=os.environ | variables, **quiet)
+
+
+def send(scene: Scene, queue: str, key: str) -> None:
+    """Send what S3 says of an object that was written."""
+    record = {
+        "eventName": "ObjectCreated:Put",
+        "s3": {"bucket": {"name": BUCKET}, "object": {"key": key, "eTag": key}},
+    }
+    scene.sqs.send_message(
+        QueueUrl=scene.queues[queue], MessageBody=json.dumps({"Records": [record]})
+    )
+
+
+def waiting(scene: Scene, queue: str) -> tuple[int, int]:
+    """Return how many messages are in a queue, and how many somebody has taken and not deleted."""
+    names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+    found = scene.sqs.get_queue_attributes(QueueUrl=scene.queues[queue], AttributeNames=names)
+    there, taken = (int(found["Attributes"][name]) for name in names)
+    return there, taken
+
+
+def told_of(scene: Scene, key: str) -> list[dict[str, Any]]:
+    """Return the events of ``dev`` on the server that tell of an object."""
+    only = {"event": {"name": ["etl.object.landed"]}, "resource": {"id": ["etl.dataset.landed"]}}
+    found = scene.client.request("POST", "/events/filter", json={"filter": only}).json()["events"]
+    payloads = [event["payload"] for event in found]
+    return [one for one in payloads if one["environment"] == "dev" and one["objects"] == [key]]
+
+
 def begin(scene: Scene, aws: AwsCredentials) -> None:
     """Let everything happen that is waited for."""
     client, idle = scene.client, scene.deployments["idle"]
@@ -319,6 +395,14 @@ def begin(scene: Scene, aws: AwsCredentials) -> None:
     scene.tell(SchemaChanged(environment=NAME, dataset="orders", load_id=1, changes=(change,)))
     state: Any = listen(ListenParameters(seconds=0), return_state=True)
     assert state.message == "2 messages, 1 objects, 1 events", state  # one is S3's own test message
+    later = datetime.now(UTC) + timedelta(hours=1)
+    for name, times in (("given back", 3), ("given back twice", 2)):
+        states = [
+            each for _ in range(times) for each in (Running(), AwaitingRetry(scheduled_time=later))
+        ]
+        run(name, idle, *states)
+    tell_completed(scene, "left")
+    scene.listener = start_listener(scene)
 
 
 def test_failed_run_is_alerted_of_with_a_link_by_web_hook_and_by_mail(scene: Scene) -> None:
@@ -402,6 +486,69 @@ def test_cron_schedule_fires(scene: Scene) -> None:
     )
     assert {(after - before).total_seconds() for before, after in pairwise(times)} == {5}
     scene.client.delete_deployment(scene.deployments.pop("cron"))
+
+
+def test_run_that_is_given_back_for_the_third_time_is_alerted_of(scene: Scene) -> None:
+    """Twice is chance; the run that was given back twice would be told of by the same words."""
+    told = scene.alert("auto-idle is started again and again")
+    assert "auto given back was ended three times before it was done" in told.body
+
+
+def test_message_stays_in_the_queue_until_the_server_has_accepted_its_event(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against a server that refuses events, and else is the real one."""
+    monkeypatch.setenv("DPP_HOME", str(scene.stack.local.parent))
+    monkeypatch.setattr(queue_module, "GATHER_SECONDS", 0)
+    send(scene, "refused", "in/refused.csv")
+    environment = load_environment("dev").model_copy(update={"queue_block": "refused"})
+    real = scene.stack.prefect_api_url.removesuffix("/api")
+
+    def answer(asked: Asked, _number: int) -> Reply:
+        if asked.path == "/api/events":
+            return Reply(500)
+        passed = httpx.request(
+            asked.method,
+            real + asked.target,
+            content=asked.body,
+            headers={"Content-Type": "application/json"},
+        )
+        return Reply(passed.status_code, passed.content)
+
+    with misbehaving_server() as server:
+        server.answer = answer
+        with (
+            temporary_settings({PREFECT_API_URL: f"{server.url}/api"}),
+            pytest.raises(SourceUnavailable, match="did not accept events"),
+        ):
+            hear.fn(environment, 0)
+        assert "/api/events" in [asked.path for asked in server.asked]
+    assert sum(waiting(scene, "refused")) == 1
+    assert told_of(scene, "in/refused.csv") == []
+    heard = hear.fn(environment, 2)
+    assert (heard.messages, heard.events, heard.failures) == (1, 1, 0)
+    assert waiting(scene, "refused") == (0, 0)
+    assert len(until(lambda: told_of(scene, "in/refused.csv"), SOON, "event")) == 1
+
+
+def test_listener_that_is_told_to_end_passes_on_what_it_has_taken(scene: Scene) -> None:
+    assert scene.listener is not None
+    send(scene, "stopped", "in/stopped.csv")
+    until(lambda: waiting(scene, "stopped")[0] == 0, SOON, "message that was taken")
+    scene.listener.send_signal(signal.SIGTERM)
+    assert scene.listener.wait(STOPS_WITHIN) == -signal.SIGTERM
+    assert waiting(scene, "stopped") == (0, 0)
+    assert len(until(lambda: told_of(scene, "in/stopped.csv"), SOON, "event")) == 1
+
+
+def test_dataset_after_two_others_runs_once_when_both_have_completed(scene: Scene) -> None:
+    def runs() -> list[FlowRun]:
+        wanted = {"parameters": {"dataset": "both"}}
+        return [run for run in scene.runs_of("dataset") if run.parameters == wanted]
+
+    assert runs() == []  # one of them has completed since all began
+    tell_completed(scene, "right")
+    assert len(until(runs, SOON, "run after both")) == 1
 
 
 def test_nothing_else_was_alerted_of(scene: Scene) -> None:

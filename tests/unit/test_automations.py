@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -15,6 +15,7 @@ from prefect.server.events.schemas.automations import AutomationCore as ServersA
 from prefect.server.events.schemas.events import ReceivedEvent
 
 from deployments.automations.catalog import automations, documents
+from deployments.kubernetes.job_template import SIZES
 from tasks.datasets import Catalog, load_catalog
 from tasks.environments import load_environment
 from tasks.model.environment import Alerts, Environment
@@ -22,11 +23,8 @@ from tasks.model.errors import ConfigError
 from tasks.reporting import events
 
 ROOT = Path(__file__).parents[2]
-IDS = {
-    f"{flow}/{flow}-{name}": uuid4()
-    for flow in ("dataset", "daily", "hourly", "maintain")
-    for name in ("dev", "staging", "prod")
-}
+FLOWS = ("dataset", "daily", "hourly", "maintain", "backfill", "replay", "shard", "listen")
+IDS = {f"{flow}/{flow}-{name}": uuid4() for flow in FLOWS for name in ("dev", "staging", "prod")}
 
 
 @pytest.fixture
@@ -166,6 +164,29 @@ def test_longest_usual_time_of_an_environment_is_that_of_the_alert() -> None:
     assert "more than 90 minutes" in daily.actions[0].body
     assert "more than 60 seconds" in found["prod: hourly-prod takes long"].actions[0].body
     assert "prod: dataset-prod takes long" not in found
+
+
+@pytest.mark.parametrize("name", ["staging", "prod"])
+def test_long_runs_of_every_flow_are_told_of(name: str) -> None:
+    found = made(name)
+    assert [flow for flow in FLOWS if f"{name}: {flow}-{name} takes long" not in found] == []
+
+
+def test_time_that_was_learned_is_below_what_a_job_may_take() -> None:
+    environment = load_environment("staging")
+    times = {"daily": timedelta(hours=3), "hourly": timedelta(minutes=7)}
+    found = automations(environment, IDS, channels(environment), usual=times)
+    within = {each.name: each.trigger.within for each in found if "takes long" in each.name}
+    small = timedelta(seconds=SIZES["small"].active_deadline_seconds)
+    assert within["staging: daily-staging takes long"] == 0.9 * small
+    assert within["staging: hourly-staging takes long"] == timedelta(minutes=7)
+
+
+def test_run_that_is_given_back_again_and_again_is_told_of_however_long_a_job_may_take() -> None:
+    found = made("prod")["prod: run given back"].trigger
+    assert (found.threshold, found.for_each) == (3, {"prefect.resource.id"})
+    longest = max(size.active_deadline_seconds for size in SIZES.values())
+    assert found.within.total_seconds() >= found.threshold * longest
 
 
 def test_documents_hold_each_concern_once() -> None:

@@ -118,6 +118,10 @@ WRONG = {
         IN_PROD, IN_PROD.replace("image: *image", "image: *image, memry: 1Gi"),
         "work_pool.job_variables.memry: the pool has no such variable; did you mean 'memory'?",
     ),
+    "usual time after the deadline of the jobs": (
+        IN_PROD, IN_PROD.replace("image: *image", "image: *image, active_deadline_seconds: 3600"),
+        "active_deadline_seconds: jobs are ended after 60 minutes; alerts.usual_minutes.daily of",
+    ),
     "automations belong elsewhere": (
         DAILY, DAILY.replace("<<", "triggers: [], <<"), "triggers: unknown key",
     ),
@@ -255,6 +259,20 @@ def test_mistake_is_named_with_its_line(
         path, line, _ = hit.split(":", 2)
         assert path == "prefect.yaml"
         assert int(line) > 1 or case == "unknown top-level key"
+
+
+def test_usual_time_is_below_the_deadline_of_the_pools_jobs(
+    project: Path, environments: dict[str, Environment]
+) -> None:
+    """A run that is ended before is started again, and its time begins anew: nobody is told."""
+    shorten(project / "prefect.yaml")
+    staging = environments["staging"]
+    for minutes, wrong in ((119, False), (120, True)):
+        usual = {**staging.alerts.usual_minutes, "daily": minutes}
+        alerts = staging.alerts.model_copy(update={"usual_minutes": usual})
+        changed = {"staging": staging.model_copy(update={"alerts": alerts})}
+        said = [one for one in found_in_prefect_yaml(project, changed) if "usual_minutes" in one]
+        assert len(said) == wrong, said
 
 
 def test_line_of_an_anchor_is_where_it_is_written_and_is_reported_once(
