@@ -24,8 +24,8 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class in lowe
 from sqlalchemy import Engine
 from sqlalchemy.pool import QueuePool
 
-from tasks.loading.ledger import session
 from tasks.loading.queries import query
+from tasks.loading.session import session
 from tasks.loading.staging import (
     STAGING,
     RowGroup,

@@ -8,8 +8,8 @@ from psycopg2 import sql
 from sqlalchemy import Engine
 
 from tasks.loading.audit import record
-from tasks.loading.ledger import session
 from tasks.loading.queries import query
+from tasks.loading.session import session
 from tasks.model.dataset import DatasetSpec
 from tasks.model.run import Value
 from tasks.retention.erase import Erased
