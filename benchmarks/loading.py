@@ -27,7 +27,7 @@ from rich.table import Table
 from benchmarks.lineitem import lineitem, write_rows
 from benchmarks.process import cpu_seconds, peak_memory, run_alone
 from benchmarks.warehouse import Bench, warehouse
-from tasks.loading.ledger import session
+from tasks.loading.session import session
 
 CONTENDERS = {
     "append": (

@@ -21,9 +21,9 @@ from sqlalchemy import text
 
 from benchmarks.lineitem import KEY, LINES, lineitem
 from benchmarks.warehouse import Bench, warehouse
-from tasks.loading.ledger import session
 from tasks.loading.modes.publication import statements_of
 from tasks.loading.schema import create_table, target_columns
+from tasks.loading.session import session
 from tasks.loading.staging import STAGING
 
 MILLION = 1_000_000

@@ -211,7 +211,8 @@ def without(made: Project, partitions: int) -> Measured:
     from tasks.ingestion.planning import plan_partitions
     from tasks.ingestion.read import ingest_partition
     from tasks.lake import manifest_key
-    from tasks.loading.ledger import ensure_ledger, open_dataset, source_state
+    from tasks.loading.ledger import ensure_ledger, open_dataset
+    from tasks.loading.ledger_state import source_state
     from tasks.loading.publish import Load, load_partition
     from tasks.model.run import Partition, RunRequest
     from tasks.model.source import FilesSource

@@ -19,8 +19,9 @@ from blocks.lake import Lake
 from blocks.warehouse import WarehouseCredentials
 from embedded.stack import EmbeddedStack
 from tasks.lake import store_file
-from tasks.loading.ledger import ensure_ledger, open_dataset, session
+from tasks.loading.ledger import ensure_ledger, open_dataset
 from tasks.loading.publish import Load
+from tasks.loading.session import session
 from tasks.model.dataset import DatasetSpec
 from tasks.model.run import Manifest, Partition, SourceItem
 

@@ -126,7 +126,8 @@ def plan(names: Names = None, as_json: AsJson = False) -> None:
             from cli.render import plan_table
             from tasks.ingestion.ingest import planning_connector
             from tasks.ingestion.planning import plan_partitions
-            from tasks.loading.ledger import ensure_ledger, source_state
+            from tasks.loading.ledger import ensure_ledger
+            from tasks.loading.ledger_state import source_state
 
             engine = opened.warehouse()
             ensure_ledger(engine)

@@ -84,7 +84,8 @@ def _plan(
 ) -> list[Partition]:
     from tasks.ingestion.ingest import planning_connector
     from tasks.ingestion.planning import plan_partitions, replaces_newer_rows
-    from tasks.loading.ledger import ensure_ledger, load_sizes, source_state
+    from tasks.loading.ledger import ensure_ledger
+    from tasks.loading.ledger_state import load_sizes, source_state
 
     engine = opened.warehouse()
     ensure_ledger(engine)

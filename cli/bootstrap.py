@@ -131,7 +131,7 @@ def _show(steps: Sequence[Step], environment: str, *, dry_run: bool) -> None:
         colour = COLOURS[step.action.value]
         keys = ", ".join(step.keys)
         if step.action is Action.LEAVE:
-            keys = "no longer declared; --prune removes it"
+            keys = "not declared, or once too often; --prune removes it"
         table.add_row(f"[{colour}]{step.action.value}[/]", step.kind, step.name, keys)
     if shown:
         console.print(table)

@@ -25,7 +25,7 @@ from tasks.model.run import RunReport
 
 if TYPE_CHECKING:
     from tasks.connections import Connections
-    from tasks.loading.ledger import DatasetStatus
+    from tasks.loading.ledger_state import DatasetStatus
     from tasks.loading.reconcile import Check
 
 DATASETS = ("weather", "airlines", "airports", "planes", "flights")
@@ -76,7 +76,7 @@ class _Facts:
     """What warehouse and lake say after the run, read while the servers are up."""
 
     def __init__(self, connections: Connections, catalog: Catalog, retention_days: int) -> None:
-        from tasks.loading.ledger import quarantine_manifests, status
+        from tasks.loading.ledger_state import quarantine_manifests, status
         from tasks.loading.reconcile import reconcile
         from tasks.loading.search import search
         from tasks.quarantine import read_refused

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from tasks.loading.ledger import DatasetStatus
+from tasks.loading.ledger_state import DatasetStatus
 from tasks.loading.reconcile import Check
 from tasks.model.run import DatasetReport, Outcome, Partition, RowCounts, RunReport
 

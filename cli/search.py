@@ -12,9 +12,9 @@ from sqlalchemy import Engine
 
 from cli.console import console, stderr
 from tasks.loading.index import build_search_index
-from tasks.loading.ledger import session
 from tasks.loading.schema import existing_columns
 from tasks.loading.search import RANK
+from tasks.loading.session import session
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ConfigError
 

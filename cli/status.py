@@ -12,7 +12,8 @@ from cli.console import console
 from cli.render import status_table
 from tasks.datasets import Catalog
 from tasks.loading.gate_failures import OpenGateFailure, open_gate_failures
-from tasks.loading.ledger import DatasetStatus, ledger_exists, status
+from tasks.loading.ledger import ledger_exists
+from tasks.loading.ledger_state import DatasetStatus, status
 
 
 @dataclass(frozen=True)

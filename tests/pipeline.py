@@ -18,9 +18,11 @@ from tasks.ingestion.connectors.replay import ReplayConnector
 from tasks.ingestion.planning import plan_partitions
 from tasks.ingestion.read import ingest_partition
 from tasks.lake import manifest_key
-from tasks.loading.ledger import open_dataset, session, source_state
+from tasks.loading.ledger import open_dataset
+from tasks.loading.ledger_state import source_state
 from tasks.loading.publish import Load, load_partition
 from tasks.loading.schema import target
+from tasks.loading.session import session
 from tasks.loading.whole import load_whole
 from tasks.lookups.rows import rows_of, take_rows
 from tasks.lookups.snapshot import snapshot_table

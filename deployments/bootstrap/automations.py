@@ -69,11 +69,19 @@ class Automations:
         return self._with_ids[name]
 
     def present(self, names: Collection[str]) -> dict[str, Present]:
-        """Return the automations that the server has; of several with one name the first."""
+        """Return the automations that the server has; of several with one name the first.
+
+        Later ones with our tags are there too, under their name and id: two bootstraps at once, or
+        one that was asked again, made them, and each would alert once more.
+        """
         found: dict[str, Present] = {}
+        ours = {"etl", self._environment.name}
         for each in self._all():
-            if each.name in names:
-                found.setdefault(each.name, Present(str(each.id), _content(each)))
+            if each.name not in names:
+                continue
+            there = Present(str(each.id), _content(each))
+            if found.setdefault(each.name, there) is not there and ours <= set(each.tags):
+                found[f"{each.name} ({each.id})"] = there
         return found
 
     def _all(self) -> list[Automation]:

@@ -116,9 +116,12 @@ class Bootstrap:
             self._made = read_inventory(self.environment.name)
             for kind in self._kinds:
                 declared = kind.declared()
-                made = self._made.get(kind.label, {})
-                self._present[kind.label] = kind.present({*declared, *made})
-                steps += plan(kind.label, declared, self._present[kind.label], made, prune=prune)
+                known = self._made.get(kind.label, {})
+                there = kind.present({*declared, *known})
+                self._present[kind.label] = there
+                # Under another name than was asked for: ours as well, once too often.
+                again = {name: each.id for name, each in there.items() if name not in declared}
+                steps += plan(kind.label, declared, there, again | known, prune=prune)
         return steps
 
     def apply(self, steps: Iterable[Step]) -> None:
@@ -147,7 +150,7 @@ class Bootstrap:
                 if step.action is Action.REMOVE:
                     with explained(f"{step.kind} {step.name}"):
                         kinds[step.kind].remove(step.name, self._present[step.kind][step.name])
-                    made[step.kind].pop(step.name)
+                    made.get(step.kind, {}).pop(step.name, None)
         finally:
             self._remember(made)
 

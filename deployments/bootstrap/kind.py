@@ -24,7 +24,7 @@ class Kind(Protocol):
         ...
 
     def present(self, names: Collection[str]) -> Mapping[str, Present]:
-        """Return which of some names are there."""
+        """Return which of some names are there; under another name what is ours once too often."""
         ...
 
     def create(self, name: str) -> str:

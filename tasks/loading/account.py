@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class in lower case
 
-from tasks.loading import ledger
+from tasks.loading import ledger_entry
 from tasks.loading.evolution import record_changes
 from tasks.loading.job import Load, OnStep
 from tasks.loading.profiles import insert_profile
@@ -79,10 +79,10 @@ def write_account(cursor: Cursor, load: Load, receipt: LoadReceipt, on_step: OnS
     manifest, load_id = load.manifest, receipt.load_id
     state = load.partition.state | manifest.state
     partition = load.partition.model_copy(update={"state": state})
-    ledger.insert_load(cursor, _ledger_row(load, receipt), partition)
+    ledger_entry.insert_load(cursor, _ledger_row(load, receipt), partition)
     record_changes(cursor, load.spec, load_id, receipt.schema_changes)
     on_step("ledger_written")
-    ledger.insert_quarantine(cursor, load_id, manifest)
+    ledger_entry.insert_quarantine(cursor, load_id, manifest)
     if load.is_described:
         insert_profile(cursor, load_id, load.spec, manifest, receipt.findings)
     mark_replayed(cursor, load.partition, load_id, load.run)

@@ -10,8 +10,9 @@ from psycopg2.extensions import connection as Connection  # noqa: N812 - a class
 from psycopg2.extensions import cursor as Cursor  # noqa: N812
 from sqlalchemy import Engine
 
-from tasks.loading import ledger
+from tasks.loading import ledger_entry
 from tasks.loading.queries import query
+from tasks.loading.session import session
 from tasks.model.classify import classify
 from tasks.model.errors import CommitUnknown, ErrorKind, WarehouseUnavailable
 from tasks.model.run import LoadReceipt, Partition
@@ -75,9 +76,9 @@ def _found_after_turn(engine: Engine, table: str, partition: Partition) -> LoadR
     attempt = 0
     while True:
         try:
-            with ledger.session(engine) as connection, connection.cursor() as cursor:
+            with session(engine) as connection, connection.cursor() as cursor:
                 wait_for_turn(cursor, table)
-                return ledger.find_load(cursor, partition)
+                return ledger_entry.find_load(cursor, partition)
         except WarehouseUnavailable:
             attempt += 1
             if attempt == ASK_ATTEMPTS:

@@ -16,8 +16,8 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class in lowe
 from sqlalchemy import Engine
 
 from blocks.lake import Lake
-from tasks.loading.ledger import session
 from tasks.loading.queries import query
+from tasks.loading.session import session
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import LoadConflict
 

@@ -8,6 +8,7 @@ from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class in lower case
 
 from tasks.loading.schema import LOAD_ID, TargetColumn, staged_value, target
+from tasks.loading.session import one_row
 from tasks.loading.staging import STAGING
 from tasks.model.database_source import DatabaseSource
 from tasks.model.dataset import DatasetSpec
@@ -57,7 +58,7 @@ def delete_missing(
     assert isinstance(spec.source, DatabaseSource)
     assert spec.source.deletes is not None
     cursor.execute(sql.SQL("SELECT count(*) FROM {}").format(target(spec)))
-    total = _one(cursor)
+    total = int(one_row(cursor)[0])
     if not has_rows:
         if total:
             raise GateFailed(
@@ -95,9 +96,3 @@ def missing_statement(spec: DatasetSpec, key: Sequence[TargetColumn], up_to: int
         staging=sql.Identifier("pg_temp", STAGING),
         same=same,
     )
-
-
-def _one(cursor: Cursor) -> int:
-    row = cursor.fetchone()
-    assert row is not None, "the query always gives a row"
-    return int(row[0])

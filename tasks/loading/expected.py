@@ -21,8 +21,8 @@ from sqlalchemy import Engine
 from blocks.lake import Lake
 from tasks.loading.encoding import staged_schema
 from tasks.loading.layout import Layout, duckdb_versions
-from tasks.loading.ledger import session
 from tasks.loading.schema import TargetColumn, staged_value
+from tasks.loading.session import session
 from tasks.loading.staging import STAGING, clean_batches, copy_into_staging, create_staging
 from tasks.model.run import LakeFile
 

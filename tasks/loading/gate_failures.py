@@ -8,9 +8,9 @@ import psycopg2.extras
 import structlog
 from sqlalchemy import Engine
 
-from tasks.loading import ledger
 from tasks.loading.job import Load
 from tasks.loading.queries import query
+from tasks.loading.session import session
 from tasks.model.errors import GateFailed, PipelineError
 from tasks.model.gates import FailedGate
 from tasks.model.run import Value
@@ -35,7 +35,7 @@ def record_gate_failure(engine: Engine, load: Load, error: GateFailed) -> None:
         "config_hash": load.spec.config_hash,
     }
     try:
-        with ledger.session(engine) as connection, connection.cursor() as cursor:
+        with session(engine) as connection, connection.cursor() as cursor:
             for failed in error.failed or (FailedGate("load", error.message),):
                 cursor.execute(
                     query("record_gate_failure"),
@@ -67,7 +67,7 @@ class OpenGateFailure(Value):
 
 def open_gate_failures(engine: Engine) -> dict[str, OpenGateFailure]:
     """Return what waits at a gate, by dataset; nothing from a ledger that is older than gates."""
-    with ledger.session(engine, read_only=True) as connection, connection.cursor() as cursor:
+    with session(engine, read_only=True) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT to_regclass('etl.gate_failures') IS NOT NULL")
         if cursor.fetchone() != (True,):
             return {}

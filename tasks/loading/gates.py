@@ -8,6 +8,7 @@ from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class in lower case
 
 from tasks.loading.schema import TargetColumn
+from tasks.loading.session import one_row
 from tasks.loading.staged_gates import StagedRows
 from tasks.loading.staging import STAGING
 from tasks.model.dataset import DatasetSpec, LookedUp
@@ -155,6 +156,4 @@ def _null_counts(cursor: Cursor, names: Sequence[str]) -> dict[str, int]:
         sql.SQL("count(*) FILTER (WHERE {} IS NULL)").format(sql.Identifier(name)) for name in names
     )
     cursor.execute(sql.SQL("SELECT {} FROM {}").format(counts, sql.Identifier("pg_temp", STAGING)))
-    row = cursor.fetchone()
-    assert row is not None, "the query always gives a row"
-    return dict(zip(names, row, strict=True))
+    return dict(zip(names, one_row(cursor), strict=True))

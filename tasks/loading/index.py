@@ -15,7 +15,6 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812
 from sqlalchemy import Engine
 
 from tasks.loading.build import building, create_index, drop_index
-from tasks.loading.ledger import session
 from tasks.loading.queries import query
 from tasks.loading.schema import TableIndex, target
 from tasks.loading.search_column import (
@@ -36,6 +35,7 @@ from tasks.loading.search_sql import (
     languages,
     words_index,
 )
+from tasks.loading.session import session
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ConfigError, PipelineError
 from tasks.model.names import named_within_limit

@@ -13,17 +13,13 @@ from tasks.connections import Connections
 from tasks.environments import code_version
 from tasks.loading.copies import copy_quietly, refuse_unrebuilt
 from tasks.loading.gates import notable_quarantine
-from tasks.loading.ledger import (
-    ensure_ledger,
-    last_load,
-    open_dataset,
-    session,
-    source_state,
-)
+from tasks.loading.ledger import ensure_ledger, open_dataset
+from tasks.loading.ledger_state import last_load, source_state
 from tasks.loading.maintenance import Maintained, build_missing, maintain
 from tasks.loading.ownership import loaded_meanwhile
 from tasks.loading.publish import Load, load_partition
 from tasks.loading.schema import existing_columns, target
+from tasks.loading.session import session
 from tasks.loading.whole import load_whole
 from tasks.model.dataset import DatasetSpec, LookedUp
 from tasks.model.environment import Environment

@@ -9,10 +9,10 @@ from tasks.loading.build import build_indexes
 from tasks.loading.commit import wait_for_turn
 from tasks.loading.index import build_search_index
 from tasks.loading.indexes import declared_indexes
-from tasks.loading.ledger import session
 from tasks.loading.partitions import largest_points, make_partitions
 from tasks.loading.retention import Dropped, drop_old
 from tasks.loading.schema import existing_columns
+from tasks.loading.session import session
 from tasks.loading.state import table_state
 from tasks.model.dataset import DatasetSpec
 from tasks.model.run import Value

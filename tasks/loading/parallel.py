@@ -25,8 +25,8 @@ from sqlalchemy import Engine
 from sqlalchemy.pool import QueuePool
 
 from tasks.loading.audit import EVERY_DATASET, record
-from tasks.loading.ledger import session
 from tasks.loading.queries import query
+from tasks.loading.session import session
 from tasks.loading.staging import (
     STAGING,
     RowGroup,

@@ -21,6 +21,7 @@ from tasks.loading.ranges import (
     read_point,
 )
 from tasks.loading.schema import TargetColumn, postgres_type, staged_value, target
+from tasks.loading.session import one_row
 from tasks.model.column_types import is_integer
 from tasks.model.columns import ColumnSpec
 from tasks.model.dataset import DatasetSpec
@@ -132,9 +133,7 @@ def current_time(cursor: Cursor, spec: DatasetSpec) -> datetime | None:
     if is_integer(_column(spec).type):
         return None
     cursor.execute("SELECT now() AT TIME ZONE 'UTC'")
-    row = cursor.fetchone()
-    assert row is not None
-    found: datetime = row[0]
+    found: datetime = one_row(cursor)[0]
     return found
 
 

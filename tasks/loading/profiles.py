@@ -10,8 +10,8 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class in lowe
 from sqlalchemy import Engine
 
 from tasks.loading.job import Load
-from tasks.loading.ledger import session
 from tasks.loading.queries import query
+from tasks.loading.session import session
 from tasks.model.anomaly import Finding
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import GateFailed

@@ -18,7 +18,7 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812
 from sqlalchemy import Engine
 
 from blocks.lake import Lake
-from tasks.loading import ledger, parallel
+from tasks.loading import ledger_entry, parallel
 from tasks.loading.account import Changes, receipt_of, write_account
 from tasks.loading.children.publish import publish_children, write_child_accounts
 from tasks.loading.children.staged import child_files, ensure_child_schemas, stage_children
@@ -36,6 +36,7 @@ from tasks.loading.ownership import check_ownership
 from tasks.loading.partitions import prepare_partitions
 from tasks.loading.profiles import check_history
 from tasks.loading.schema import TargetColumn, ensure_schema
+from tasks.loading.session import session
 from tasks.loading.staged import check_staged, clean_files, stage_rows
 from tasks.loading.staging import STAGING
 from tasks.loading.unique import check_unique
@@ -92,8 +93,8 @@ def load_partition(
         WarehouseUnavailable: The warehouse went away; it is safe to try again.
     """
     started = time.monotonic()
-    with ledger.session(engine, read_only=True) as connection, connection.cursor() as cursor:
-        if receipt := ledger.find_load(cursor, load.partition):
+    with session(engine, read_only=True) as connection, connection.cursor() as cursor:
+        if receipt := ledger_entry.find_load(cursor, load.partition):
             log.info("loading.already_loaded", load_id=receipt.load_id)
             return receipt
     paths = clean_files(lake, scratch, load.manifest)
@@ -135,7 +136,7 @@ def _publish(
 ) -> LoadReceipt:
     receipt: LoadReceipt | None = None
     try:
-        with ledger.session(engine) as connection:
+        with session(engine) as connection:
             receipt = _transaction(
                 engine, connection, paths, items, load, findings, started, on_step
             )
@@ -171,13 +172,13 @@ def _transaction(
         on_step("gated")
         wait_for_turn(cursor, load.spec.load.table)
         on_step("locked")
-        if receipt := ledger.find_load(cursor, load.partition):
+        if receipt := ledger_entry.find_load(cursor, load.partition):
             return receipt
         check_ownership(cursor, load)
         on_step("checked")
         table = patiently(cursor, load.spec, lambda: _prepare(cursor, load, has_rows=has_rows))
         on_step("evolved")
-        load_id = ledger.next_load_id(cursor)
+        load_id = ledger_entry.next_load_id(cursor)
         changes = Changes()
         if load.compares_keys:
             changes = patiently(

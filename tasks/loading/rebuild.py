@@ -22,7 +22,7 @@ from tasks.loading.audit import record
 from tasks.loading.commit import wait_for_turn
 from tasks.loading.copied import CopiedRows, ledger_row, restore, restore_audit
 from tasks.loading.copies import copied_ledgers, folder_of, last_copied_load
-from tasks.loading.ledger import ensure_ledger, session
+from tasks.loading.ledger import ensure_ledger
 from tasks.loading.partitions import in_range
 from tasks.loading.queries import query
 from tasks.loading.ranges import Range
@@ -36,6 +36,7 @@ from tasks.loading.reapply import (
     published_together,
 )
 from tasks.loading.schema import ensure_schema
+from tasks.loading.session import session
 from tasks.model.child_dataset import child_tables
 from tasks.model.dataset import DatasetSpec, LookedUp
 from tasks.model.errors import ConfigError, ContractBroken

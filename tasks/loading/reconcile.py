@@ -17,11 +17,11 @@ from tasks.loading.checks import Check, LedgerRow, check, shown
 from tasks.loading.child_checks import child_checks, child_manifest_checks
 from tasks.loading.content_checks import content_checks
 from tasks.loading.lake_checks import examine_lake
-from tasks.loading.ledger import session
 from tasks.loading.position_checks import position_checks
 from tasks.loading.queries import query
 from tasks.loading.reapply import NO_LOOKUPS
 from tasks.loading.resolutions import resolution_checks
+from tasks.loading.session import session
 from tasks.loading.table_checks import table_checks
 from tasks.model.dataset import DatasetSpec, LookedUp
 

@@ -20,13 +20,13 @@ from tasks.loading.content import compare
 from tasks.loading.content_checks import History, history_of
 from tasks.loading.expected import Expected, expected_content
 from tasks.loading.lake_checks import intact_loads
-from tasks.loading.ledger import session
 from tasks.loading.past import Past, is_folded, past_of
 from tasks.loading.reapply import NO_LOOKUPS
 from tasks.loading.reconcile import ledger_rows
 from tasks.loading.replayed import missing_tables, restore_tables
 from tasks.loading.restore import replace_loads, restore_rows, take_over
 from tasks.loading.schema import ensure_schema
+from tasks.loading.session import session
 from tasks.loading.shadow import Shadow, shadow
 from tasks.loading.table_checks import rows_retired
 from tasks.model.child_dataset import child_tables

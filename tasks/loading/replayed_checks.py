@@ -12,10 +12,10 @@ from tasks.loading.checks import Check, LedgerRow, check, shown
 from tasks.loading.content import compare
 from tasks.loading.content_verdicts import SAME, STATEMENT, verdicts
 from tasks.loading.expected import expected_session
-from tasks.loading.ledger import session
 from tasks.loading.past import Past, past_of
 from tasks.loading.row_names import named_rows
 from tasks.loading.schema import existing_columns
+from tasks.loading.session import session
 from tasks.loading.shadow import Shadow, fill_expected, shadow, shadow_layout
 from tasks.model.dataset import DatasetSpec, LookedUp
 from tasks.model.errors import ContractBroken

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from sqlalchemy import Engine
 
-from tasks.loading.ledger import session
 from tasks.loading.queries import query
+from tasks.loading.session import session
 from tasks.model.run import LoadReceipt, LoadStatus, Purpose, QuarantineReason, RowCounts
 
 COUNTS = (

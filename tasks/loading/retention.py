@@ -15,7 +15,6 @@ from sqlalchemy import Engine
 
 from tasks.loading.audit import record
 from tasks.loading.commit import wait_for_turn
-from tasks.loading.ledger import session
 from tasks.loading.partitions import (
     TablePartition,
     current_time,
@@ -26,6 +25,7 @@ from tasks.loading.queries import query
 from tasks.loading.ranges import Range, oldest_kept
 from tasks.loading.schema import LOAD_ID
 from tasks.loading.search_column import limit_lock_wait
+from tasks.loading.session import session
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ConfigError, WarehouseUnavailable
 from tasks.model.run import Value

@@ -10,9 +10,9 @@ from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class in lower case
 from sqlalchemy import Engine
 
-from tasks.loading.ledger import session
 from tasks.loading.queries import query
 from tasks.loading.search_sql import SEARCH, column_signature, search_column
+from tasks.loading.session import session
 from tasks.model.column_types import decimal_digits, list_element
 from tasks.model.columns import ColumnSpec
 from tasks.model.dataset import DatasetSpec, LookedUp

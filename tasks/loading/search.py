@@ -7,9 +7,9 @@ from typing import Any
 from psycopg2 import sql
 from sqlalchemy import Engine
 
-from tasks.loading.ledger import session
 from tasks.loading.queries import query
 from tasks.loading.search_sql import NEXT, SEARCH, function_name
+from tasks.loading.session import session
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ConfigError
 

@@ -13,7 +13,7 @@ from tasks.loading.difference import NOTHING, Difference
 from tasks.loading.differences import compare
 from tasks.loading.index import search_statements
 from tasks.loading.indexes import declared_indexes
-from tasks.loading.ledger import ledger_comment, ledger_is_current, session
+from tasks.loading.ledger import ledger_comment, ledger_is_current
 from tasks.loading.modes.prepare import mode_statements
 from tasks.loading.own_columns import own_columns
 from tasks.loading.partitions import (
@@ -36,6 +36,7 @@ from tasks.loading.schema import (
     target_columns,
 )
 from tasks.loading.search_sql import SEARCH
+from tasks.loading.session import session
 from tasks.loading.state import TableState, roles_without_schema, table_state, unknown_roles
 from tasks.model.classify import classify
 from tasks.model.dataset import DatasetSpec, LookedUp

@@ -16,7 +16,6 @@ from tasks.loading.commit import commit
 from tasks.loading.content_checks import History, history_of
 from tasks.loading.expected import expected_content
 from tasks.loading.lake_checks import intact_loads
-from tasks.loading.ledger import session
 from tasks.loading.past import Past, is_folded, past_of
 from tasks.loading.queries import query
 from tasks.loading.reapply import NO_LOOKUPS
@@ -24,6 +23,7 @@ from tasks.loading.reconcile import ledger_rows
 from tasks.loading.replayed import missing_tables, restore_tables
 from tasks.loading.restore import Restored, restore_rows, take_over
 from tasks.loading.schema import LOAD_ID, target
+from tasks.loading.session import session
 from tasks.loading.shadow import Shadow, shadow
 from tasks.loading.table_checks import rows_retired
 from tasks.loading.unload_account import (

@@ -18,7 +18,7 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812
 from sqlalchemy import Engine
 
 from blocks.lake import Lake
-from tasks.loading import ledger
+from tasks.loading import ledger_entry
 from tasks.loading.account import Changes, receipt_of, write_account
 from tasks.loading.children.publish import write_child_accounts
 from tasks.loading.children.staged import child_files, ensure_child_schemas
@@ -40,6 +40,7 @@ from tasks.loading.partitions import prepare_partitions
 from tasks.loading.profiles import check_history
 from tasks.loading.publish import name_session
 from tasks.loading.schema import TargetColumn, ensure_schema
+from tasks.loading.session import session
 from tasks.loading.staged import check_staged, clean_files, stage_rows
 from tasks.loading.staging import STAGING, analyze_staging
 from tasks.loading.unique import check_unique_in_table
@@ -91,7 +92,7 @@ def load_whole(
         WarehouseUnavailable: The warehouse went away; it is safe to try again.
     """
     started = time.monotonic()
-    with ledger.session(engine, read_only=True) as connection, connection.cursor() as cursor:
+    with session(engine, read_only=True) as connection, connection.cursor() as cursor:
         if found := _found(cursor, loads):
             return found
     ensure_schema(engine, loads[0].spec)
@@ -123,7 +124,7 @@ def _publish(
 ) -> list[LoadReceipt]:
     receipts: list[LoadReceipt] = []
     try:
-        with ledger.session(engine) as connection:
+        with session(engine) as connection:
             receipts = _transaction(connection, ready, started, looked_at, on_step)
             on_step("committing")
             commit(connection)
@@ -137,7 +138,7 @@ def _publish(
 
 def _found(cursor: Cursor, loads: Sequence[Load]) -> list[LoadReceipt]:
     """Return the receipts of loads that are in the ledger: of all, or of none of them."""
-    receipts = [ledger.find_load(cursor, load.partition) for load in loads]
+    receipts = [ledger_entry.find_load(cursor, load.partition) for load in loads]
     return [receipt for receipt in receipts if receipt]
 
 
@@ -160,7 +161,7 @@ def _after_unknown(
     table = loads[0].spec.load.table
     if ask_ledger(engine, table, loads[0].partition, receipts[0]) is receipts[0]:
         return receipts
-    with ledger.session(engine, read_only=True) as connection, connection.cursor() as cursor:
+    with session(engine, read_only=True) as connection, connection.cursor() as cursor:
         return _found(cursor, loads)
 
 
@@ -220,7 +221,7 @@ def _pile_up(
     piles: dict[tuple[TargetColumn, ...], Pile] = {}
     for one in ready:
         looked_at.append(one.load)
-        ids.append(ledger.next_load_id(cursor))
+        ids.append(ledger_entry.next_load_id(cursor))
         columns = one.load.columns
         has_rows = stage_rows(cursor, one.paths, one.load, columns, on_step)
         children.add(cursor, one.load, ids[-1], one.items)

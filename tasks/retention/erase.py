@@ -9,7 +9,7 @@ from sqlalchemy import Engine
 
 from blocks.lake import Entry, Lake
 from tasks.loading.audit import record
-from tasks.loading.ledger import session
+from tasks.loading.session import session
 from tasks.model.child_dataset import child_datasets
 from tasks.model.columns import MAX_IDENTIFIER_BYTES
 from tasks.model.dataset import DatasetSpec

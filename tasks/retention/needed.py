@@ -11,8 +11,8 @@ from sqlalchemy import Engine
 
 from blocks.lake import Lake
 from tasks.lake import SHORT, read_manifest
-from tasks.loading.ledger import session
 from tasks.loading.queries import query
+from tasks.loading.session import session
 from tasks.model.dataset import DatasetSpec
 from tasks.model.run import Manifest
 

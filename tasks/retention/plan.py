@@ -9,8 +9,8 @@ from typing import Literal
 from sqlalchemy import Engine
 
 from tasks.loading.audit import record
-from tasks.loading.ledger import session
 from tasks.loading.queries import query
+from tasks.loading.session import session
 from tasks.model.run import Value
 
 Of = Literal["files and rows", "what is shared", "flow runs"]

@@ -27,8 +27,9 @@ from sqlalchemy import Engine
 
 from tasks.connections import Connections
 from tasks.loading.audit import EVERY_DATASET, record
-from tasks.loading.ledger import ensure_ledger, session
+from tasks.loading.ledger import ensure_ledger
 from tasks.loading.parallel import drop_left_tables
+from tasks.loading.session import session
 from tasks.model.dataset import DatasetSpec
 from tasks.model.environment import Environment
 from tasks.model.run import Value

@@ -11,8 +11,8 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class in lowe
 from sqlalchemy import Engine
 
 from tasks.loading.audit import EVERY_DATASET, record
-from tasks.loading.ledger import session
 from tasks.loading.queries import query
+from tasks.loading.session import session
 from tasks.model.dataset import DatasetSpec
 from tasks.model.run import Value
 from tasks.retention.plan import Erased

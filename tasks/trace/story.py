@@ -14,10 +14,10 @@ from blocks.lake import Lake
 from tasks.lake import read_manifest
 from tasks.loading.checks import LedgerRow
 from tasks.loading.lake_checks import raw_manifest
-from tasks.loading.ledger import session
 from tasks.loading.reconcile import ledger_rows
 from tasks.loading.resolutions import quarantine_loads, resolutions_of
 from tasks.loading.schema import LOAD_ID, existing_columns, target
+from tasks.loading.session import session
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ConfigError
 from tasks.model.replay import RowId

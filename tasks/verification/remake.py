@@ -24,8 +24,8 @@ from tasks.ingestion.read import STAGE as INGESTION
 from tasks.ingestion.read import ingest_partition, ingestion_identity
 from tasks.lake import manifest_key, publish_manifest, read_manifest
 from tasks.loading.lake_checks import damage_of, raw_manifest
-from tasks.loading.ledger import session
 from tasks.loading.loaded import Loaded, loaded_partitions
+from tasks.loading.session import session
 from tasks.model.database_source import DatabaseSource
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ContractBroken, SourceRejected

@@ -22,8 +22,9 @@ from tasks.ingestion.connector import Connector
 from tasks.ingestion.read import ingest_partition
 from tasks.loading.checks import Check, PartitionSums, check
 from tasks.loading.lake_checks import damage_of, raw_manifest
-from tasks.loading.ledger import session, source_state
+from tasks.loading.ledger_state import source_state
 from tasks.loading.loaded import Loaded, loaded_partitions
+from tasks.loading.session import session
 from tasks.model.database_source import DatabaseSource
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import SourceRejected

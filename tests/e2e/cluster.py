@@ -207,8 +207,8 @@ def wait_for(question: Callable[[], Answer | None], what: str, seconds: float = 
 
 
 @contextmanager
-def worker(url: str, cluster: Cluster, home: Path) -> Iterator[Path]:
-    """Run Prefect's Kubernetes worker as it is; gives its log."""
+def worker(url: str, cluster: Cluster, home: Path, variables: Mapping[str, str]) -> Iterator[Path]:
+    """Run Prefect's Kubernetes worker as it is, with further variables; gives its log."""
     log = home / "worker.log"
     settings = {
         **QUIET,
@@ -218,6 +218,7 @@ def worker(url: str, cluster: Cluster, home: Path) -> Iterator[Path]:
         "KUBECONFIG": str(
             cluster.fake.kubeconfig("worker") if cluster.fake else cluster.kubeconfig
         ),
+        **variables,
         "PREFECT_INTEGRATIONS_KUBERNETES_OBSERVER_NAMESPACES": cluster.namespace,
     }
     outside = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}

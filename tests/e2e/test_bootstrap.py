@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
+from moto.server import ThreadedMotoServer
+from prefect.blocks.core import Block
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import VariableCreate, WorkPoolCreate
 from prefect.events import EventTrigger
+from prefect.events.schemas.automations import AutomationCore
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Completed
+from ruamel.yaml import YAML
 
-from tests.e2e.conftest import Project
+from deployments.docker.prepare import blocks_of, credentials_of
+from tests.e2e.conftest import ROOT, Project
 
 SETTINGS = ("block_type", "block_schema", "block_document", "work_pool", "work_queue", "variable",
             "concurrency_limit_v2", "flow", "deployment", "deployment_schedule", "automation")  # fmt: skip
@@ -217,6 +227,69 @@ def test_longer_than_usual_is_learned_from_completed_runs(
     assert steps(staging)[f"automation {name}"]["action"] == "change"
     assert waits() == timedelta(minutes=30)
     assert steps(staging) == {}
+
+
+def test_second_automation_of_a_name_is_removed_if_it_is_ours(
+    staging: Project, client: SyncPrefectClient
+) -> None:
+    """One that a bootstrap made beside another; one of that name that somebody made stays."""
+    name = "staging: run failed"
+    steps(staging)
+    (first,) = client.read_automations_by_name(name)
+    again = AutomationCore.model_validate(first.model_dump(exclude={"owner_resource"}))
+    second = client.create_automation(again)
+    somebodys = client.create_automation(again.model_copy(update={"tags": ["team"]}))
+    assert steps(staging)[f"automation {name} ({second})"]["action"] == "leave"
+    removed = steps(staging, "--prune")
+    assert removed[f"automation {name} ({second})"]["action"] == "remove"
+    assert f"automation {name} ({somebodys})" not in removed
+    assert {each.id for each in client.read_automations_by_name(name)} == {first.id, somebodys}
+    client.delete_automation(somebodys)
+
+
+def test_compose_prepares_its_server_as_bootstrap_does(
+    project: Project, client: SyncPrefectClient, tmp_path: Path
+) -> None:
+    """With the variables of the compose file, an S3 server of the test, and this Prefect server."""
+    service = YAML(typ="safe").load(ROOT / "deployments/docker/docker-compose.yml")["services"]
+    s3 = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    s3.start()
+    variables = {
+        **service["prepare"]["environment"],
+        "LOCAL_PASSWORD": "only-in-blocks",
+        "PREFECT_API_URL": project.stack.prefect_api_url,
+        "PREFECT_HOME": str(tmp_path),
+        "S3_URL": "http://{}:{}".format(*s3.get_host_and_port()),
+        "DPP_HOME": str(project.root),
+        "PYTHONPATH": str(ROOT),
+        "PATH": os.environ["PATH"],
+    }
+
+    def prepare() -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "deployments.docker.prepare"],
+            env=variables,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert "only-in-blocks" not in done.stdout + done.stderr
+        return done.stdout
+
+    try:
+        assert "create" in prepare()
+        assert re.fullmatch(r"\d+ unchanged\n", prepare())
+        buckets = credentials_of(variables).get_s3_client().list_buckets()["Buckets"]
+    finally:
+        s3.stop()
+    assert {each["Name"] for each in buckets} == {"landing", "lake"}
+    assert "dataset-dev" in {each.name for each in client.read_deployments()}
+    assert {"dev: run pending", "dev: run without a sign of life"} <= {
+        each.name for each in client.read_automations()
+    }
+    for key in blocks_of(variables):
+        assert Block.load(key).get_block_type_slug() == key.partition("/")[0]
 
 
 def ids(project: Project) -> dict[str, list[str]]:

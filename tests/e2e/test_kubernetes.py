@@ -6,7 +6,9 @@ runs the same tests: docs/kubernetes.md says what its image, and this machine, m
 
 from __future__ import annotations
 
+import json
 import os
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -40,6 +42,8 @@ REAL = os.environ.get("DPP_TEST_KUBECONFIG")
 NAMESPACE = os.environ.get("DPP_TEST_NAMESPACE", "dpp")
 IMAGE = os.environ.get("DPP_TEST_IMAGE", "registry.example.org/dpp:test")
 PRIVACY_KEY = "0123456789abcdef0123456789abcdef"
+AUTH_STRING = "admin:CANARY-of-the-api"
+"""The worker has it, as the chart gives it; the server of these tests asks nobody for it."""
 UNKNOWN_IMAGE = "registry.invalid/dpp:1.0.0"
 SMALL_LIMIT = "160Mi"
 """Memory with which a real cluster kills the run."""
@@ -65,6 +69,15 @@ def cluster_of(folder: Path, home: Path) -> Iterator[Cluster]:
         fake.close()
 
 
+def told_by_the_chart() -> dict[str, str]:
+    """Return what the worker is told in a cluster; its metrics would listen beyond this machine."""
+    values = YAML(typ="safe").load(ROOT / "deployments/kubernetes/helm/prefect-worker.yaml")
+    told = {each["name"]: each["value"] for each in values["worker"]["extraEnvVars"]}
+    assert values["worker"]["selfHostedServerApiConfig"]["basicAuth"]["enabled"] is True
+    told["PREFECT_API_AUTH_STRING"] = AUTH_STRING
+    return told | {"PREFECT_CLIENT_METRICS_ENABLED": "false"}
+
+
 @pytest.fixture(scope="module")
 def scene(servers: EmbeddedStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     folder = tmp_path_factory.mktemp("cluster")
@@ -80,7 +93,9 @@ def scene(servers: EmbeddedStack, tmp_path_factory: pytest.TempPathFactory) -> I
         stack.enter_context(
             temporary_settings({PREFECT_API_URL: url, PREFECT_HOME: folder / "prefect"})
         )
-        cluster.put_secret(SECRET, {"privacy-key": PRIVACY_KEY})
+        cluster.put_secret(
+            SECRET, {"privacy-key": PRIVACY_KEY, "prefect-api-auth-string": AUTH_STRING}
+        )
         stack.callback(cluster.delete_secret, SECRET)
         runs = Runs(url, IMAGE, NAMESPACE)
         address = servers.postgres
@@ -94,7 +109,7 @@ def scene(servers: EmbeddedStack, tmp_path_factory: pytest.TempPathFactory) -> I
         stack.callback(scene.close)
         prepare(scene, servers, reachable, home)
         runs.deploy()
-        stack.enter_context(worker(url, cluster, folder))
+        stack.enter_context(worker(url, cluster, folder, told_by_the_chart()))
         for name in DATASETS:
             memory = {"memory": SMALL_LIMIT} if REAL and name == "killed" else {}
             scene.started[name] = runs.start(name, **memory)
@@ -136,7 +151,7 @@ def test_a_run_that_succeeds(scene: Scene) -> None:
     variables = {each.name: each for each in job.spec.template.spec.containers[0].env}
     assert variables["DPP_PRIVACY_KEY"].value is None
     assert variables["PREFECT_HOME"].value == "/prefect"
-    assert PRIVACY_KEY not in str(job.to_dict())
+    assert variables["PREFECT_API_AUTH_STRING"].value is None
 
 
 def test_an_invalid_job_is_refused(scene: Scene) -> None:
@@ -228,7 +243,7 @@ def test_queries_of_the_dashboard_find_the_runs(scene: Scene) -> None:
 
 def test_no_secret_is_on_the_server(scene: Scene, servers: EmbeddedStack) -> None:
     """Work pool, deployment, runs, logs, events and artifacts hold neither key nor password."""
-    secrets = (PRIVACY_KEY, servers.postgres.password, servers.object_store.secret_key)
+    secrets = secrets_of(servers)
     tables = scene.query(
         "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace",
         "prefect",
@@ -241,3 +256,28 @@ def test_no_secret_is_on_the_server(scene: Scene, servers: EmbeddedStack) -> Non
                 "prefect",
             )
             assert found == [(0,)], table
+
+
+def secrets_of(servers: EmbeddedStack) -> tuple[str, ...]:
+    return (
+        *(PRIVACY_KEY, AUTH_STRING, AUTH_STRING.partition(":")[2]),
+        *(b64encode(each.encode()).decode() for each in (PRIVACY_KEY, AUTH_STRING)),
+        *(servers.postgres.password, servers.object_store.secret_key),
+    )
+
+
+def test_no_secret_is_in_a_manifest(scene: Scene, servers: EmbeddedStack) -> None:
+    """Of all jobs and pods there ever were, also as they were while they ran; Secrets they name."""
+    fake = scene.cluster.fake
+    if fake is None:
+        pytest.skip("a real cluster does not keep what it was sent")
+    for name in ACTS:
+        scene.acted(name)
+    for kind, least in (("jobs", len(scene.started)), ("pods", len(scene.started))):
+        found = fake.received(kind)
+        assert len({each["metadata"]["name"] for each in found}) > least, kind
+        for manifest in found:
+            text = json.dumps(manifest)
+            assert SECRET in text
+            for secret in secrets_of(servers):
+                assert secret not in text, manifest["metadata"]["name"]

@@ -83,6 +83,10 @@ class FakeKubernetes:
         self._thread.join(timeout=10)
         self._loop.close()
 
+    def received(self, plural: str) -> list[Manifest]:
+        """Return all objects of a kind, as they were at each change, those that are gone too."""
+        return [manifest for _, _, manifest in self._objects.stores[plural].history]
+
     def run_out_of_memory(self, pod: str) -> None:
         """Do what a kernel does when a container exceeds its limit."""
         self._node.run_out_of_memory(pod)

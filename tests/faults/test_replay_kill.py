@@ -14,8 +14,9 @@ import structlog
 from pydantic import SecretStr
 
 from blocks.warehouse import WarehouseCredentials
-from tasks.loading.ledger import ensure_ledger, session
+from tasks.loading.ledger import ensure_ledger
 from tasks.loading.reconcile import reconcile
+from tasks.loading.session import session
 from tasks.model.dataset import DatasetSpec
 from tasks.model.replay import ReplayRequest, Selection
 from tasks.protection import UNPROTECTED

@@ -16,7 +16,8 @@ from sqlalchemy import Engine
 
 from blocks.lake import Lake
 from tasks.datasets import load_catalog
-from tasks.loading.ledger import open_dataset, session
+from tasks.loading.ledger import open_dataset
+from tasks.loading.session import session
 from tasks.model.classify import classify
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import (

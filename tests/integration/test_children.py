@@ -16,10 +16,10 @@ from sqlalchemy import Engine
 from blocks.lake import Lake
 from tasks.datasets import load_dataset
 from tasks.environments import project_root
-from tasks.loading.ledger import session
 from tasks.loading.reconcile import reconcile
 from tasks.loading.repair import repair
 from tasks.loading.resolutions import quarantine_reasons, rows_read
+from tasks.loading.session import session
 from tasks.loading.unload import unload
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ContractBroken

@@ -11,8 +11,8 @@ from sqlalchemy import Engine
 
 from blocks.lake import Lake
 from tasks.ingestion.connector import PlanLimits
-from tasks.loading.ledger import session
 from tasks.loading.reconcile import reconcile
+from tasks.loading.session import session
 from tasks.model.dataset import DatasetSpec
 from tests.child_models import MODELS, MODES, in_order, random_files, spec_of, write
 from tests.pipeline import Pipeline

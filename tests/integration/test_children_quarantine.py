@@ -18,9 +18,9 @@ from blocks.lake import Lake
 from blocks.privacy import Privacy
 from cli.quarantine_view import refused_row
 from tasks.ingestion.connector import PlanLimits
-from tasks.loading.ledger import session
 from tasks.loading.reconcile import reconcile
 from tasks.loading.resolutions import quarantine_reasons, rows_read
+from tasks.loading.session import session
 from tasks.model.child_dataset import quarantined
 from tasks.model.columns import Checks
 from tasks.model.dataset import DatasetSpec

@@ -14,9 +14,9 @@ from sqlalchemy import Engine
 from blocks.lake import Lake
 from tasks.lake import read_manifest
 from tasks.loading.audit import audit_checks
-from tasks.loading.ledger import session
 from tasks.loading.parallel import drop_left_tables
 from tasks.loading.reconcile import reconcile
+from tasks.loading.session import session
 from tasks.model.dataset import DatasetSpec
 from tasks.model.replay import Selection
 from tasks.replay.discard import discard_rows, rows_to_discard

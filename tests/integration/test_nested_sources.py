@@ -16,8 +16,8 @@ import sqlalchemy as sa
 
 from blocks.lake import Lake
 from tasks.ingestion.connector import Connector
-from tasks.loading.ledger import session
 from tasks.loading.reconcile import reconcile
+from tasks.loading.session import session
 from tasks.model.child_dataset import quarantined
 from tasks.model.dataset import DatasetSpec
 from tasks.model.replay import ReplayRequest, Selection

@@ -12,9 +12,10 @@ import pytest
 
 from blocks.warehouse import WarehouseCredentials
 from tasks.loading.copies import copy_ledger, refuse_unrebuilt
-from tasks.loading.ledger import ensure_ledger, open_dataset, session
+from tasks.loading.ledger import ensure_ledger, open_dataset
 from tasks.loading.maintenance import maintain
 from tasks.loading.rebuild import rebuild
+from tasks.loading.session import session
 from tasks.loading.unload import unload
 from tasks.loading.whole import load_whole
 from tasks.model.dataset import DatasetSpec

@@ -15,9 +15,10 @@ from sqlalchemy import Engine
 from blocks.lake import Lake
 from blocks.privacy import Privacy
 from tasks.lake import read_manifest
-from tasks.loading.ledger import quarantine_manifests, session
+from tasks.loading.ledger_state import quarantine_manifests
 from tasks.loading.reconcile import reconcile
 from tasks.loading.resolutions import discard
+from tasks.loading.session import session
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ConfigError, LoadConflict
 from tasks.model.replay import ReplayRequest, Selection

@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 
 from blocks.lake import Lake
 from tasks.datasets import load_catalog
-from tasks.loading.ledger import quarantine_manifests
+from tasks.loading.ledger_state import quarantine_manifests
 from tasks.loading.reconcile import reconcile
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ConfigError, ContractBroken, GateFailed

@@ -18,7 +18,7 @@ from sqlalchemy import Engine
 from blocks.lake import Lake
 from cli.tables import differences_table
 from tasks.loading import load as load_stage
-from tasks.loading.ledger import session
+from tasks.loading.session import session
 from tasks.loading.table_check import table_report
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ContractBroken, PipelineError

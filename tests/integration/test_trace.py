@@ -10,8 +10,8 @@ from sqlalchemy import Engine
 
 from blocks.lake import Lake
 from blocks.privacy import Privacy
-from tasks.loading.ledger import session
 from tasks.loading.reconcile import reconcile
+from tasks.loading.session import session
 from tasks.loading.unload import unload
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ConfigError, ContractBroken

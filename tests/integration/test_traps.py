@@ -14,7 +14,7 @@ from sqlalchemy import Engine
 
 from blocks.lake import Lake
 from tasks.loading.index import build_search_index
-from tasks.loading.ledger import session
+from tasks.loading.session import session
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ContractBroken, PipelineError
 from tasks.model.run import LoadReceipt

@@ -26,7 +26,7 @@ from sqlalchemy import Engine
 from blocks.lake import Lake
 from tasks.ingestion.connector import Connector, PlanLimits
 from tasks.ingestion.connectors.database import DatabaseConnector
-from tasks.loading.ledger import session
+from tasks.loading.session import session
 from tasks.model.database_source import DatabaseSource
 from tasks.model.dataset import DatasetSpec
 from tests.integration.ingestion.database_support import dispose_readers, reader

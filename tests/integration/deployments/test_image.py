@@ -144,6 +144,12 @@ def test_volumes_belong_to_the_user_of_the_image(services: dict[str, dict[str, o
     assert places and places <= set(made.split())
 
 
+def test_worker_is_told_no_password(services: dict[str, dict[str, Any]]) -> None:
+    """Its runs have theirs from blocks; what a worker is told, every run is told."""
+    for name, value in services["worker"]["environment"].items():
+        assert "LOCAL_PASSWORD" not in f"{name}{value}", name
+
+
 @contextmanager
 def environment_of(variables: dict[str, str]) -> Iterator[None]:
     """Let settings be those of a process that is started with some variables."""

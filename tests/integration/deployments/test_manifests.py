@@ -16,6 +16,7 @@ from prefect_kubernetes.settings import KubernetesSettings
 from ruamel.yaml import YAML
 
 from deployments.kubernetes.job_template import job_template
+from tasks.environments import load_environment
 from tests.kubernetes_schemas import check
 
 ROOT = Path(__file__).parents[3]
@@ -207,6 +208,21 @@ def test_address_of_the_server_is_one() -> None:
     (step,) = re.findall(r"\*\*5\. .*?(?=\*\*6\. )", MANUAL.read_text(), re.DOTALL)
     for place in ("ingress", "prefectUiApiUrl", "PREFECT_UI_URL"):
         assert f"`{place}`" in step, place
+
+
+def test_role_of_flow_runs_reads_the_secrets_that_their_blocks_name() -> None:
+    """And no others: what bootstrap reads is not for pods. The queue is read where there is one."""
+    environment = load_environment("prod")
+    named = {
+        fields["secret_name"]
+        for key, fields in environment.blocks.items()
+        if key.startswith("aws-secret/")
+    }
+    (step,) = re.findall(r"\*\*2\. .*?(?=\*\*3\. )", MANUAL.read_text(), re.DOTALL)
+    assert f"dpp-flow-run-{environment.name}" in step
+    assert named and set(re.findall(r"`(\w+/\w+/\w+)`", step)) == named
+    assert environment.queue_block
+    assert {"sqs:ReceiveMessage", "sqs:DeleteMessage"} <= set(re.findall(r"`(\w+:\w+)`", step))
 
 
 def test_first_install_of_the_server_does_not_wait_for_tables_that_come_after_it() -> None:

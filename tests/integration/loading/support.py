@@ -17,9 +17,10 @@ from sqlalchemy import Engine
 from blocks.lake import Lake
 from blocks.warehouse import WarehouseCredentials
 from tasks.lake import manifest_key, publish_manifest, store_file
-from tasks.loading.ledger import ensure_ledger, open_dataset, session
+from tasks.loading.ledger import ensure_ledger, open_dataset
 from tasks.loading.publish import Load, load_partition
 from tasks.loading.reconcile import Check, reconcile
+from tasks.loading.session import session
 from tasks.model.dataset import DatasetSpec
 from tasks.model.run import (
     LakeFile,

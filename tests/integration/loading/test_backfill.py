@@ -10,7 +10,9 @@ import pytest
 from sqlalchemy import Engine
 
 from blocks.object_store import LakeStorage
-from tasks.loading.ledger import ensure_ledger, load_sizes, open_dataset, session, source_state
+from tasks.loading.ledger import ensure_ledger, open_dataset
+from tasks.loading.ledger_state import load_sizes, source_state
+from tasks.loading.session import session
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ConfigError, LoadConflict
 from tasks.model.run import LoadStatus, Partition, RunRequest, Window

@@ -9,7 +9,7 @@ import structlog
 
 from blocks.pool import WatchedPool
 from blocks.warehouse import WarehouseCredentials
-from tasks.loading.ledger import session
+from tasks.loading.session import session
 from tasks.model.errors import WarehouseUnavailable
 
 SETTINGS = (

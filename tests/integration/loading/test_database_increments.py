@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from blocks.lake import Lake
 from tasks.ingestion.connector import Connector, PlanLimits
 from tasks.ingestion.connectors.database import DatabaseConnector
-from tasks.loading.ledger import source_state
+from tasks.loading.ledger_state import source_state
 from tasks.model.database_source import DatabaseSource
 from tasks.model.dataset import DatasetSpec
 from tests.pipeline import Pipeline

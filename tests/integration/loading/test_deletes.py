@@ -13,9 +13,10 @@ from psycopg2 import sql
 from blocks.lake import Lake
 from tasks.ingestion.connector import Connector, PlanLimits
 from tasks.ingestion.connectors.database import DatabaseConnector
-from tasks.loading.ledger import open_dataset, session
+from tasks.loading.ledger import open_dataset
 from tasks.loading.publish import Load, load_partition
 from tasks.loading.reconcile import reconcile
+from tasks.loading.session import session
 from tasks.model.database_source import DatabaseSource
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ContractBroken, GateFailed

@@ -9,8 +9,8 @@ import pytest
 
 from tasks.loading import search_column
 from tasks.loading.index import build_search_index
-from tasks.loading.ledger import session
 from tasks.loading.search import search
+from tasks.loading.session import session
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ConfigError, ErrorKind, PipelineError
 from tasks.model.load import MergeLoad

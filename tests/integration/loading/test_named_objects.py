@@ -8,7 +8,8 @@ import pytest
 from sqlalchemy import Engine
 
 from blocks.lake import Lake
-from tasks.loading.ledger import open_dataset, source_state
+from tasks.loading.ledger import open_dataset
+from tasks.loading.ledger_state import source_state
 from tasks.loading.publish import Load, load_partition
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ConfigError, LoadConflict, PlanOutdated

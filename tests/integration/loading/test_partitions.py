@@ -12,8 +12,8 @@ import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
-from tasks.loading.ledger import session
 from tasks.loading.ranges import periods_ahead
+from tasks.loading.session import session
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ContractBroken, GateFailed
 from tests.integration.loading.support import World, make_partition, make_spec, rows_table

@@ -11,7 +11,7 @@ import pytest
 
 from blocks.warehouse import WarehouseCredentials
 from tasks.loading.index import build_search_index
-from tasks.loading.ledger import session
+from tasks.loading.session import session
 from tasks.model.errors import LoadConflict, WarehouseRejected
 from tests.faults.campaign import check_exact, load_all
 from tests.integration.loading.support import (

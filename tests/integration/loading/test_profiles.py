@@ -11,8 +11,9 @@ from sqlalchemy import Engine
 
 from blocks.lake import Lake
 from tasks.ingestion.connector import PlanLimits
-from tasks.loading.ledger import open_dataset, session
+from tasks.loading.ledger import open_dataset
 from tasks.loading.publish import load_partition
+from tasks.loading.session import session
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import GateFailed
 from tasks.model.replay import ReplayRequest

@@ -71,7 +71,7 @@ def test_clean_file_without_rows_is_loaded(world: World) -> None:
 
 def test_objects_of_a_partition_are_known_afterwards(world: World) -> None:
     """The next plan knows the objects, the fingerprints and the state of what was committed."""
-    from tasks.loading.ledger import source_state
+    from tasks.loading.ledger_state import source_state
 
     spec = make_spec()
     partition = make_partition("a", state={"cursor": "7"})

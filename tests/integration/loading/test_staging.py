@@ -15,7 +15,7 @@ import pytest
 from psycopg2 import sql
 
 from tasks.loading import staging
-from tasks.loading.ledger import session
+from tasks.loading.session import session
 from tasks.loading.staging import analyze_staging, copy_into_staging, create_staging
 from tasks.model.errors import ContractBroken, ErrorKind, PipelineError
 from tests.integration.loading.support import World, make_partition, make_spec, rows_table

@@ -17,9 +17,10 @@ from cli.tables import differences_table
 from embedded.postgres import binaries
 from tasks.loading.index import build_search_index
 from tasks.loading.indexes import declared_indexes
-from tasks.loading.ledger import ensure_ledger, session
+from tasks.loading.ledger import ensure_ledger
 from tasks.loading.maintenance import build_missing, maintain
 from tasks.loading.search import search
+from tasks.loading.session import session
 from tasks.loading.table_check import check_table, ddl_script, table_report
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ConfigError, ContractBroken

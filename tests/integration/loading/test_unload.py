@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tasks.loading.ledger import source_state
+from tasks.loading.ledger_state import source_state
 from tasks.loading.unload import Unloaded, unload
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ConfigError, ContractBroken, LoadConflict

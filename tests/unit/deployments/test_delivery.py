@@ -12,8 +12,8 @@ import pytest
 from ruamel.yaml import YAML
 
 from deployments.bootstrap.bootstrap import deploy_variables
-from deployments.changelog import section_of
 from deployments.declared_blocks import references
+from deployments.release import check_version, section_of
 from tasks.environments import load_environment
 
 ROOT = Path(__file__).parents[3]
@@ -90,7 +90,11 @@ def test_tests_run_on_every_python_that_is_promised() -> None:
 
 def test_prod_follows_staging_and_the_release_follows_the_checks() -> None:
     jobs = read(ROOT / ".github/workflows/release.yml")["jobs"]
-    assert "staging" in jobs["prod"]["needs"] and jobs["image"]["needs"] == "check"
+    assert "staging" in jobs["prod"]["needs"]
+    assert jobs["image"]["needs"] == ["check", "version"]
+    assert 'deployments/release.py "$TAG"' in str(jobs["version"]["steps"])
+    assert jobs["prod"]["if"] == "${{ !contains(github.ref_name, '-') }}"  # no release candidate
+    assert "if" not in jobs["staging"]
     assert jobs["check"]["uses"].endswith("ci.yml")
     assert jobs["prod"]["with"]["image"] == jobs["staging"]["with"]["image"]
 
@@ -132,6 +136,89 @@ def test_section_of_a_version(tag: str, expected: str) -> None:
 def test_version_without_a_section_is_no_release(tag: str) -> None:
     with pytest.raises(ValueError, match="changelog"):
         section_of(CHANGELOG, tag)
+
+
+@pytest.mark.parametrize(
+    ("version", "tag"),
+    [
+        ("1.4.0", "v1.4.0"),
+        ("1.4.0rc1", "v1.4.0-rc1"),
+        ("1.4.0-rc1", "v1.4.0-rc.1"),
+        ("2.0.0b3", "v2.0.0-b3"),
+    ],
+)
+def test_tag_of_the_version_is_released(version: str, tag: str) -> None:
+    check_version(f'[project]\nversion = "{version}"\n', tag)
+
+
+@pytest.mark.parametrize("tag", ["v1.4.1", "v1.40.0", "v1.4.0-rc1", "v2.4.0-b1"])
+def test_tag_of_another_version_is_not(tag: str) -> None:
+    with pytest.raises(ValueError, match=r"pyproject\.toml '1\.4\.0'"):
+        check_version('[project]\nversion = "1.4.0"\n', tag)
+
+
+@pytest.mark.parametrize(
+    "tag", ["v1.4.0rc1", "1.4.0", "v1.4", "v1.4.0-1", "v1.4.0.dev1", "v1.4.0-rc1x"]
+)
+def test_tag_whose_form_does_not_say_where_it_goes_is_not(tag: str) -> None:
+    """v1.4.0rc1 has no hyphen, and would go to prod."""
+    with pytest.raises(ValueError, match="candidate"):
+        check_version(f'[project]\nversion = "{tag.removeprefix("v")}"\n', tag)
+
+
+def test_release_is_refused_before_anything_is_pushed(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text('[project]\nversion = "1.4.0"\n')
+    (tmp_path / "CHANGELOG.md").write_text(CHANGELOG)
+
+    def release(tag: str) -> subprocess.CompletedProcess[str]:
+        script = [sys.executable, str(ROOT / "deployments/release.py"), tag]
+        return subprocess.run(script, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    assert release("v1.4.0").stdout == "### Added\n- A.\n"
+    assert release("v1.3.0").returncode == 1
+    (tmp_path / "CHANGELOG.md").write_text("# Changelog\n\n## Unreleased\n- A\n")
+    lacking = release("v1.4.0")
+    assert lacking.returncode == 1 and "no section '1.4.0'" in lacking.stderr
+
+
+def test_images_are_built_on_the_base_that_the_repository_names() -> None:
+    """By digest; without that variable on the tag of the Dockerfile. What is scanned is what is pushed."""
+    (pinned,) = re.findall(
+        r"^ARG PYTHON_IMAGE=(\S+)$",
+        (ROOT / "deployments/docker/Dockerfile").read_text(),
+        re.MULTILINE,
+    )
+    expected = f"PYTHON_IMAGE=${{{{ vars.PYTHON_IMAGE || '{pinned}' }}}}"
+    builds = [
+        step["with"]
+        for path in WORKFLOWS
+        for step in steps_of(path)
+        if "build-push-action" in step.get("uses", "")
+    ]
+    assert [build.get("build-args") for build in builds] == [expected] * 4
+
+
+def test_image_that_is_too_large_fails(tmp_path: Path) -> None:
+    """The step as it is, with a docker that tells a size."""
+    (script,) = (step["run"] for step in steps_of(WORKFLOWS[0]) if "700 MB" in step.get("name", ""))
+    docker = tmp_path / "docker"
+    for size, code in (("700000000", 0), ("700000001", 1)):
+        docker.write_text(
+            f"#!/bin/sh\n[ \"$*\" = 'image inspect --format {{{{.Size}}}} dpp:ci' ] && echo {size}\n"
+        )
+        docker.chmod(0o755)
+        path = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+        done = subprocess.run(
+            ["bash", "-e", "-c", script], env=path, capture_output=True, check=False
+        )
+        assert done.returncode == code, size
+
+
+def test_deployment_runs_where_the_server_is_reached() -> None:
+    (job,) = read(ROOT / ".github/workflows/deploy.yml")["jobs"].values()
+    assert job["runs-on"] == "${{ vars.DEPLOY_RUNNER || 'ubuntu-24.04' }}"
+    text = (ROOT / "docs/deployment.md").read_text()
+    assert "`DEPLOY_RUNNER`" in text and "`PYTHON_IMAGE`" in text
 
 
 def test_version_is_what_git_says_unless_it_is_given(tmp_path: Path) -> None:
