@@ -24,6 +24,7 @@ from tasks.environments import project_root
 from tasks.lake import intact_manifest
 from tasks.model.classify import is_transient
 from tasks.model.environment import Environment
+from tasks.model.manifest import Manifest
 from tasks.stopping import stop_asked
 
 log = structlog.get_logger("dpp.stages")
@@ -34,6 +35,8 @@ T = TypeVar("T")
 RETRIES = 4
 FIRST_RETRY_SECONDS = 2
 RETRY_JITTER = 0.5
+RESULT = f"{Manifest.__module__}.{Manifest.__qualname__}"
+"""Class of the results. Prefect writes its name into a result, and cannot read one whose class moved."""
 
 
 @dataclass
@@ -43,7 +46,7 @@ class StageCache(CachePolicy):
     ``INPUTS`` would give one task the result of another, and ``TASK_SOURCE`` does not see a change
     in the code that a task calls. Here the key names the stage, its version, the environment, the
     dataset, the partition's fingerprint, and a hash of whatever else decides the result. The task
-    takes these as ``work``.
+    takes these as ``work``. It names the class of the results too.
 
     Attributes:
         stage: Name of the stage.
@@ -65,6 +68,7 @@ class StageCache(CachePolicy):
         return "/".join(
             (
                 "dpp",
+                RESULT,
                 self.stage,
                 f"v{self.version}",
                 work.environment,

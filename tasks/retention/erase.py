@@ -13,7 +13,7 @@ from tasks.loading.session import session
 from tasks.model.child_dataset import child_datasets
 from tasks.model.columns import MAX_IDENTIFIER_BYTES
 from tasks.model.dataset import DatasetSpec
-from tasks.model.run import Value
+from tasks.model.value import Value
 from tasks.retention.needed import needed_keys
 
 FILE_ZONES = ("raw", "clean", "quarantine")

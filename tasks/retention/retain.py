@@ -28,7 +28,7 @@ from tasks.loading.ledger import ensure_ledger
 from tasks.loading.parallel import drop_left_tables
 from tasks.model.dataset import DatasetSpec
 from tasks.model.environment import Environment
-from tasks.model.run import Value
+from tasks.model.value import Value
 from tasks.retention.erase import Erased, erase, old_entries, old_lookups, summary
 from tasks.retention.rows import VacuumHint, erase_rows, old_answers, old_rows, vacuum_hints
 from tasks.stages import RETRY, sweep_scratch

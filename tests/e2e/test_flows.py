@@ -17,7 +17,7 @@ from flows.dataset import DatasetParameters, dataset
 from flows.hourly import hourly
 from flows.outcome import report_of
 from flows.schedule import ScheduleParameters
-from tasks.model.run import DatasetReport, Outcome, RunReport
+from tasks.model.report import DatasetReport, Outcome, RunReport
 from tasks.reporting import progress
 from tests.e2e.conftest import THINGS, Project
 
