@@ -36,7 +36,7 @@ RETRIES = 4
 FIRST_RETRY_SECONDS = 2
 RETRY_JITTER = 0.5
 RESULT = f"{Manifest.__module__}.{Manifest.__qualname__}"
-"""Class of the results. Prefect writes its name into a result, and cannot read one whose class moved."""
+"""Class of the results. Prefect writes its name into each, and can read none whose class has moved."""
 
 
 @dataclass
