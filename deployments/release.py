@@ -10,6 +10,8 @@ import sys
 import tomllib
 from pathlib import Path
 
+_TAG = re.compile(r"v\d+\.\d+\.\d+(-(a|b|rc)\.?\d+)?")
+
 
 def section_of(changelog: str, tag: str) -> str:
     """Return what a changelog says about a version, without its heading.
@@ -42,15 +44,17 @@ def check_version(project: str, tag: str) -> None:
         tag: E.g. ``v1.4.0``, or ``v1.4.0-rc1``, which Python spells ``1.4.0rc1``.
 
     Raises:
-        ValueError: They differ.
+        ValueError: They differ, or the tag has another form: the hyphen keeps a candidate in staging.
     """
+    if not _TAG.fullmatch(tag):
+        raise ValueError(f"the tag is {tag!r}; a release is tagged v1.4.0, a candidate v1.4.0-rc1")
     version = tomllib.loads(project)["project"]["version"]
     if _spelled_as_python(version) != _spelled_as_python(tag.removeprefix("v")):
         raise ValueError(f"the tag is {tag!r}, the version in pyproject.toml {version!r}")
 
 
 def _spelled_as_python(version: str) -> str:
-    return re.sub(r"[-_.]?(a|b|rc)[-_.]?(\d+)$", r"\1\2", version)
+    return re.sub(r"[-_.]?(a|b|rc)[-_.]?(?=\d+$)", r"\1", version)
 
 
 if __name__ == "__main__":

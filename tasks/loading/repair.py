@@ -185,7 +185,7 @@ def _finish(
     }
     record(
         cursor,
-        spec,
+        spec.name,
         "repair",
         actor=actor,
         reason="rows were not as the lake says",

@@ -132,7 +132,7 @@ def account_for(
     }
     record(
         cursor,
-        spec,
+        spec.name,
         "unload",
         actor=order.actor,
         reason=order.reason,

@@ -144,17 +144,26 @@ def test_version_without_a_section_is_no_release(tag: str) -> None:
         ("1.4.0", "v1.4.0"),
         ("1.4.0rc1", "v1.4.0-rc1"),
         ("1.4.0-rc1", "v1.4.0-rc.1"),
-        ("2.0b3", "v2.0b3"),
+        ("2.0.0b3", "v2.0.0-b3"),
     ],
 )
 def test_tag_of_the_version_is_released(version: str, tag: str) -> None:
     check_version(f'[project]\nversion = "{version}"\n', tag)
 
 
-@pytest.mark.parametrize("tag", ["v1.4.1", "v1.4", "v1.4.0-rc1", "v1.4.0-1", "1.4.00"])
+@pytest.mark.parametrize("tag", ["v1.4.1", "v1.40.0", "v1.4.0-rc1", "v2.4.0-b1"])
 def test_tag_of_another_version_is_not(tag: str) -> None:
     with pytest.raises(ValueError, match=r"pyproject\.toml '1\.4\.0'"):
         check_version('[project]\nversion = "1.4.0"\n', tag)
+
+
+@pytest.mark.parametrize(
+    "tag", ["v1.4.0rc1", "1.4.0", "v1.4", "v1.4.0-1", "v1.4.0.dev1", "v1.4.0-rc1x"]
+)
+def test_tag_whose_form_does_not_say_where_it_goes_is_not(tag: str) -> None:
+    """v1.4.0rc1 has no hyphen, and would go to prod."""
+    with pytest.raises(ValueError, match="candidate"):
+        check_version(f'[project]\nversion = "{tag.removeprefix("v")}"\n', tag)
 
 
 def test_release_is_refused_before_anything_is_pushed(tmp_path: Path) -> None:
