@@ -31,7 +31,7 @@ from flows.shard import ShardParameters
 from tasks.model.account import Account
 from tasks.model.environment import Environment
 from tasks.model.errors import ConfigError, ErrorKind, ExitCode
-from tasks.model.run import DatasetReport, PartitionFailure
+from tasks.model.report import DatasetReport, PartitionFailure
 from tasks.model.shard import FanOut
 from tasks.reporting import progress
 from tasks.reporting.report import ProgressArtifact

@@ -18,7 +18,7 @@ from tasks.loading.maintenance import Maintained
 from tasks.model.classify import classify
 from tasks.model.dataset import DatasetSpec
 from tasks.model.environment import Environment
-from tasks.model.run import Value
+from tasks.model.value import Value
 from tasks.reporting.logs import ensure_logs
 from tasks.reporting.upkeep import publish_upkeep
 from tasks.retention.retain import Retained, erase_of_dataset, erase_runs, erase_shared

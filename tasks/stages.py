@@ -25,6 +25,7 @@ from tasks.lake import intact_manifest
 from tasks.model.classify import CAPACITY_ERRNO, classify, is_transient
 from tasks.model.environment import Environment
 from tasks.model.errors import ConfigError, PipelineError
+from tasks.model.manifest import Manifest
 from tasks.stopping import stop_asked
 
 log = structlog.get_logger("dpp.stages")
@@ -35,6 +36,8 @@ T = TypeVar("T")
 RETRIES = 4
 FIRST_RETRY_SECONDS = 2
 RETRY_JITTER = 0.5
+RESULT = f"{Manifest.__module__}.{Manifest.__qualname__}"
+"""Class of the results. Prefect writes its name into each, and can read none whose class has moved."""
 
 
 @dataclass
@@ -44,7 +47,7 @@ class StageCache(CachePolicy):
     ``INPUTS`` would give one task the result of another, and ``TASK_SOURCE`` does not see a change
     in the code that a task calls. Here the key names the stage, its version, the environment, the
     dataset, the partition's fingerprint, and a hash of whatever else decides the result. The task
-    takes these as ``work``.
+    takes these as ``work``. It names the class of the results too.
 
     Attributes:
         stage: Name of the stage.
@@ -66,6 +69,7 @@ class StageCache(CachePolicy):
         return "/".join(
             (
                 "dpp",
+                RESULT,
                 self.stage,
                 f"v{self.version}",
                 work.environment,

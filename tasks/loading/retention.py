@@ -28,7 +28,7 @@ from tasks.loading.search_column import limit_lock_wait
 from tasks.loading.session import session
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ConfigError, WarehouseUnavailable
-from tasks.model.run import Value
+from tasks.model.value import Value
 
 ATTEMPTS = 5
 PAUSE_SECONDS = 2.0

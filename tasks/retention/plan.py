@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 from tasks.loading.audit import record
 from tasks.loading.queries import query
 from tasks.loading.session import session
-from tasks.model.run import Value
+from tasks.model.value import Value
 
 Of = Literal["files and rows", "what is shared", "flow runs"]
 

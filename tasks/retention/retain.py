@@ -33,7 +33,7 @@ from tasks.loading.parallel import drop_left_tables
 from tasks.loading.session import session
 from tasks.model.dataset import DatasetSpec
 from tasks.model.environment import Environment
-from tasks.model.run import Value
+from tasks.model.value import Value
 from tasks.retention.erase import erase, old_entries, old_lookups, summary
 from tasks.retention.plan import Erased, Of, Plan
 from tasks.retention.rows import (

@@ -14,7 +14,7 @@ from tasks.loading.audit import EVERY_DATASET, record
 from tasks.loading.queries import query
 from tasks.loading.session import session
 from tasks.model.dataset import DatasetSpec
-from tasks.model.run import Value
+from tasks.model.value import Value
 from tasks.retention.plan import Erased
 
 PROFILES_KEPT = 400

@@ -15,7 +15,7 @@ from tasks.lookups.look_up import take_lookups
 from tasks.model.database_source import DatabaseSource
 from tasks.model.dataset import DatasetSpec
 from tasks.model.environment import Environment
-from tasks.model.run import LakeFile
+from tasks.model.manifest import LakeFile
 from tasks.stages import make_scratch, scratch_root
 from tasks.verification.determinism import determinism_check
 from tasks.verification.remake import Remade, Workshop, remake_files

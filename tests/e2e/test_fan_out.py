@@ -23,7 +23,7 @@ from prefect.states import Cancelling, Pending, Scheduled
 
 from flows.dataset import dataset
 from flows.outcome import report_of
-from tasks.model.run import DatasetReport
+from tasks.model.report import DatasetReport
 from tests.e2e.conftest import ROOT, Project
 from tests.e2e.test_worker import FLOW_SETTINGS
 
