@@ -27,7 +27,8 @@ from tasks.ingestion.connector import PlanLimits
 from tasks.ingestion.read import ingest_partition
 from tasks.ingestion.registry import connector_for
 from tasks.model.dataset import DatasetSpec
-from tasks.model.run import Partition, SourceState
+from tasks.model.partition import Partition
+from tasks.model.request import SourceState
 
 
 def _declared(name: str, job: dict[str, Any]) -> dict[str, Any]:

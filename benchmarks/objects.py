@@ -87,7 +87,7 @@ def plan_here(job: dict[str, Any]) -> None:
     from tasks.environments import load_environment
     from tasks.ingestion.connectors.s3 import S3Connector
     from tasks.ingestion.ingest import limits_of
-    from tasks.model.run import SourceState
+    from tasks.model.request import SourceState
     from tasks.model.source import S3Source
 
     address = SimpleNamespace(

@@ -214,7 +214,8 @@ def without(made: Project, partitions: int) -> Measured:
     from tasks.loading.ledger import ensure_ledger, open_dataset
     from tasks.loading.ledger_state import source_state
     from tasks.loading.publish import Load, load_partition
-    from tasks.model.run import Partition, RunRequest
+    from tasks.model.partition import Partition
+    from tasks.model.request import RunRequest
     from tasks.model.source import FilesSource
     from tasks.transformation.execute import STAGE, transform_partition, transformation_identity
 

@@ -46,7 +46,7 @@ def transform_with_ours(job: dict[str, Any], out: Path, contender: str) -> dict[
     from blocks.lake import Lake
     from tasks.lake import file_sha256
     from tasks.model.dataset import DatasetSpec
-    from tasks.model.run import LakeFile, Manifest
+    from tasks.model.manifest import LakeFile, Manifest
     from tasks.transformation.execute import transform_partition
 
     root = out / "lake"

@@ -23,7 +23,8 @@ from tasks.loading.ledger import ensure_ledger, open_dataset
 from tasks.loading.publish import Load
 from tasks.loading.session import session
 from tasks.model.dataset import DatasetSpec
-from tasks.model.run import Manifest, Partition, SourceItem
+from tasks.model.manifest import Manifest
+from tasks.model.partition import Partition, SourceItem
 
 SERVER_SETTINGS = {"max_wal_size": "16GB", "checkpoint_timeout": "30min", "autovacuum": "off"}
 """Checkpoints, or a vacuum of the last contender's table, in the middle of the next would be noise."""

@@ -20,7 +20,7 @@ from cli.history import trace, unload
 from cli.lint import lint
 from cli.quarantine import quarantine_app
 from cli.rebuild import rebuild
-from tasks.model.run import RunRequest
+from tasks.model.request import RunRequest
 
 app = typer.Typer(
     name="dpp",

@@ -18,7 +18,8 @@ from tasks.datasets import Catalog
 from tasks.model.dataset import DatasetSpec
 from tasks.model.environment import Environment
 from tasks.model.errors import ExitCode
-from tasks.model.run import Partition, RunRequest, Window
+from tasks.model.partition import Partition
+from tasks.model.request import RunRequest, Window
 
 if TYPE_CHECKING:
     from tasks.connections import Connections

@@ -19,7 +19,7 @@ from tasks.loading.ledger import ledger_exists
 from tasks.model.child_dataset import child_tables
 from tasks.model.dataset import DatasetSpec
 from tasks.model.environment import Environment
-from tasks.model.run import SourceState
+from tasks.model.request import SourceState
 from tasks.protection import MASK, pii_columns
 from tasks.stages import scratch_root
 from tasks.transformation.children import preview_items

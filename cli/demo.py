@@ -21,7 +21,7 @@ from cli.context import open_project, prefect_ready
 from demo.nycflights import data_folder
 from tasks.datasets import Catalog
 from tasks.model.errors import ExitCode
-from tasks.model.run import RunReport
+from tasks.model.report import RunReport
 
 if TYPE_CHECKING:
     from tasks.connections import Connections

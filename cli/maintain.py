@@ -19,6 +19,7 @@ from tasks.model.environment import Environment
 from tasks.model.errors import ExitCode
 
 if TYPE_CHECKING:
+    from tasks.retention.plan import Erased
     from tasks.retention.retain import Retained
 
 
@@ -59,20 +60,27 @@ def run_maintenance(
 
 
 def _show_retained(retained: Retained, *, dry_run: bool) -> None:
-    table = Table(box=box.SIMPLE_HEAD, title="would be erased" if dry_run else "erased")
-    for name in ("dataset", "what", "count", "bytes"):
-        table.add_column(name, justify="left" if name in ("dataset", "what") else "right")
-    for one in retained.erased:
-        size = f"{one.bytes:,}" if one.bytes else "–"
-        table.add_row(one.dataset, one.what, f"{one.count:,}", size)
-    if retained.erased:
-        console.print(table)
-    else:
+    _show_erased("erased", retained.erased)
+    planned = "would be erased" if dry_run else "shown first; erased by the next dpp maintain"
+    _show_erased(planned, retained.planned)
+    if not retained.erased and not retained.planned:
         console.print("nothing is past its retention")
     for line in retained.skipped:
         console.print(f"skipped {escape(line)}", highlight=False, soft_wrap=True)
     for hint in retained.hints:
         console.print(f"[yellow]![/] {escape(hint.advice)}", highlight=False, soft_wrap=True)
+
+
+def _show_erased(title: str, found: Sequence[Erased]) -> None:
+    if not found:
+        return
+    table = Table(box=box.SIMPLE_HEAD, title=title)
+    for name in ("dataset", "what", "count", "bytes"):
+        table.add_column(name, justify="left" if name in ("dataset", "what") else "right")
+    for one in found:
+        size = f"{one.bytes:,}" if one.bytes else "–"
+        table.add_row(one.dataset, one.what, f"{one.count:,}", size)
+    console.print(table)
 
 
 def _show(done: Sequence[Maintained]) -> None:

@@ -18,7 +18,7 @@ from tasks.model.dataset import DatasetSpec
 from tasks.model.environment import Environment
 from tasks.model.errors import ConfigError, ExitCode
 from tasks.model.replay import ReplayRequest, Selection, replay_of
-from tasks.model.run import DatasetReport, RowCounts, RunReport
+from tasks.model.report import DatasetReport, RowCounts, RunReport
 
 if TYPE_CHECKING:
     from blocks.lake import Lake

@@ -12,7 +12,8 @@ from rich.text import Text
 
 from tasks.loading.ledger_state import DatasetStatus
 from tasks.loading.reconcile import Check
-from tasks.model.run import DatasetReport, Outcome, Partition, RowCounts, RunReport
+from tasks.model.partition import Partition
+from tasks.model.report import DatasetReport, Outcome, RowCounts, RunReport
 
 MAX_REMARKS = 10
 _OUTCOMES = {

@@ -14,7 +14,8 @@ from cli.console import ConsoleHandler, console, is_interactive, stderr
 from cli.render import equation_lines, failure_lines, remark_lines, report_table
 from tasks.model.environment import Environment
 from tasks.model.errors import ExitCode
-from tasks.model.run import DatasetReport, RunReport, RunRequest
+from tasks.model.report import DatasetReport, RunReport
+from tasks.model.request import RunRequest
 
 
 def require_warehouse(environment: Environment) -> None:

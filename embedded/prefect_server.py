@@ -21,6 +21,11 @@ QUIET = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
 }
+RECORDER = {
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "100",
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
+}
+"""States of task runs are written together, each second; else each in a transaction of its own."""
 # A shell that is set up for another server must not lead these two there.
 INHERITED = ("PREFECT_",)
 
@@ -44,6 +49,7 @@ def prefect_server_component(
             "PREFECT_SERVER_ENCRYPTION_KEY": encryption_key,
             "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
             "PREFECT_SERVER_SERVICES_CANCELLATION_CLEANUP_CANCELLING_TIMEOUT_SECONDS": CANCELLING,
+            **RECORDER,
             "PREFECT_SERVER_UI_API_URL": api_url(ports),
             "PREFECT_UI_URL": f"http://{LOCALHOST}:{ports['prefect']}",
             "PREFECT_SERVER_API_HOST": LOCALHOST,

@@ -8,7 +8,8 @@ from prefect.runtime import flow_run
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from flows.dataset import run_and_report
-from tasks.model.run import DatasetReport, RunRequest, Window
+from tasks.model.report import DatasetReport
+from tasks.model.request import RunRequest, Window
 from tasks.stages import run_name
 
 

@@ -8,7 +8,7 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 
 from flows.schedule import ScheduleParameters, run_schedule
-from tasks.model.run import RunReport
+from tasks.model.report import RunReport
 from tasks.stages import run_name
 
 

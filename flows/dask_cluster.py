@@ -14,7 +14,7 @@ from tasks.model.account import Account
 from tasks.model.classify import classify
 from tasks.model.environment import Environment
 from tasks.model.errors import ConfigError
-from tasks.model.run import DatasetReport, PartitionFailure
+from tasks.model.report import DatasetReport, PartitionFailure
 from tasks.model.shard import FanOut
 from tasks.reporting import progress
 from tasks.reporting.logs import ensure_logs

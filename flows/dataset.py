@@ -36,16 +36,10 @@ from tasks.model.classify import classify, is_of_database, raised_in
 from tasks.model.dataset import DatasetSpec
 from tasks.model.environment import Environment
 from tasks.model.load import ReplaceLoad
+from tasks.model.partition import Partition
 from tasks.model.replay import ReplayRequest
-from tasks.model.run import (
-    DatasetReport,
-    LoadReceipt,
-    Outcome,
-    Partition,
-    PartitionFailure,
-    RunReport,
-    RunRequest,
-)
+from tasks.model.report import DatasetReport, LoadReceipt, Outcome, PartitionFailure, RunReport
+from tasks.model.request import RunRequest
 from tasks.model.shard import ShardWork, parallel, shard_above
 from tasks.replay.replay import plan_refused
 from tasks.reporting import progress

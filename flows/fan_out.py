@@ -31,7 +31,7 @@ from flows.shard import ShardParameters
 from tasks.model.account import Account
 from tasks.model.environment import Environment
 from tasks.model.errors import ConfigError, ErrorKind, ExitCode
-from tasks.model.run import DatasetReport, PartitionFailure
+from tasks.model.report import DatasetReport, PartitionFailure
 from tasks.model.shard import FanOut
 from tasks.reporting import progress
 from tasks.reporting.report import ProgressArtifact
@@ -184,14 +184,14 @@ class Fan:
 
     def _give_up(self, client: SyncPrefectClient) -> None:
         """Nothing runs and nothing has moved for long: nobody takes the shards."""
-        minutes = self.environment.shard_start_seconds / 60
+        seconds = self.environment.shard_start_seconds
         pool = self.environment.work_pool.name
         for run_id, shard in list(self.started.items()):
             late: State[None] = Cancelled(message="it did not start in time")
             patiently(partial(client.set_flow_run_state, run_id, late, force=True))
             self._fail(
                 shard,
-                f"did not start within {minutes:.0f} min; is there a worker for work pool {pool!r}, "
+                f"did not start within {seconds:g} s; is there a worker for work pool {pool!r}, "
                 "with room for this run and its shards?",
             )
             del self.started[run_id]

@@ -18,7 +18,7 @@ from tasks.loading.maintenance import Maintained
 from tasks.model.classify import classify
 from tasks.model.dataset import DatasetSpec
 from tasks.model.environment import Environment
-from tasks.model.run import Value
+from tasks.model.value import Value
 from tasks.reporting.logs import ensure_logs
 from tasks.reporting.upkeep import publish_upkeep
 from tasks.retention.retain import Retained, erase_of_dataset, erase_runs, erase_shared
@@ -35,10 +35,13 @@ class MaintainParameters(BaseModel):
         default_factory=list, description="Names of datasets; all without a name."
     )
     erase: bool = Field(
-        True, description="Also erase what is past its retention: files, rows, flow runs, results."
+        True,
+        description="Also erase what is past its retention: files, rows, flow runs, results. What is "
+        "so for the first time is shown, and erased by the next run.",
     )
     dry_run: bool = Field(
-        False, description="Only show what would be erased; leave the tables as they are."
+        False,
+        description="Only show what would be erased; change nothing, and leave the tables as they are.",
     )
 
 
@@ -55,6 +58,7 @@ class Upkeep(Value):
             tables=(*self.tables, *other.tables),
             retained=Retained(
                 erased=(*mine.erased, *others.erased),
+                planned=(*mine.planned, *others.planned),
                 skipped=(*mine.skipped, *others.skipped),
                 hints=(*mine.hints, *others.hints),
             ),
@@ -96,7 +100,7 @@ def _all(
     """Take one dataset after the other, and then what is of none."""
     done = [_dataset(environment, spec, known, asked, run) for spec in specs]
     if asked.erase and not stop_asked():
-        done.append(_shared(environment, specs, dry_run=asked.dry_run))
+        done.append(_shared(environment, specs, run, dry_run=asked.dry_run))
     return reduce(Upkeep.__add__, done, Upkeep())
 
 
@@ -121,10 +125,13 @@ def _dataset(
     return Upkeep(tables=tables, retained=retained)
 
 
-def _shared(environment: Environment, specs: list[DatasetSpec], *, dry_run: bool) -> Upkeep:
+def _shared(
+    environment: Environment, specs: list[DatasetSpec], run: str, *, dry_run: bool
+) -> Upkeep:
+    tables = [spec.load.table for spec in specs]
     try:
-        shared = erase_shared(environment, [spec.load.table for spec in specs], dry_run=dry_run)
-        runs = erase_runs(environment, dry_run=dry_run)
+        shared = erase_shared(environment, tables, run, dry_run=dry_run)
+        runs = erase_runs(environment, run, dry_run=dry_run)
     except Exception as error:  # what was done stays in the report
         return Upkeep(failures=(str(classify(error)),))
     return Upkeep(retained=shared) + Upkeep(retained=runs)
@@ -135,8 +142,10 @@ def _summary(done: Upkeep) -> str:
     built = sum(len(one.built) for one in done.tables)
     dropped = [one for table in done.tables for one in table.dropped]
     erased = sum(one.count for one in done.retained.erased)
-    return (
+    planned = sum(one.count for one in done.retained.planned)
+    text = (
         f"{len(done.tables)} tables: {made} partitions made, {sum(one.whole for one in dropped)} "
         f"dropped with {sum(one.rows for one in dropped)} rows, {built} indexes built; "
-        f"{erased} files, rows and runs past their retention"
+        f"{erased} files, rows and runs past their retention erased"
     )
+    return f"{text}, {planned} shown, which are still there" if planned else text

@@ -25,16 +25,10 @@ from tasks.model.errors import (
     LoadConflict,
     PlanOutdated,
 )
-from tasks.model.run import (
-    LakeFile,
-    LoadReceipt,
-    LoadStatus,
-    Manifest,
-    Partition,
-    PartitionFailure,
-    Purpose,
-    RowCounts,
-)
+from tasks.model.manifest import LakeFile, Manifest
+from tasks.model.partition import Partition
+from tasks.model.report import LoadReceipt, LoadStatus, PartitionFailure, RowCounts
+from tasks.model.request import Purpose
 from tasks.stages import Work, as_is, refreshed_if_broken
 from tasks.stopping import given_up
 from tasks.transformation.transform import transform, transformation_work

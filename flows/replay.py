@@ -15,7 +15,7 @@ from flows.dataset import run_and_report
 from tasks.connections import forget_blocks
 from tasks.environments import environment_catalog, load_environment
 from tasks.model.replay import ReplayRequest, Selection
-from tasks.model.run import DatasetReport
+from tasks.model.report import DatasetReport
 from tasks.replay.replay import count_refused, discard_refused, export_refused
 from tasks.reporting.logs import ensure_logs
 from tasks.stages import run_name

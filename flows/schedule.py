@@ -16,7 +16,7 @@ from tasks.connections import forget_blocks
 from tasks.datasets import Catalog
 from tasks.environments import environment_catalog, load_environment
 from tasks.model.dataset import DatasetSpec
-from tasks.model.run import DatasetReport, Outcome, RunReport
+from tasks.model.report import DatasetReport, Outcome, RunReport
 from tasks.reporting.logs import ensure_logs
 from tasks.reporting.report import publish_report
 

@@ -18,7 +18,7 @@ from tasks.environments import environment_catalog, load_environment
 from tasks.model.account import Account
 from tasks.model.dataset import DatasetSpec
 from tasks.model.environment import Environment
-from tasks.model.run import DatasetReport
+from tasks.model.report import DatasetReport
 from tasks.reporting.logs import ensure_logs
 from tasks.reporting.report import ProgressArtifact
 from tasks.sharding.shard import report_shard, take_work

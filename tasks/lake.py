@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import ValidationError
 
 from blocks.lake import Lake
-from tasks.model.run import LakeFile, Manifest
+from tasks.model.manifest import LakeFile, Manifest
 
 Zone = Literal["raw", "clean", "quarantine", "lookups"]
 HASH_BYTES = 1 << 20

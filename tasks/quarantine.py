@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from blocks.lake import Lake
 from tasks.lake import read_manifest, store_file
 from tasks.model.dataset import DatasetSpec
-from tasks.model.run import LakeFile, QuarantineReason
+from tasks.model.manifest import LakeFile, QuarantineReason
 from tasks.protection import UNPROTECTED, Protection, pii_columns
 
 QUARANTINE_SCHEMA = pa.schema(

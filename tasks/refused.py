@@ -16,7 +16,7 @@ from blocks.lake import Lake
 from tasks.lake import read_manifest, store_file
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ContractBroken
-from tasks.model.run import LakeFile
+from tasks.model.manifest import LakeFile
 from tasks.protection import Protection, parse_values
 
 BATCH_ROWS = 5000

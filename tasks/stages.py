@@ -22,8 +22,10 @@ from prefect.utilities.annotations import opaque
 from tasks.connections import Connections
 from tasks.environments import project_root
 from tasks.lake import intact_manifest
-from tasks.model.classify import is_transient
+from tasks.model.classify import CAPACITY_ERRNO, classify, is_transient
 from tasks.model.environment import Environment
+from tasks.model.errors import ConfigError, PipelineError
+from tasks.model.manifest import Manifest
 from tasks.stopping import stop_asked
 
 log = structlog.get_logger("dpp.stages")
@@ -34,6 +36,8 @@ T = TypeVar("T")
 RETRIES = 4
 FIRST_RETRY_SECONDS = 2
 RETRY_JITTER = 0.5
+RESULT = f"{Manifest.__module__}.{Manifest.__qualname__}"
+"""Class of the results. Prefect writes its name into each, and can read none whose class has moved."""
 
 
 @dataclass
@@ -43,7 +47,7 @@ class StageCache(CachePolicy):
     ``INPUTS`` would give one task the result of another, and ``TASK_SOURCE`` does not see a change
     in the code that a task calls. Here the key names the stage, its version, the environment, the
     dataset, the partition's fingerprint, and a hash of whatever else decides the result. The task
-    takes these as ``work``.
+    takes these as ``work``. It names the class of the results too.
 
     Attributes:
         stage: Name of the stage.
@@ -65,6 +69,7 @@ class StageCache(CachePolicy):
         return "/".join(
             (
                 "dpp",
+                RESULT,
                 self.stage,
                 f"v{self.version}",
                 work.environment,
@@ -142,10 +147,16 @@ def stage_context(stage: str, work: Work, environment: Environment) -> Iterator[
     """Name the work on each line that is logged inside, and give it a folder to work in.
 
     The folder is removed at the end, whatever happened.
+
+    Raises:
+        ConfigError: The environment's folder for intermediate files cannot be used.
+        CapacityExhausted: There is no room in it.
     """
-    local = scratch_root(environment)
-    local.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f"{stage}-", dir=local))
+    local = make_scratch(scratch_root(environment))
+    try:
+        scratch = Path(tempfile.mkdtemp(prefix=f"{stage}-", dir=local))
+    except OSError as error:
+        raise _unusable(local, error) from None
     try:
         with structlog.contextvars.bound_contextvars(
             run=work.run, dataset=work.dataset, partition=work.fingerprint[:12], stage=stage
@@ -155,6 +166,32 @@ def stage_context(stage: str, work: Work, environment: Environment) -> Iterator[
         shutil.rmtree(scratch, ignore_errors=True)
 
 
+def make_scratch(local: Path) -> Path:
+    """Make a folder for intermediate files unless it is there, and return it.
+
+    Raises:
+        ConfigError: It cannot be made.
+        CapacityExhausted: There is no room for it.
+    """
+    try:
+        local.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unusable(local, error) from None
+    return local
+
+
+def _unusable(local: Path, error: OSError) -> PipelineError:
+    where = f"the folder for intermediate files, {local}"
+    if error.errno in CAPACITY_ERRNO:
+        return classify(error, where)
+    file = next((one for one in (local, *local.parents) if one.is_file()), None)
+    why = error.strerror if file is None else f"{file} is a file"
+    return ConfigError(
+        f"{where}, cannot be used: {why}",
+        "correct it, or name another one: scratch of the environment, DPP_SCRATCH or TMPDIR",
+    )
+
+
 def scratch_root(environment: Environment) -> Path:
     """Return the folder for intermediate files; a relative one is below the project."""
     if environment.scratch is None:
@@ -162,14 +199,22 @@ def scratch_root(environment: Environment) -> Path:
     return project_root() / environment.scratch
 
 
+def left_scratch(environment: Environment, older_than_seconds: float = 86_400) -> list[Path]:
+    """Return the folders that killed processes left behind."""
+
+    def is_old(folder: Path) -> bool:
+        try:
+            return time.time() - folder.stat().st_mtime > older_than_seconds
+        except FileNotFoundError:
+            return False
+
+    return [folder for folder in scratch_root(environment).glob("*") if is_old(folder)]
+
+
 def sweep_scratch(environment: Environment, older_than_seconds: float = 86_400) -> None:
     """Remove the folders that killed processes left behind."""
-    for folder in scratch_root(environment).glob("*"):
-        try:
-            if time.time() - folder.stat().st_mtime > older_than_seconds:
-                shutil.rmtree(folder, ignore_errors=True)
-        except FileNotFoundError:
-            continue
+    for folder in left_scratch(environment, older_than_seconds):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def run_name(what: str) -> str:

@@ -13,7 +13,7 @@ import pyarrow as pa
 from tasks.loading.publish import Load
 from tasks.loading.whole import load_whole
 from tasks.model.dataset import DatasetSpec
-from tasks.model.run import Partition, SourceItem
+from tasks.model.partition import Partition, SourceItem
 from tests.integration.loading.support import World, make_spec, rows_table
 
 STEPS = 6

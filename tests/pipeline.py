@@ -28,16 +28,11 @@ from tasks.lookups.rows import rows_of, take_rows
 from tasks.lookups.snapshot import snapshot_table
 from tasks.model.dataset import DatasetSpec, LookedUp
 from tasks.model.load import ReplaceLoad
+from tasks.model.manifest import LakeFile, Manifest
+from tasks.model.partition import Partition
 from tasks.model.replay import ReplayRequest, replay_of
-from tasks.model.run import (
-    LakeFile,
-    LoadReceipt,
-    Manifest,
-    Partition,
-    Purpose,
-    RunRequest,
-    SourceState,
-)
+from tasks.model.report import LoadReceipt
+from tasks.model.request import Purpose, RunRequest, SourceState
 from tasks.model.source import FilesSource
 from tasks.protection import UNPROTECTED, Protection
 from tasks.replay.plan import plan_replay

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,9 @@ WORKING_DIRECTORY = "prefect.deployments.steps.set_working_directory"
 VERSION = "{{ $DPP_VERSION }}"
 HOME = "{{ $DPP_HOME }}"
 MINUTE = 60
+_LABEL = re.compile(r"(?=.{1,63}$)[A-Za-z0-9]([\w.-]*[A-Za-z0-9])?", re.ASCII)
+_PREFIX = re.compile(r"(?=.{1,253}$)[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
+_LABEL_FORM = "at most 63 letters, digits, '-', '_' and '.', a letter or digit at both ends"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +103,7 @@ def _wrong_pool(entry: DeploymentEntry, environment: Environment) -> Wrong:
     if named != environment.name:
         yield (*place, "env", "DPP_ENV"), f"found {named!r}; allowed: {environment.name!r}"
     if pool.type == "kubernetes":
+        yield from _wrong_labels(given.get("labels"), (*place, "labels"))
         yield from _wrong_image(given.get("image"), (*place, "image"))
 
 
@@ -115,6 +120,18 @@ def _wrong_usual_time(entry: DeploymentEntry, environment: Environment) -> Wrong
             "nobody is told of a run that takes long"
         )
         yield ("work_pool", "job_variables", "active_deadline_seconds"), message
+
+
+def _wrong_labels(labels: object, place: Location) -> Wrong:
+    """Yield labels that Kubernetes would refuse; Prefect's worker makes others of them in silence."""
+    for name, value in labels.items() if isinstance(labels, Mapping) else ():
+        prefix, _, own = str(name).rpartition("/")
+        if not _LABEL.fullmatch(own) or (prefix and not _PREFIX.fullmatch(prefix)):
+            yield (*place, str(name)), f"allowed as a name: {_LABEL_FORM}, after a domain and '/'"
+        if not isinstance(value, str):
+            yield (*place, str(name)), f"found {value!r}; allowed: a text; put it in quotes"
+        elif value and "{{" not in value and not _LABEL.fullmatch(value):
+            yield (*place, str(name)), f"found {value!r}; allowed: {_LABEL_FORM}"
 
 
 def _wrong_image(image: object, place: Location) -> Wrong:

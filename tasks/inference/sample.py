@@ -25,7 +25,7 @@ from tasks.json_records import parse_json
 from tasks.model.classify import classify
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ConfigError, SourceRejected
-from tasks.model.run import SourceState
+from tasks.model.request import SourceState
 from tasks.model.source import FilesSource, S3Source
 
 MOST_OBJECTS = 10_000

@@ -11,7 +11,8 @@ import pyarrow as pa
 from pydantic import BaseModel
 
 from tasks.model.dataset import DatasetSpec
-from tasks.model.run import Partition, SourceState
+from tasks.model.partition import Partition
+from tasks.model.request import SourceState
 
 if TYPE_CHECKING:
     from tasks.connections import Connections

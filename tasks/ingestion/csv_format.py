@@ -25,7 +25,7 @@ from tasks.ingestion.provenance import check_names, long_values, shown_bytes, wi
 from tasks.ingestion.streams import open_stream
 from tasks.model.errors import ContractBroken, SourceRejected
 from tasks.model.formats import CsvFormat
-from tasks.model.run import Part
+from tasks.model.partition import Part
 
 PARSERS = 2
 """Blocks that are parsed at the same time, while the caller writes the ones before."""

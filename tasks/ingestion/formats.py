@@ -23,7 +23,7 @@ from tasks.model.formats import (
     JsonLinesFormat,
     ParquetFormat,
 )
-from tasks.model.run import Part
+from tasks.model.partition import Part
 
 
 def read_object(

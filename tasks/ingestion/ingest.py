@@ -15,8 +15,10 @@ from tasks.ingestion.registry import connector_for
 from tasks.lake import manifest_key
 from tasks.model.dataset import DatasetSpec
 from tasks.model.environment import Environment
+from tasks.model.manifest import Manifest
+from tasks.model.partition import Partition
 from tasks.model.replay import replay_of
-from tasks.model.run import Manifest, Partition, RunRequest, SourceState
+from tasks.model.request import RunRequest, SourceState
 from tasks.reporting.events import breaker_event, emit
 from tasks.stages import RETRY, StageCache, Work, scratch_root, stage_context
 

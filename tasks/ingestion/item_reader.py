@@ -15,7 +15,7 @@ from tasks.ingestion.parquet_format import read_parquet
 from tasks.ingestion.record_ends import OpenRange
 from tasks.model.errors import SourceRejected
 from tasks.model.formats import CsvFormat, Format, ParquetFormat
-from tasks.model.run import SourceItem
+from tasks.model.partition import SourceItem
 
 
 def read_item(

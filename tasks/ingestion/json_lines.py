@@ -9,7 +9,7 @@ from tasks.ingestion.connector import PlanLimits, RawBatch
 from tasks.ingestion.json_batches import RecordBatcher
 from tasks.ingestion.streams import open_stream
 from tasks.model.formats import JsonLinesFormat
-from tasks.model.run import Part
+from tasks.model.partition import Part
 
 BLOCK_BYTES = 128 << 10
 

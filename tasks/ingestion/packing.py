@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 import structlog
 
 from tasks.ingestion.connector import PlanLimits
-from tasks.model.run import Partition, SourceItem, SourceState
+from tasks.model.partition import Partition, SourceItem
+from tasks.model.request import SourceState
 
 log = structlog.get_logger("dpp.ingestion")
 

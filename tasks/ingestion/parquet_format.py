@@ -15,7 +15,7 @@ from tasks.ingestion.connector import PlanLimits, RawBatch, Reject
 from tasks.ingestion.provenance import check_names, long_values, shown, with_origin
 from tasks.ingestion.typed import plain_column
 from tasks.model.errors import ContractBroken, SourceRejected
-from tasks.model.run import Part
+from tasks.model.partition import Part
 
 BATCH_ROWS = 50_000
 MAGIC, ENCRYPTED = b"PAR1", b"PARE"

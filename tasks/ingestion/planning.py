@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 from tasks.ingestion.connector import Connector
 from tasks.model.database_source import DatabaseSource
-from tasks.model.dataset import DatasetSpec, canonical_json
+from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ConfigError
 from tasks.model.load import ReplaceLoad
-from tasks.model.run import Partition, RunRequest, SourceState
+from tasks.model.partition import Partition
+from tasks.model.request import RunRequest, SourceState
 from tasks.model.source import FilesSource, S3Source
+from tasks.model.value import json_digest
 
 
 def plan_partitions(
@@ -73,7 +74,7 @@ def _plan_whole(
 
 
 def _digest(content: list[Any]) -> str:
-    return hashlib.sha256(canonical_json(content)).hexdigest()
+    return json_digest(content)
 
 
 def check_request(spec: DatasetSpec, request: RunRequest) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,10 +19,12 @@ from blocks.lake import Lake
 from tasks.ingestion.arrow import settle
 from tasks.ingestion.connector import SOURCE_ROW, SOURCE_URI, Connector, RawBatch
 from tasks.lake import intact_manifest, manifest_key, publish_manifest, store_file
-from tasks.model.dataset import DatasetSpec, canonical_json
+from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import StageTimeout
+from tasks.model.manifest import LakeFile, Manifest
+from tasks.model.partition import Partition
 from tasks.model.replay import replay_of
-from tasks.model.run import LakeFile, Manifest, Partition
+from tasks.model.value import json_digest
 from tasks.protection import Protection
 from tasks.quarantine import Origin, QuarantineWriter, RefusedRow
 
@@ -42,7 +43,7 @@ settle()
 def ingestion_identity(spec: DatasetSpec) -> str:
     """Return a hash of all that decides the raw files, beside the source's content."""
     source = spec.source.model_dump(mode="json")
-    return hashlib.sha256(canonical_json({"version": STAGE_VERSION, "source": source})).hexdigest()
+    return json_digest({"version": STAGE_VERSION, "source": source})
 
 
 def ingest_partition(

@@ -22,7 +22,8 @@ from tasks.ingestion.ranged_file import RangedFile
 from tasks.ingestion.record_ends import CsvScan, Cut, OpenRange, line_cuts
 from tasks.model.errors import ConfigError, ContractBroken, SourceRejected
 from tasks.model.formats import CsvFormat, Format, JsonLinesFormat, ParquetFormat
-from tasks.model.run import Part, SourceItem, SourceState
+from tasks.model.partition import Part, SourceItem
+from tasks.model.request import SourceState
 
 OpenItem = Callable[[SourceItem, int, int], BinaryIO]
 """Opens the bytes from one position up to another of an item."""

@@ -20,8 +20,8 @@ from tasks.landing.routes import Place, Routes
 from tasks.model.dataset import DatasetSpec
 from tasks.model.environment import Environment
 from tasks.model.errors import ConfigError, PipelineError, SourceUnavailable
-from tasks.model.run import Value
 from tasks.model.source import S3Source
+from tasks.model.value import Value
 from tasks.stopping import stop_asked
 
 log = structlog.get_logger("dpp.landing")

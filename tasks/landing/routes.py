@@ -11,7 +11,7 @@ from tasks.ingestion.connectors.s3_keys import KeyPattern
 from tasks.landing.notifications import Landed
 from tasks.model.dataset import DatasetSpec
 from tasks.model.load import ReplaceLoad
-from tasks.model.run import Window
+from tasks.model.request import Window
 from tasks.model.source import S3Source
 from tasks.reporting.events import MOST_OBJECTS, ObjectLanded
 

@@ -14,7 +14,7 @@ from tasks.loading.job import Load, OnStep
 from tasks.loading.profiles import insert_profile
 from tasks.loading.resolutions import mark_replayed
 from tasks.model.anomaly import Finding
-from tasks.model.run import LoadReceipt, LoadStatus, RowCounts, SchemaChange
+from tasks.model.report import LoadReceipt, LoadStatus, RowCounts, SchemaChange
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The audit: what was done by hand to a dataset, by whom and why; a chain that shows what is gone."""
+"""The audit: what was done by hand or by retention, by whom and why; a chain that shows a gap."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from tasks.loading.checks import Check, check, shown
 from tasks.loading.queries import query
 from tasks.model.dataset import DatasetSpec
 
+EVERY_DATASET = "*"
+"""Stands for the name of a dataset where something is of none."""
+
 
 def record(
     cursor: Cursor,
-    spec: DatasetSpec,
+    dataset: str,
     action: str,
     *,
     actor: str,
@@ -27,7 +30,7 @@ def record(
 
     Args:
         cursor: In the transaction that does it.
-        spec: The dataset.
+        dataset: Name of the dataset, or ``EVERY_DATASET``.
         action: What is done, e.g. ``unload``.
         actor: Who does it.
         reason: Why, in the words of whoever does it.
@@ -39,7 +42,7 @@ def record(
         {
             "actor": actor,
             "action": action,
-            "dataset": spec.name,
+            "dataset": dataset,
             "load_id": load_id,
             "reason": reason,
             "details": psycopg2.extras.Json(dict(details or {})),

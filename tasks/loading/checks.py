@@ -8,7 +8,8 @@ from datetime import datetime
 from typing import Any
 
 from tasks.model.dataset import DatasetSpec
-from tasks.model.run import RowCounts, Value
+from tasks.model.report import RowCounts
+from tasks.model.value import Value
 
 SHOWN = 3
 """Differences that are named; the others are counted."""

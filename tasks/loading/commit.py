@@ -15,7 +15,8 @@ from tasks.loading.queries import query
 from tasks.loading.session import session
 from tasks.model.classify import classify
 from tasks.model.errors import CommitUnknown, ErrorKind, WarehouseUnavailable
-from tasks.model.run import LoadReceipt, Partition
+from tasks.model.partition import Partition
+from tasks.model.report import LoadReceipt
 
 ASK_ATTEMPTS = 5
 ASK_SECONDS = 1.0

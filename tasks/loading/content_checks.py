@@ -22,7 +22,7 @@ from tasks.loading.row_names import named_rows
 from tasks.loading.schema import existing_columns
 from tasks.loading.table_checks import rows_retired
 from tasks.model.dataset import DatasetSpec, LookedUp
-from tasks.model.run import Manifest
+from tasks.model.manifest import Manifest
 
 
 @dataclass(frozen=True, slots=True)

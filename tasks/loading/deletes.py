@@ -13,7 +13,7 @@ from tasks.loading.staging import STAGING
 from tasks.model.database_source import DatabaseSource
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ContractBroken, GateFailed
-from tasks.model.run import Manifest
+from tasks.model.manifest import Manifest
 
 
 def check_keys(spec: DatasetSpec, manifest: Manifest) -> None:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from psycopg2 import sql
 
-from tasks.model.run import SchemaChange
+from tasks.model.report import SchemaChange
 
 When = Literal["load", "after", "hand"]
 NOTHING = "–"

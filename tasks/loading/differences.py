@@ -19,7 +19,7 @@ from tasks.loading.state import TableState
 from tasks.loading.table_differences import of_comments, of_grants, of_indexes, of_rights
 from tasks.loading.widening import wider
 from tasks.model.dataset import DatasetSpec
-from tasks.model.run import SchemaChange
+from tasks.model.report import SchemaChange
 
 
 def compare(

@@ -17,7 +17,7 @@ from tasks.loading.schema import TargetColumn, comment_on_search, create_table, 
 from tasks.loading.state import table_state, unknown_roles
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ConfigError, ContractBroken
-from tasks.model.run import SchemaChange
+from tasks.model.report import SchemaChange
 
 MAX_COLUMNS = 1600
 

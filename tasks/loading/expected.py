@@ -24,7 +24,7 @@ from tasks.loading.layout import Layout, duckdb_versions
 from tasks.loading.schema import TargetColumn, staged_value
 from tasks.loading.session import session
 from tasks.loading.staging import STAGING, clean_batches, copy_into_staging, create_staging
-from tasks.model.run import LakeFile
+from tasks.model.manifest import LakeFile
 
 MEMORY = "512MB"
 

@@ -13,7 +13,7 @@ from tasks.loading.queries import query
 from tasks.loading.session import session
 from tasks.model.errors import GateFailed, PipelineError
 from tasks.model.gates import FailedGate
-from tasks.model.run import Value
+from tasks.model.value import Value
 
 log = structlog.get_logger("dpp.loading")
 

@@ -21,7 +21,7 @@ from tasks.model.gates import (
     QuarantineRate,
     RowsBetween,
 )
-from tasks.model.run import Manifest
+from tasks.model.manifest import Manifest
 
 
 def check_gates(

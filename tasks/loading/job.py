@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from tasks.loading.schema import TargetColumn, target_columns
 from tasks.model.dataset import DatasetSpec, LookedUp
 from tasks.model.load import ReplaceLoad
+from tasks.model.manifest import Manifest
+from tasks.model.partition import Partition
 from tasks.model.replay import replay_of
-from tasks.model.run import Manifest, Partition, Purpose
+from tasks.model.request import Purpose
 
 OnStep = Callable[[str], None]
 """Is told the name of each step as it is reached."""

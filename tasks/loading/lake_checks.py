@@ -14,7 +14,7 @@ from blocks.lake import Lake
 from tasks.lake import SHORT, file_sha256, read_manifest
 from tasks.loading.checks import Check, LedgerRow, check, shown
 from tasks.model.dataset import DatasetSpec
-from tasks.model.run import LakeFile, Manifest
+from tasks.model.manifest import LakeFile, Manifest
 
 Loaded = list[tuple[LedgerRow, Manifest]]
 

@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 from tasks.loading.queries import ledger_schema, query
 from tasks.loading.session import one_row, session
 from tasks.model.errors import LoadConflict
-from tasks.model.run import Purpose
+from tasks.model.request import Purpose
 
 LEDGER_LOCK = 0x6574_6C5F_6C65_6467  # "etl_ledg"
 LEDGER_COMMENT = "The ledger of data-processing-pipeline, version"

@@ -13,7 +13,9 @@ from tasks.loading.queries import query
 from tasks.loading.session import one_row
 from tasks.loading.staging import STAGING
 from tasks.model.errors import LoadConflict
-from tasks.model.run import LoadReceipt, LoadStatus, Manifest, Partition, RowCounts
+from tasks.model.manifest import Manifest
+from tasks.model.partition import Partition
+from tasks.model.report import LoadReceipt, LoadStatus, RowCounts
 
 ITEMS_AT_ONCE = 1000
 

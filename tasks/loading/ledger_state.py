@@ -9,7 +9,10 @@ from sqlalchemy import Engine
 
 from tasks.loading.queries import query
 from tasks.loading.session import one_row, session
-from tasks.model.run import Partition, RowCounts, SourceState, Value
+from tasks.model.partition import Partition
+from tasks.model.report import RowCounts
+from tasks.model.request import SourceState
+from tasks.model.value import Value
 
 
 def source_state(engine: Engine, dataset: str) -> SourceState:

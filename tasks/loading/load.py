@@ -24,15 +24,10 @@ from tasks.loading.whole import load_whole
 from tasks.model.dataset import DatasetSpec, LookedUp
 from tasks.model.environment import Environment
 from tasks.model.errors import GateFailed
-from tasks.model.run import (
-    LoadReceipt,
-    LoadStatus,
-    Manifest,
-    Partition,
-    Purpose,
-    SourceItem,
-    SourceState,
-)
+from tasks.model.manifest import Manifest
+from tasks.model.partition import Partition, SourceItem
+from tasks.model.report import LoadReceipt, LoadStatus
+from tasks.model.request import Purpose, SourceState
 from tasks.reporting.events import (
     MOST_CHANGES,
     FailedGateFound,

@@ -9,7 +9,7 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class in lowe
 from tasks.loading.checks import LedgerRow
 from tasks.loading.queries import query
 from tasks.model.dataset import DatasetSpec
-from tasks.model.run import Partition, SourceItem
+from tasks.model.partition import Partition, SourceItem
 
 
 @dataclass(frozen=True, slots=True)

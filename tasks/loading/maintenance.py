@@ -15,7 +15,7 @@ from tasks.loading.schema import existing_columns
 from tasks.loading.session import session
 from tasks.loading.state import table_state
 from tasks.model.dataset import DatasetSpec
-from tasks.model.run import Value
+from tasks.model.value import Value
 
 log = structlog.get_logger("dpp.loading")
 

@@ -7,7 +7,7 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class in lowe
 from tasks.loading.job import Load
 from tasks.loading.queries import query
 from tasks.model.errors import LoadConflict, PlanOutdated
-from tasks.model.run import Partition, SourceItem
+from tasks.model.partition import Partition, SourceItem
 
 
 def check_ownership(cursor: Cursor, load: Load) -> None:

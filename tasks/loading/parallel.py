@@ -24,6 +24,7 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class in lowe
 from sqlalchemy import Engine
 from sqlalchemy.pool import QueuePool
 
+from tasks.loading.audit import EVERY_DATASET, record
 from tasks.loading.queries import query
 from tasks.loading.session import session
 from tasks.loading.staging import (
@@ -114,8 +115,18 @@ def end_staging(cursor: Cursor) -> None:
         cursor.execute(sql.SQL("DROP VIEW {}").format(sql.Identifier("pg_temp", STAGING)))
 
 
-def drop_left_tables(engine: Engine) -> None:
-    """Drop staging tables that no transaction holds: of loads that ended, in whatever way."""
+def drop_left_tables(engine: Engine, actor: str | None = None) -> int:
+    """Drop staging tables that no transaction holds: of loads that ended, in whatever way.
+
+    Args:
+        engine: The warehouse.
+        actor: Who does it, for a line of the audit in the transaction of each; none without it: a
+            load that drops its own.
+
+    Returns:
+        How many were dropped.
+    """
+    dropped = 0
     with session(engine) as connection, connection.cursor() as cursor:
         cursor.execute(query("staging_tables"))
         names = [str(row[0]) for row in cursor.fetchall()]
@@ -126,6 +137,17 @@ def drop_left_tables(engine: Engine) -> None:
                 cursor.execute(
                     sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier("etl", name))
                 )
+                dropped += 1
+                if actor is not None:
+                    record(
+                        cursor,
+                        EVERY_DATASET,
+                        "drop staging table",
+                        actor=actor,
+                        reason="its load is gone",
+                        details={"table": name},
+                    )
+    return dropped
 
 
 def _create(engine: Engine, name: str, schema: pa.Schema) -> None:

@@ -22,7 +22,7 @@ from tasks.loading.reapply import (
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ContractBroken
 from tasks.model.load import MergeLoad
-from tasks.model.run import Manifest
+from tasks.model.manifest import Manifest
 
 FOLDED = ("append", "insert_only", "merge")
 """Modes whose loads are applied again outside of PostgreSQL, from hashes of their rows alone."""

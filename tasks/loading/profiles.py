@@ -16,8 +16,9 @@ from tasks.model.anomaly import Finding
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import GateFailed
 from tasks.model.gates import FailedGate
+from tasks.model.manifest import Manifest
 from tasks.model.profile import Profile
-from tasks.model.run import Manifest, Value
+from tasks.model.value import Value
 from tasks.quality.detect import Observation, judge, observe
 
 

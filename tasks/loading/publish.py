@@ -42,7 +42,7 @@ from tasks.loading.staging import STAGING
 from tasks.loading.unique import check_unique
 from tasks.model.anomaly import Finding
 from tasks.model.errors import CommitUnknown, GateFailed, PipelineError
-from tasks.model.run import LoadReceipt, LoadStatus
+from tasks.model.report import LoadReceipt, LoadStatus
 
 __all__ = ["STEPS", "Load", "load_partition"]
 

@@ -40,7 +40,9 @@ from tasks.loading.whole import prepare_piles, replace_rows
 from tasks.model.dataset import DatasetSpec, LookedUp
 from tasks.model.errors import ContractBroken
 from tasks.model.load import DELETED_AT, MergeLoad, ReplaceLoad
-from tasks.model.run import Manifest, Partition, RowCounts
+from tasks.model.manifest import Manifest
+from tasks.model.partition import Partition
+from tasks.model.report import RowCounts
 
 NO_LOOKUPS: Mapping[str, LookedUp] = MappingProxyType({})
 

@@ -299,7 +299,7 @@ def _finish(
         cursor.execute(query("end_rebuild"), {"dataset": spec.name})
         record(
             cursor,
-            spec,
+            spec.name,
             "rebuild",
             actor=actor,
             reason="made again from the lake",

@@ -32,7 +32,7 @@ from tasks.loading.table_checks import rows_retired
 from tasks.model.child_dataset import child_tables
 from tasks.model.dataset import DatasetSpec, LookedUp
 from tasks.model.errors import CommitUnknown, ContractBroken, WarehouseUnavailable
-from tasks.model.run import Manifest
+from tasks.model.manifest import Manifest
 
 log = structlog.get_logger("dpp.loading")
 
@@ -185,7 +185,7 @@ def _finish(
     }
     record(
         cursor,
-        spec,
+        spec.name,
         "repair",
         actor=actor,
         reason="rows were not as the lake says",

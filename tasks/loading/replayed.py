@@ -27,7 +27,7 @@ from tasks.loading.shadow import Shadow, fill_expected, restore_companions, shad
 from tasks.model.child_dataset import child_tables
 from tasks.model.column_types import is_integer
 from tasks.model.dataset import DatasetSpec, LookedUp
-from tasks.model.run import ChildManifest
+from tasks.model.manifest import ChildManifest
 
 
 @dataclass

@@ -19,7 +19,8 @@ from tasks.loading.session import session
 from tasks.loading.shadow import Shadow, fill_expected, shadow, shadow_layout
 from tasks.model.dataset import DatasetSpec, LookedUp
 from tasks.model.errors import ContractBroken
-from tasks.model.run import Manifest, RowCounts
+from tasks.model.manifest import Manifest
+from tasks.model.report import RowCounts
 
 
 def replayed_checks(

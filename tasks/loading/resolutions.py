@@ -16,8 +16,9 @@ from tasks.loading.queries import query
 from tasks.loading.session import session
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import LoadConflict
+from tasks.model.partition import Partition
 from tasks.model.replay import ReasonRows, replay_of
-from tasks.model.run import Partition, Value
+from tasks.model.value import Value
 
 SPANS_AT_ONCE = 500
 

@@ -8,7 +8,9 @@ from sqlalchemy import Engine
 
 from tasks.loading.queries import query
 from tasks.loading.session import session
-from tasks.model.run import LoadReceipt, LoadStatus, Purpose, QuarantineReason, RowCounts
+from tasks.model.manifest import QuarantineReason
+from tasks.model.report import LoadReceipt, LoadStatus, RowCounts
+from tasks.model.request import Purpose
 
 COUNTS = (
     "read",

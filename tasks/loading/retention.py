@@ -13,6 +13,7 @@ from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class in lower case
 from sqlalchemy import Engine
 
+from tasks.loading.audit import record
 from tasks.loading.commit import wait_for_turn
 from tasks.loading.partitions import (
     TablePartition,
@@ -27,7 +28,7 @@ from tasks.loading.search_column import limit_lock_wait
 from tasks.loading.session import session
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ConfigError, WarehouseUnavailable
-from tasks.model.run import Value
+from tasks.model.value import Value
 
 ATTEMPTS = 5
 PAUSE_SECONDS = 2.0
@@ -141,6 +142,7 @@ def _drop(
                 f"{spec.name}: partition {name} is too old, and a view or another table needs it",
                 "drop what needs it, or make it need the whole table; then run dpp maintain again",
             ) from None
+        _audit(cursor, spec, "drop partition", name, rows, run)
         on_step("dropped")
     log.info("retention.dropped", table=spec.load.table, partition=name, rows=rows)
     return Dropped(partition=name, rows=rows, whole=True)
@@ -173,6 +175,7 @@ def _empty_default(engine: Engine, spec: DatasetSpec, run: str) -> Dropped | Non
             return None
         deleted = TablePartition(one.schema, one.name, old)
         rows = _record(cursor, spec, deleted, found, run)
+        _audit(cursor, spec, "delete old rows", one.name, rows, run)
     log.info("retention.deleted", table=spec.load.table, partition=one.name, rows=rows)
     return Dropped(partition=one.name, rows=rows, whole=False)
 
@@ -196,3 +199,17 @@ def _record(
         },
     )
     return total
+
+
+def _audit(
+    cursor: Cursor, spec: DatasetSpec, action: str, partition: str, rows: int, run: str
+) -> None:
+    """Write a line of the audit, the last thing in the transaction: others wait to write theirs."""
+    record(
+        cursor,
+        spec.name,
+        action,
+        actor=run,
+        reason="past the retention of the table",
+        details={"table": spec.load.table, "partition": partition, "rows": rows},
+    )

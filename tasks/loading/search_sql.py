@@ -7,16 +7,16 @@ others leave room. Ranks: 2 to 3 where a whole value matched, 1 to 2 by words, b
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from psycopg2 import sql
 from psycopg2.extensions import connection as Connection  # noqa: N812 - a class in lower case
 
-from tasks.model.dataset import DatasetSpec, canonical_json
+from tasks.model.dataset import DatasetSpec
 from tasks.model.names import named_within_limit
 from tasks.model.search import SearchIndex
+from tasks.model.value import json_digest
 
 SEARCH = "_search"
 """The column with the words of a row; it is generated, or filled by a trigger if it came later."""
@@ -245,5 +245,5 @@ def function_signature(spec: DatasetSpec, index: SearchIndex) -> str:
 
 
 def _signature(*parts: object) -> str:
-    digest = hashlib.sha256(canonical_json([VERSION, *parts])).hexdigest()
+    digest = json_digest([VERSION, *parts])
     return f"{SIGNED} {digest[:16]}"

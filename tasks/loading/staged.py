@@ -28,7 +28,7 @@ from tasks.loading.staging import (
     create_staging,
 )
 from tasks.model.errors import ContractBroken
-from tasks.model.run import ChildManifest, Manifest
+from tasks.model.manifest import ChildManifest, Manifest
 
 log = structlog.get_logger("dpp.loading")
 

@@ -44,7 +44,8 @@ from tasks.model.errors import (
     WarehouseUnavailable,
 )
 from tasks.model.load import ReplaceLoad
-from tasks.model.run import Manifest, RowCounts
+from tasks.model.manifest import Manifest
+from tasks.model.report import RowCounts
 
 __all__ = ["STEPS", "Unloaded", "unload"]
 

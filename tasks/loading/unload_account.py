@@ -14,7 +14,7 @@ from tasks.loading.audit import record
 from tasks.loading.queries import query
 from tasks.loading.restore import Restored
 from tasks.model.dataset import DatasetSpec
-from tasks.model.run import Value
+from tasks.model.value import Value
 
 COUNTED = ("inserted", "updated", "unchanged", "deleted", "restored")
 
@@ -132,7 +132,7 @@ def account_for(
     }
     record(
         cursor,
-        spec,
+        spec.name,
         "unload",
         actor=order.actor,
         reason=order.reason,

@@ -48,7 +48,7 @@ from tasks.model.anomaly import Finding
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import CommitUnknown, GateFailed
 from tasks.model.load import ReplaceLoad
-from tasks.model.run import LoadReceipt, SchemaChange
+from tasks.model.report import LoadReceipt, SchemaChange
 
 log = structlog.get_logger("dpp.loading")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -14,10 +13,11 @@ from tasks.ingestion.json_batches import RecordBatcher
 from tasks.ingestion.json_select import records_at
 from tasks.json_records import Flattener, RefusedRecordError, record_texts
 from tasks.lookups.answers import Answers
-from tasks.model.dataset import canonical_json
 from tasks.model.errors import ContractBroken, SourceUnavailable
 from tasks.model.lookup import LookupApi
-from tasks.model.run import Partition, SourceState
+from tasks.model.partition import Partition
+from tasks.model.request import SourceState
+from tasks.model.value import json_digest
 
 KEYS_TOGETHER = 5000
 """Keys that are looked for among the kept answers at once; bounds memory."""
@@ -29,7 +29,7 @@ Fields = Mapping[str, str | None]
 def request_of(api: LookupApi) -> str:
     """Return a hash of all that decides an answer, beside the key."""
     asked = api.model_dump(mode="json", exclude={"batch", "expires", "allow_hosts"})
-    return hashlib.sha256(canonical_json(asked)).hexdigest()
+    return json_digest(asked)
 
 
 class LookupApiConnector:

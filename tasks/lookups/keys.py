@@ -7,7 +7,7 @@ from pathlib import Path
 
 from blocks.lake import Lake
 from tasks.model.dataset import DatasetSpec
-from tasks.model.run import Manifest
+from tasks.model.manifest import Manifest
 from tasks.transformation.execute import BATCH_ROWS
 from tasks.transformation.functions import register
 from tasks.transformation.query import PROVENANCE, values_query

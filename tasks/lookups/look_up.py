@@ -21,7 +21,9 @@ from tasks.lookups.snapshot import snapshot_table
 from tasks.model.dataset import DatasetSpec, LookedUp
 from tasks.model.environment import Environment
 from tasks.model.lookup import Lookup, span
-from tasks.model.run import LakeFile, Manifest, Partition, SourceState
+from tasks.model.manifest import LakeFile, Manifest
+from tasks.model.partition import Partition
+from tasks.model.request import SourceState
 from tasks.stages import RETRY, Work, stage_context
 from tasks.transformation.enrich import lookup_columns
 

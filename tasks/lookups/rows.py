@@ -17,8 +17,9 @@ from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ContractBroken
 from tasks.model.load import MergeLoad
 from tasks.model.lookup import Lookup
+from tasks.model.manifest import LakeFile, Manifest
+from tasks.model.partition import Partition
 from tasks.model.rest_source import RestSource
-from tasks.model.run import LakeFile, Manifest, Partition
 from tasks.transformation.execute import BATCH_ROWS, transform_partition
 from tasks.transformation.session import duckdb_session, stream
 from tasks.transformation.sql import arrow_type, identifier, literals

@@ -22,7 +22,7 @@ from tasks.model.column_types import SIGNED, UNSIGNED, decimal_digits, list_elem
 from tasks.model.columns import ColumnSpec
 from tasks.model.dataset import DatasetSpec, LookedUp
 from tasks.model.errors import ConfigError, ContractBroken
-from tasks.model.run import LakeFile
+from tasks.model.manifest import LakeFile
 from tasks.transformation.sql import arrow_type
 
 FETCH_ROWS = 20_000

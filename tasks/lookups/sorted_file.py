@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from blocks.lake import Lake
 from tasks.lake import store_file
 from tasks.model.errors import ContractBroken
-from tasks.model.run import LakeFile
+from tasks.model.manifest import LakeFile
 
 
 def store_sorted(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from tasks.model.anomaly import Finding
-from tasks.model.run import (
+from tasks.model.manifest import QuarantineReason
+from tasks.model.report import (
     DatasetReport,
     LoadReceipt,
     LoadStatus,
     Outcome,
     PartitionFailure,
-    QuarantineReason,
     RowCounts,
 )
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Mapping
 from typing import Any, Literal, Self
@@ -25,6 +23,7 @@ from tasks.model.rules import Custom, Order, Reference, RowRule, UserSchema, ord
 from tasks.model.search import SearchIndex
 from tasks.model.source import Source
 from tasks.model.table import check_indexes, check_partitions, check_version_partitions
+from tasks.model.value import json_digest
 
 RESERVED_PREFIX = "_"
 TEXTS = frozenset(("string", "enum"))
@@ -429,12 +428,7 @@ class DatasetSpec(Strict):
         of_quality: Any = {"anomaly": True, "quarantine": {"alert_rows", "alert_share"}}
         apart = {"quality": of_quality, "load": of_the_table}
         content = self.model_dump(mode="json", exclude={**for_people, **apart})
-        return hashlib.sha256(canonical_json(content)).hexdigest()
-
-
-def canonical_json(content: object) -> bytes:
-    """Return the one byte sequence that stands for a JSON value: sorted keys, no spaces."""
-    return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+        return json_digest(content)
 
 
 LookedUp = DatasetSpec | Lookup

@@ -162,7 +162,10 @@ class Environment(BaseSettings):
         "up and rolled back, within 4 more.",
     )
     retention_days: int = Field(
-        ge=1, description="Days for which files of the lake must be there; reconcile checks it."
+        90,
+        ge=1,
+        description="Days for which files of the lake must be there; reconcile checks it, and maintain "
+        "erases what is older and needed by nothing.",
     )
     scratch: Path | None = Field(
         None,

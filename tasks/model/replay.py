@@ -8,7 +8,10 @@ from typing import Self
 
 from pydantic import AwareDatetime, Field, field_validator
 
-from tasks.model.run import LakeFile, Partition, Purpose, RunRequest, Value
+from tasks.model.manifest import LakeFile
+from tasks.model.partition import Partition
+from tasks.model.request import Purpose, RunRequest
+from tasks.model.value import Value
 
 SLICE = "_replay"
 """Key of a replay in a partition's slice."""

@@ -10,7 +10,10 @@ from pydantic import Field, model_serializer, model_validator
 from tasks.model.dataset import DatasetSpec
 from tasks.model.environment import Environment
 from tasks.model.load import ReplaceLoad
-from tasks.model.run import LakeFile, Partition, Purpose, RunRequest, Value
+from tasks.model.manifest import LakeFile
+from tasks.model.partition import Partition
+from tasks.model.request import Purpose, RunRequest
+from tasks.model.value import Value
 
 
 class ShardWork(Value):

@@ -13,8 +13,8 @@ from tasks.model.child_dataset import PARENT, quarantined
 from tasks.model.children import POSITION
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ConfigError
+from tasks.model.partition import Partition
 from tasks.model.replay import ReplayRequest, ReplaySlice
-from tasks.model.run import Partition
 from tasks.protection import Protection
 from tasks.refused import KeptRow, store_corrections
 from tasks.replay.export import Correction, read_export, source_columns

@@ -16,8 +16,8 @@ from tasks.loading.resolutions import quarantine_reasons
 from tasks.model.child_dataset import quarantined
 from tasks.model.dataset import DatasetSpec
 from tasks.model.environment import Environment
+from tasks.model.partition import Partition
 from tasks.model.replay import ReplayRequest, Selection
-from tasks.model.run import Partition
 from tasks.protection import UNPROTECTED
 from tasks.replay.discard import discard_rows, rows_to_discard
 from tasks.replay.export import write_export

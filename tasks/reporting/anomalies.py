@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prefect.artifacts import create_image_artifact, create_table_artifact
 
-from tasks.model.run import RunReport
+from tasks.model.report import RunReport
 from tasks.quality.plot import finding_svg, svg_address
 
 MAX_FINDINGS = 50

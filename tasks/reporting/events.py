@@ -17,7 +17,9 @@ from prefect.settings import PREFECT_API_URL
 from pydantic import Field, StringConstraints
 
 from tasks.model.errors import ErrorKind
-from tasks.model.run import Purpose, RowCounts, SchemaChange, Value
+from tasks.model.report import RowCounts, SchemaChange
+from tasks.model.request import Purpose
+from tasks.model.value import Value
 
 log = structlog.get_logger("dpp.reporting")
 

@@ -13,7 +13,7 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 
-from tasks.model.run import DatasetReport, RunReport
+from tasks.model.report import DatasetReport, RunReport
 from tasks.reporting.anomalies import publish_findings
 
 MAX_REASONS = 50

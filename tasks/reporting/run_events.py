@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tasks.model.run import DatasetReport, Outcome, Purpose
+from tasks.model.report import DatasetReport, Outcome
+from tasks.model.request import Purpose
 from tasks.reporting.events import (
     Event,
     RunCompleted,

@@ -13,21 +13,12 @@ from tasks.loading.session import session
 from tasks.model.child_dataset import child_datasets
 from tasks.model.columns import MAX_IDENTIFIER_BYTES
 from tasks.model.dataset import DatasetSpec
-from tasks.model.run import Value
 from tasks.retention.needed import needed_keys
+from tasks.retention.plan import Erased
 
 FILE_ZONES = ("raw", "clean", "quarantine")
 UNTRACKED_ZONES = ("shards", "exports")
 """Nothing refers to what is in them once its run is over."""
-
-
-class Erased(Value):
-    """What is past its retention, by zone of the lake or table; gone, or to go."""
-
-    dataset: str
-    what: str
-    count: int
-    bytes: int = 0
 
 
 def old_entries(
@@ -121,7 +112,7 @@ def erase(
     with session(engine) as connection, connection.cursor() as cursor:
         record(
             cursor,
-            spec,
+            spec.name,
             "erase files",
             actor=actor,
             reason=f"written before {since:%Y-%m-%d}, and needed by nothing",

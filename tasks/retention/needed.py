@@ -14,7 +14,7 @@ from tasks.lake import SHORT, read_manifest
 from tasks.loading.queries import query
 from tasks.loading.session import session
 from tasks.model.dataset import DatasetSpec
-from tasks.model.run import Manifest
+from tasks.model.manifest import Manifest
 
 READERS = 16
 """Manifests that are read at the same time."""

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 
 from psycopg2 import sql
+from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class in lower case
 from sqlalchemy import Engine
 
-from tasks.loading.audit import record
+from tasks.loading.audit import EVERY_DATASET, record
 from tasks.loading.queries import query
 from tasks.loading.session import session
 from tasks.model.dataset import DatasetSpec
-from tasks.model.run import Value
-from tasks.retention.erase import Erased
+from tasks.model.value import Value
+from tasks.retention.plan import Erased
 
 PROFILES_KEPT = 400
 """The last ones of a dataset stay whatever their age: learned checks compare with them."""
@@ -20,6 +23,7 @@ OLD_ROWS = {
     "profiles": "etl.profiles",
     "gate failures that were overcome": "etl.gate_failures",
 }
+ANSWERS = "answers of APIs, and their hosts"
 STATEMENTS = {"profiles": "old_profiles", "gate failures that were overcome": "old_gate_failures"}
 
 
@@ -53,7 +57,7 @@ def _of_dataset(
         if found and actor is not None:
             record(
                 cursor,
-                spec,
+                spec.name,
                 "erase rows",
                 actor=actor,
                 reason=f"older than {since:%Y-%m-%d}, and needed by nothing",
@@ -62,12 +66,38 @@ def _of_dataset(
     return found
 
 
-def old_answers(engine: Engine, since: datetime, *, erase: bool) -> int:
-    """Count, or delete, what APIs answered and what is known of hosts that nobody asked since."""
-    with session(engine, read_only=not erase) as connection, connection.cursor() as cursor:
-        cursor.execute(query("erase_answers" if erase else "count_answers"), {"since": since})
-        row = cursor.fetchone()
-        return int(row[0]) if row else 0
+def old_answers(engine: Engine, since: datetime) -> int:
+    """Count what APIs answered and what is known of hosts that nobody asked since."""
+    with session(engine, read_only=True) as connection, connection.cursor() as cursor:
+        return _one(cursor, "count_answers", since)
+
+
+def erase_answers(engine: Engine, since: datetime, actor: str, also: Mapping[str, Any]) -> int:
+    """Delete them, in one transaction with a line of the audit.
+
+    Args:
+        engine: The warehouse, with a ledger.
+        since: Who asked before, asked long ago.
+        actor: Who does it.
+        also: What goes with them when this has committed, for the same line.
+    """
+    with session(engine) as connection, connection.cursor() as cursor:
+        count = _one(cursor, "erase_answers", since)
+        record(
+            cursor,
+            EVERY_DATASET,
+            "erase what is shared",
+            actor=actor,
+            reason=f"older than {since:%Y-%m-%d}",
+            details={ANSWERS: count, **also},
+        )
+        return count
+
+
+def _one(cursor: Cursor, statement: str, since: datetime) -> int:
+    cursor.execute(query(statement), {"since": since})
+    row = cursor.fetchone()
+    return int(row[0]) if row else 0
 
 
 class VacuumHint(Value):

@@ -6,7 +6,7 @@ import hashlib
 
 from blocks.lake import Lake
 from tasks.model.errors import ConfigError
-from tasks.model.run import DatasetReport
+from tasks.model.report import DatasetReport
 from tasks.model.shard import FanOut, ShardWork
 
 ZONE = "shards"

@@ -11,7 +11,9 @@ from tasks.loading.resume import current_fence, receipts_of_run
 from tasks.model.dataset import DatasetSpec
 from tasks.model.environment import Environment
 from tasks.model.errors import ConfigError
-from tasks.model.run import DatasetReport, LoadReceipt, Partition, RunRequest
+from tasks.model.partition import Partition
+from tasks.model.report import DatasetReport, LoadReceipt
+from tasks.model.request import RunRequest
 from tasks.model.shard import FanOut, ShardWork, cut
 from tasks.sharding.handover import (
     read_fan_out,

@@ -11,7 +11,7 @@ import duckdb
 
 from blocks.lake import Lake
 from tasks.model.errors import ConfigError
-from tasks.model.run import LakeFile
+from tasks.model.manifest import LakeFile
 
 BATCH_FILES = 200
 BATCH_BYTES = 256 << 20

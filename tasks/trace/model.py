@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import AwareDatetime
 
-from tasks.model.run import Value
+from tasks.model.value import Value
 
 What = Literal["inserted", "updated", "unchanged", "not taken: older", "deleted", "loaded"]
 

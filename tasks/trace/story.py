@@ -20,8 +20,8 @@ from tasks.loading.schema import LOAD_ID, existing_columns, target
 from tasks.loading.session import session
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ConfigError
+from tasks.model.manifest import Manifest
 from tasks.model.replay import RowId
-from tasks.model.run import Manifest
 from tasks.protection import MASK, parse_values, pii_columns
 from tasks.trace.lake_rows import LakeRows, Row, lake_rows
 from tasks.trace.model import Cell, RefusedAncestor, Story, Version

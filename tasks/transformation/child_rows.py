@@ -8,7 +8,7 @@ from blocks.lake import Lake
 from tasks.model.child_dataset import child_datasets, not_loaded, parents_columns, version_column
 from tasks.model.columns import ColumnSpec
 from tasks.model.dataset import DatasetSpec
-from tasks.model.run import ChildManifest, Manifest
+from tasks.model.manifest import ChildManifest, Manifest
 from tasks.quarantine import Origin
 from tasks.transformation.children import Broken, Refuse, broken_rows, kept_items
 from tasks.transformation.items import ItemWriter

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -13,8 +12,9 @@ import structlog
 from blocks.lake import Lake
 from tasks.lake import intact_manifest, manifest_key, publish_manifest
 from tasks.model.columns import ColumnSpec
-from tasks.model.dataset import DatasetSpec, canonical_json
-from tasks.model.run import LakeFile, Manifest
+from tasks.model.dataset import DatasetSpec
+from tasks.model.manifest import LakeFile, Manifest
+from tasks.model.value import json_digest
 from tasks.protection import Protection
 from tasks.quarantine import Origin
 from tasks.transformation.child_rows import find_broken, replay_items, transform_children
@@ -35,17 +35,15 @@ def transformation_identity(
     spec: DatasetSpec, raw: Manifest, snapshots: Mapping[str, LakeFile]
 ) -> str:
     """Return a hash of all that decides the result: configuration, input, lookups and code."""
-    return hashlib.sha256(
-        canonical_json(
-            {
-                "version": STAGE_VERSION,
-                "config": spec.config_hash,
-                "raw": [file.sha256 for file in (*raw.files, *raw.quarantine)],
-                "code": code_digest(spec),
-                "lookups": {name: file.sha256 for name, file in sorted(snapshots.items())},
-            }
-        )
-    ).hexdigest()
+    return json_digest(
+        {
+            "version": STAGE_VERSION,
+            "config": spec.config_hash,
+            "raw": [file.sha256 for file in (*raw.files, *raw.quarantine)],
+            "code": code_digest(spec),
+            "lookups": {name: file.sha256 for name, file in sorted(snapshots.items())},
+        }
+    )
 
 
 def transform_partition(

@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 from blocks.lake import Lake
 from tasks.lake import store_file
 from tasks.model.dataset import DatasetSpec
+from tasks.model.manifest import LakeFile
 from tasks.model.profile import Profile
 from tasks.model.rules import Severity
-from tasks.model.run import LakeFile
 from tasks.quarantine import Origin, QuarantineWriter, RefusedRow
 from tasks.transformation.children import Broken, Refuse, with_items_named
 from tasks.transformation.custom import run_custom

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ContractBroken, GateFailed, PipelineError
-from tasks.model.run import QuarantineReason
+from tasks.model.manifest import QuarantineReason
 from tasks.quarantine import RefusedRow
 from tasks.transformation.query import WARNINGS, broken_rules
 from tasks.transformation.validate import Rule

@@ -8,7 +8,8 @@ from tasks.connections import Connections
 from tasks.lake import manifest_key
 from tasks.model.dataset import DatasetSpec
 from tasks.model.environment import Environment
-from tasks.model.run import LakeFile, Manifest, Partition
+from tasks.model.manifest import LakeFile, Manifest
+from tasks.model.partition import Partition
 from tasks.stages import RETRY, StageCache, Work, stage_context
 from tasks.transformation.execute import (
     STAGE,

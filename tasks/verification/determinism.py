@@ -17,7 +17,7 @@ from tasks.loading.checks import Check, check
 from tasks.loading.lake_checks import damage_of, raw_manifest
 from tasks.loading.loaded import Loaded, loaded_partitions
 from tasks.loading.session import session
-from tasks.model.run import Manifest
+from tasks.model.manifest import Manifest
 from tasks.transformation.execute import STAGE, transform_partition, transformation_identity
 from tasks.verification.remake import Workshop
 

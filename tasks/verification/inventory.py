@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from tasks.model.run import Partition, SourceItem
+from tasks.model.partition import Partition, SourceItem
 
 
 @dataclass(frozen=True, slots=True)

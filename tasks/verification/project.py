@@ -15,8 +15,8 @@ from tasks.lookups.look_up import take_lookups
 from tasks.model.database_source import DatabaseSource
 from tasks.model.dataset import DatasetSpec
 from tasks.model.environment import Environment
-from tasks.model.run import LakeFile
-from tasks.stages import scratch_root
+from tasks.model.manifest import LakeFile
+from tasks.stages import make_scratch, scratch_root
 from tasks.verification.determinism import determinism_check
 from tasks.verification.remake import Remade, Workshop, remake_files
 from tasks.verification.source import check_source
@@ -41,7 +41,7 @@ def source_checks(
         connections: Opens the source.
         since: Leave out loads before this moment.
     """
-    scratch = scratch_root(environment)
+    scratch = make_scratch(scratch_root(environment))
     connector = connector_for(read_again(spec), connections, limits_of(environment), scratch)
     return check_source(
         connections.warehouse(),
@@ -58,8 +58,7 @@ def workshop_of(
     environment: Environment, catalog: Catalog, spec: DatasetSpec, connections: Connections
 ) -> Workshop:
     """Return what it takes to do the stages of a dataset again."""
-    scratch = scratch_root(environment) / "again"
-    scratch.mkdir(parents=True, exist_ok=True)
+    scratch = make_scratch(scratch_root(environment) / "again")
 
     def snapshots(lake: Lake) -> dict[str, LakeFile]:
         lookups = catalog.lookups_of(spec)

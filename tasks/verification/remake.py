@@ -29,9 +29,11 @@ from tasks.loading.session import session
 from tasks.model.database_source import DatabaseSource
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ContractBroken, SourceRejected
+from tasks.model.manifest import LakeFile, Manifest
+from tasks.model.partition import Partition, SourceItem
 from tasks.model.replay import replay_of
+from tasks.model.request import SourceState
 from tasks.model.rest_source import RestSource
-from tasks.model.run import LakeFile, Manifest, Partition, SourceItem, SourceState
 from tasks.model.source import FilesSource
 from tasks.protection import UNPROTECTED, Protection
 from tasks.transformation.execute import STAGE as TRANSFORMATION

@@ -28,8 +28,10 @@ from tasks.loading.session import session
 from tasks.model.database_source import DatabaseSource
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import SourceRejected
+from tasks.model.manifest import Manifest
+from tasks.model.partition import Partition, SourceItem
+from tasks.model.request import SourceState, Window
 from tasks.model.rest_source import RestSource
-from tasks.model.run import Manifest, Partition, SourceItem, SourceState, Window
 from tasks.model.source import FilesSource, S3Source
 from tasks.protection import Protection, pii_columns
 from tasks.verification.inventory import Found, Inventory, find_items, inventory

@@ -57,7 +57,7 @@ from tasks.landing import queue as queue_module
 from tasks.landing.listen import hear
 from tasks.model.environment import Alerts
 from tasks.model.errors import SourceUnavailable
-from tasks.model.run import SchemaChange
+from tasks.model.report import SchemaChange
 from tasks.reporting.events import Event, SchemaChanged, breaker_event
 from tests.e2e.conftest import ROOT, THINGS
 from tests.e2e.test_worker import FLOW_SETTINGS

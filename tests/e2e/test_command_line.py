@@ -70,7 +70,7 @@ def test_own_files_are_loaded_once_and_accounted_for(project: Project) -> None:
                 "dropped": [], "built": [],
             }
         ],
-        "retained": {"erased": [], "skipped": [], "hints": []},
+        "retained": {"erased": [], "planned": [], "skipped": [], "hints": []},
         "failures": [],
     }  # fmt: skip
     for file in (project.root / ".local" / "lake").rglob("*.parquet"):

@@ -9,7 +9,7 @@ from distributed import Client, LocalCluster
 
 from flows.dataset import DatasetParameters, dataset
 from flows.outcome import report_of
-from tasks.model.run import DatasetReport
+from tasks.model.report import DatasetReport
 from tests.e2e.conftest import Project
 from tests.e2e.test_fan_out import FILES, ROWS, fill
 

@@ -19,15 +19,16 @@ from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.objects import FlowRun
 from prefect.flow_engine import run_flow
 from prefect.settings import PREFECT_API_URL
-from prefect.states import Pending, Scheduled
+from prefect.states import Cancelling, Pending, Scheduled
 
 from flows.dataset import dataset
 from flows.outcome import report_of
-from tasks.model.run import DatasetReport
+from tasks.model.report import DatasetReport
 from tests.e2e.conftest import ROOT, Project
 from tests.e2e.test_worker import FLOW_SETTINGS
 
 FILES, ROWS = 6, 100
+STOPS_WITHIN = 20
 SECONDS = 240  # each shard starts three interpreters; a busy machine takes its time
 PARENT = """\
 import sys
@@ -51,27 +52,44 @@ def fill(server: Project) -> None:
         (server.root / "inbox" / f"{number:03}.csv").write_text("id,price\n" + rows + "-1,x\n")
 
 
-@pytest.fixture
-def sharded(server: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """Six partitions, two of which make a shard, and a worker for the shards."""
+def split_on(server: Project, monkeypatch: pytest.MonkeyPatch, pool: str) -> None:
+    """Make six partitions, two of which make a shard, and a deployment of shards on a work pool."""
     fill(server)
     variables = {"DPP_PARTITION_BYTES": "1024", "DPP_SHARD_ABOVE": "2", "DPP_MAX_PARALLEL": "2"}
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     with get_client(sync_client=True) as client:
-        client.create_work_pool(WorkPoolCreate(name="dev", type="process"), overwrite=True)
+        client.create_work_pool(WorkPoolCreate(name=pool, type="process"), overwrite=True)
         client.create_deployment(
             client.create_flow_from_name("shard"),
             "shard-dev",
             entrypoint="flows/shard.py:shard",
-            work_pool_name="dev",
+            work_pool_name=pool,
             pull_steps=[
                 {"prefect.deployments.steps.set_working_directory": {"directory": str(server.root)}}
             ],
         )
+
+
+@pytest.fixture
+def sharded(server: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A run that is split, and a worker for its shards."""
+    split_on(server, monkeypatch, "dev")
     server.stack.start_worker(
         "dev", {**FLOW_SETTINGS, "DPP_HOME": str(server.root), "PYTHONPATH": str(ROOT)}
     )
+    return server
+
+
+@pytest.fixture
+def unattended(server: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A run that is split, and nobody for its shards."""
+    server.query(
+        "DELETE FROM flow_run WHERE flow_id IN (SELECT id FROM flow WHERE name = 'shard'); "
+        "COMMIT; SELECT 1",
+        "prefect",
+    )
+    split_on(server, monkeypatch, "nobody")
     return server
 
 
@@ -183,3 +201,37 @@ def test_killed_run_finds_its_shards_and_a_killed_shard_is_run_again_alone(
     assert sharded.query("SELECT count(*), count(DISTINCT id) FROM analytics.things") == [
         (FILES * ROWS, FILES * ROWS)
     ]
+
+
+@pytest.mark.timeout(600)
+def test_shards_that_nobody_takes_are_cancelled_and_the_run_says_so(
+    unattended: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DPP_SHARD_START_SECONDS", "2")
+    state = go_on(new_run().id)
+    report = report_of(state, DatasetReport)
+    assert state.is_failed(), state
+    assert [failure.message.split(";")[0] for failure in report.failures] == [
+        "shard 1 of 3 did not start within 2 s",
+        "shard 2 of 3 did not start within 2 s",
+        "shard 3 of 3 was not started, since those before it did not start",
+    ]
+    assert "is there a worker for work pool 'dev'" in str(state.message)
+    assert [one[1:] for one in shard_runs(unattended)] == [
+        (f"things shard {number} of 3", "Cancelled", "it did not start in time")
+        for number in (1, 2)
+    ]
+    assert unattended.query("SELECT count(*) FROM etl.loads") == [(0,)]
+
+
+@pytest.mark.timeout(600)
+def test_shards_of_a_run_that_is_cancelled_are_cancelled(unattended: Project) -> None:
+    run = new_run()
+    parent = started(unattended, run.id)
+    wait_for(unattended, lambda: len(shard_runs(unattended)) == 2)
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(run.id, Cancelling(), force=True)
+    parent.send_signal(signal.SIGTERM)  # as the worker does then
+    assert parent.wait(STOPS_WITHIN) == -signal.SIGTERM
+    wait_for(unattended, lambda: {one[2] for one in shard_runs(unattended)} == {"Cancelled"})
+    assert len(shard_runs(unattended)) == 2  # and no other was started

@@ -12,7 +12,7 @@ import pytest
 from blocks.warehouse import WarehouseCredentials
 from tasks.loading.publish import STEPS
 from tasks.model.errors import ErrorKind, LoadConflict, WarehouseUnavailable
-from tasks.model.run import LoadStatus
+from tasks.model.report import LoadStatus
 from tests.faults.campaign import check_exact, load_all, prepared
 from tests.faults.proxy import Fault, LossyProxy
 from tests.integration.loading.support import (

@@ -25,7 +25,7 @@ from blocks.warehouse import WarehouseCredentials
 from tasks.lake import manifest_key, publish_manifest, store_file
 from tasks.loading.publish import Load, load_partition
 from tasks.loading.session import session
-from tasks.model.run import Manifest
+from tasks.model.manifest import Manifest
 from tests.faults.campaign import FORKSERVER, connection_document
 from tests.integration.loading.support import CREATED, World, make_lake, make_partition, make_spec
 

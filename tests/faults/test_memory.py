@@ -21,7 +21,7 @@ from tasks.ingestion.connector import PlanLimits
 from tasks.ingestion.connectors.files import FilesConnector
 from tasks.ingestion.read import ingest_partition
 from tasks.model.dataset import DatasetSpec
-from tasks.model.run import SourceState
+from tasks.model.request import SourceState
 
 path, kind, folder = sys.argv[1:]
 spec = DatasetSpec.model_validate({

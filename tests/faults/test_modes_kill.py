@@ -12,7 +12,8 @@ from blocks.warehouse import WarehouseCredentials
 from tasks.loading.whole import load_whole
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import WarehouseUnavailable
-from tasks.model.run import LoadReceipt, Partition, SourceItem
+from tasks.model.partition import Partition, SourceItem
+from tasks.model.report import LoadReceipt
 from tests.faults.every_step import check_every_step
 from tests.faults.proxy import LossyProxy
 from tests.histories import MODES

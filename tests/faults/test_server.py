@@ -13,7 +13,7 @@ import pytest
 from blocks.warehouse import WarehouseCredentials
 from tasks.loading.publish import STEPS
 from tasks.model.errors import ErrorKind, WarehouseUnavailable
-from tasks.model.run import LoadStatus
+from tasks.model.report import LoadStatus
 from tests.faults.campaign import check_exact, load_all, prepared
 from tests.integration.loading.support import World, make_lake, make_spec
 from tests.server import FragileServer, new_database

@@ -24,7 +24,7 @@ from tasks.loading.unload import unload
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ContractBroken
 from tasks.model.replay import ReplayRequest
-from tasks.model.run import LoadReceipt
+from tasks.model.report import LoadReceipt
 from tasks.quarantine import read_refused
 from tests.pipeline import Pipeline
 

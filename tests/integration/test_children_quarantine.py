@@ -26,7 +26,7 @@ from tasks.model.columns import Checks
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ConfigError, LoadConflict
 from tasks.model.replay import ReplayRequest, Selection
-from tasks.model.run import LoadReceipt
+from tasks.model.report import LoadReceipt
 from tasks.protection import UNPROTECTED, Protection, pii_columns
 from tasks.replay.discard import discard_rows, rows_to_discard
 from tasks.replay.export import write_export

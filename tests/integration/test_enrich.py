@@ -15,7 +15,7 @@ from tasks.datasets import load_catalog
 from tasks.loading.reconcile import reconcile
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ConfigError, ContractBroken
-from tasks.model.run import LoadReceipt
+from tasks.model.report import LoadReceipt
 from tasks.transformation.check import check_query
 from tests.pipeline import Pipeline
 

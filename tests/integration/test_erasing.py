@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -13,13 +14,21 @@ from sqlalchemy import Engine
 from blocks.lake import Lake
 from tasks.lake import read_manifest
 from tasks.loading.audit import audit_checks
+from tasks.loading.parallel import drop_left_tables
 from tasks.loading.reconcile import reconcile
 from tasks.loading.session import session
 from tasks.model.dataset import DatasetSpec
 from tasks.model.replay import Selection
 from tasks.replay.discard import discard_rows, rows_to_discard
 from tasks.retention.erase import erase, old_entries, old_lookups, summary
-from tasks.retention.rows import erase_rows, old_answers, old_rows, vacuum_hints
+from tasks.retention.plan import Erased, Plan
+from tasks.retention.rows import (
+    erase_answers,
+    erase_rows,
+    old_answers,
+    old_rows,
+    vacuum_hints,
+)
 from tests.pipeline import Pipeline
 
 SPEC = DatasetSpec.model_validate(
@@ -195,9 +204,39 @@ def test_old_rows_about_a_dataset_go(loaded: Pipeline, few_profiles: None) -> No
         "INSERT INTO etl.lookup_answers VALUES ('r', 'old', 'x', %s), ('r', 'new', 'x', now())",
         OLD,
     )
-    assert old_answers(loaded.engine, since(), erase=False) == 1
-    assert old_answers(loaded.engine, since(), erase=True) == 1
+    assert old_answers(loaded.engine, since()) == 1
+    also = {"cached results": {"files": 2, "bytes": 7}}
+    assert erase_answers(loaded.engine, since(), "maintain", also) == 1
     assert sql(loaded.engine, "SELECT key FROM etl.lookup_answers") == [("new",)]
+    assert sql(
+        loaded.engine,
+        "SELECT dataset, actor, details FROM etl.audit WHERE action = 'erase what is shared'",
+    ) == [("*", "maintain", {"answers of APIs, and their hosts": 1, **also})]
+
+
+def test_plan_was_shown_for_its_dataset_and_part_and_for_no_shorter_retention(
+    engine: Engine,
+) -> None:
+    found = [Erased(dataset="things", what="raw", count=3, bytes=5)]
+    plan = Plan(engine, "things", "files and rows", 90)
+    assert not plan.was_shown()
+    plan.show(found, "maintain")
+    assert plan.was_shown() and replace(plan, days=91).was_shown()
+    assert not replace(plan, days=89).was_shown()  # more would go than was shown
+    assert not replace(plan, dataset="others").was_shown()
+    assert not replace(plan, of="flow runs").was_shown()
+    assert sql(engine, "SELECT action, dataset, actor, details -> 'plan' FROM etl.audit") == [
+        ("plan to erase", "things", "maintain", {"raw": {"count": 3, "bytes": 5}})
+    ]
+
+
+def test_staging_table_of_a_load_that_is_gone_is_dropped_in_the_audit(engine: Engine) -> None:
+    name = "staging_0123456789abcdef"
+    sql(engine, f"CREATE UNLOGGED TABLE etl.{name} (n int)")
+    assert drop_left_tables(engine, "maintain") == 1
+    assert sql(engine, f"SELECT to_regclass('etl.{name}')") == [(None,)]
+    lines = sql(engine, "SELECT dataset, actor, action, details FROM etl.audit")
+    assert lines == [("*", "maintain", "drop staging table", {"table": name})]
 
 
 def test_table_with_many_dead_rows_is_named(loaded: Pipeline) -> None:

@@ -20,8 +20,8 @@ from tasks.loading.unload import unload
 from tasks.loading.whole import load_whole
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ConfigError, ContractBroken, LoadConflict
+from tasks.model.partition import Partition, SourceItem
 from tasks.model.replay import ReplayRequest
-from tasks.model.run import Partition, SourceItem
 from tests.integration.loading import test_partitions as partitioned
 from tests.integration.loading import test_retention as retention
 from tests.integration.loading.support import (

@@ -15,7 +15,7 @@ from tasks.loading.ledger_state import quarantine_manifests
 from tasks.loading.reconcile import reconcile
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ConfigError, ContractBroken, GateFailed
-from tasks.model.run import LoadReceipt
+from tasks.model.report import LoadReceipt
 from tasks.refused import kept_rows
 from tasks.transformation.check import check_query
 from tests.pipeline import Pipeline

@@ -22,7 +22,7 @@ from tasks.loading.session import session
 from tasks.loading.table_check import table_report
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ContractBroken, PipelineError
-from tasks.model.run import LoadReceipt
+from tasks.model.report import LoadReceipt
 from tasks.reporting.events import Event
 from tasks.transformation.contract import column_name
 from tests.integration.loading.support import make_spec

@@ -17,7 +17,7 @@ from tasks.loading.index import build_search_index
 from tasks.loading.session import session
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ContractBroken, PipelineError
-from tasks.model.run import LoadReceipt
+from tasks.model.report import LoadReceipt
 from tests.integration.loading.support import World, make_partition, make_spec
 from tests.pipeline import Pipeline
 

@@ -23,7 +23,7 @@ from flows import fan_out, patience
 from flows.fan_out import Fan
 from tasks.environments import load_environment
 from tasks.model.account import Account
-from tasks.model.run import DatasetReport, LoadReceipt, LoadStatus, RowCounts
+from tasks.model.report import DatasetReport, LoadReceipt, LoadStatus, RowCounts
 from tasks.model.shard import FanOut
 from tests.misbehaving_http import Asked, MisbehavingServer, Reply, misbehaving_server
 

@@ -10,7 +10,7 @@ from obstore.store import LocalStore, MemoryStore
 
 from blocks.lake import Lake
 from tasks.lake import broken_file, intact_manifest, manifest_key, publish_manifest, store_file
-from tasks.model.run import Manifest
+from tasks.model.manifest import Manifest
 
 
 @pytest.fixture(params=["local", "remote"])

@@ -18,8 +18,8 @@ from tasks.loading.gates import counted_failures, refuse
 from tasks.loading.resolutions import QuarantineLoad, QuarantineReasons
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ConfigError, GateFailed
+from tasks.model.manifest import LakeFile, Manifest
 from tasks.model.replay import ReasonRows, ReplaySlice, RowId, replay_of, spans
-from tasks.model.run import LakeFile, Manifest
 from tasks.protection import MASK, Protection, pii_columns
 from tasks.refused import KeptRow
 from tasks.replay.cells import from_cell, to_cell

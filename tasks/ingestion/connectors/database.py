@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -30,16 +29,17 @@ from tasks.ingestion.database.streaming import stream_rows
 from tasks.ingestion.database.values import all_refused
 from tasks.ingestion.database.watch import CursorWatch
 from tasks.model.database_source import DatabaseSource
-from tasks.model.dataset import canonical_json
 from tasks.model.errors import ConfigError, SourceRejected
-from tasks.model.run import Partition, SourceItem, SourceState, Window
+from tasks.model.partition import Partition, SourceItem
+from tasks.model.request import SourceState, Window
+from tasks.model.value import json_digest
 
 log = structlog.get_logger("dpp.ingestion")
 
 
 def slice_version(partition: Partition) -> str:
     """Return what stands for the slice of a partition, whether it is loaded anew or again."""
-    return hashlib.sha256(canonical_json(partition.slice)).hexdigest()[:32]
+    return json_digest(partition.slice)[:32]
 
 
 class DatabaseConnector:

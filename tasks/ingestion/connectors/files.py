@@ -18,7 +18,8 @@ from tasks.ingestion.packing import new_items, pack
 from tasks.model.classify import classify
 from tasks.model.dated_paths import DatedPath
 from tasks.model.errors import ConfigError, PipelineError, SourceRejected
-from tasks.model.run import Partition, SourceItem, SourceState
+from tasks.model.partition import Partition, SourceItem
+from tasks.model.request import SourceState
 from tasks.model.source import FilesSource
 
 log = structlog.get_logger("dpp.ingestion")

@@ -13,8 +13,9 @@ from tasks.ingestion.provenance import with_origin
 from tasks.model.child_dataset import quarantined
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ContractBroken
+from tasks.model.partition import Partition
 from tasks.model.replay import replay_of
-from tasks.model.run import Partition, SourceState
+from tasks.model.request import SourceState
 from tasks.protection import Protection
 from tasks.refused import BATCH_ROWS, KeptRow, kept_rows, read_corrections
 

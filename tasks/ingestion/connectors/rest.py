@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -19,10 +18,11 @@ from tasks.ingestion.connectors.rest_paging import Params, count_at, pager_of, p
 from tasks.ingestion.http.guard import HostGuard
 from tasks.ingestion.http.reader import ApiReader
 from tasks.ingestion.json_batches import RecordBatcher
-from tasks.model.dataset import canonical_json
 from tasks.model.errors import ConfigError, SourceUnavailable
+from tasks.model.partition import Partition
+from tasks.model.request import SourceState
 from tasks.model.rest_source import PageNumbers, RestSource
-from tasks.model.run import Partition, SourceState
+from tasks.model.value import json_digest
 
 TOGETHER = 500
 """Records that are taken apart together."""
@@ -120,7 +120,7 @@ class RestConnector:
         self, latest: Mapping[str, Any], as_of: Mapping[str, str]
     ) -> list[Partition]:
         source = self._source
-        request = hashlib.sha256(canonical_json([source.path, source.params])).hexdigest()[:16]
+        request = json_digest([source.path, source.params])[:16]
         known = latest if latest.get("request") == request else {}
         headers = {}
         if known.get("etag"):

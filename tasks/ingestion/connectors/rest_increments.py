@@ -11,8 +11,8 @@ import structlog
 
 from tasks.ingestion.connectors.rest_paging import value_at
 from tasks.model.errors import ConfigError
+from tasks.model.request import Window
 from tasks.model.rest_source import Incremental, TimeWindows
-from tasks.model.run import Window
 
 DECEMBER = 12
 CLOCK_SKEW = timedelta(minutes=5)

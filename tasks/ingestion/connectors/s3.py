@@ -28,7 +28,8 @@ from tasks.ingestion.ranged_file import RangedFile
 from tasks.ingestion.splitting import missing_parts
 from tasks.model.errors import ConfigError, SourceRejected
 from tasks.model.formats import CsvFormat
-from tasks.model.run import Partition, SourceItem, SourceState, Window
+from tasks.model.partition import Partition, SourceItem
+from tasks.model.request import SourceState, Window
 from tasks.model.source import S3Source
 
 PAGE_KEYS = 1000

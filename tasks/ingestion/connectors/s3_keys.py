@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 from tasks.model.dated_paths import DATE_FIELD, DatedPath
-from tasks.model.run import Window
+from tasks.model.request import Window
 
 MOST_FOLDERS = 400
 """A span with more folders than this is listed by the next larger unit."""

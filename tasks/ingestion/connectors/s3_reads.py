@@ -22,7 +22,7 @@ from tenacity import (
 
 from tasks.ingestion.connectors.s3_errors import CLIENT_ERRORS, meaning
 from tasks.model.errors import SourceUnavailable
-from tasks.model.run import SourceItem
+from tasks.model.partition import SourceItem
 
 if TYPE_CHECKING:
     from obstore import GetOptions

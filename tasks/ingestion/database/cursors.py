@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from tasks.model.errors import ConfigError, SourceRejected
-from tasks.model.run import Window
+from tasks.model.request import Window
 
 CLOCK_SKEW = timedelta(minutes=5)
 """The source's clock may be ahead of ours by this much; a later cursor is an error of the data."""

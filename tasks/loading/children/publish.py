@@ -27,7 +27,8 @@ from tasks.loading.queries import query
 from tasks.loading.schema import TargetColumn
 from tasks.model.dataset import DatasetSpec
 from tasks.model.load import AppendLoad, MergeLoad, ReplacePartitionLoad, Scd2Load
-from tasks.model.run import ChildManifest, RowCounts, SchemaChange
+from tasks.model.manifest import ChildManifest
+from tasks.model.report import RowCounts, SchemaChange
 
 
 @dataclass(frozen=True, slots=True)

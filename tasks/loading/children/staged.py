@@ -34,7 +34,7 @@ from tasks.model.child_dataset import VERSION, child_tables, version_column
 from tasks.model.children import POSITION
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ContractBroken
-from tasks.model.run import ChildManifest
+from tasks.model.manifest import ChildManifest
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from tasks.loading.modes.replace import (
 from tasks.loading.modes.statements import listed
 from tasks.loading.schema import LOAD_ID, TargetColumn
 from tasks.model.dataset import DatasetSpec
-from tasks.model.run import SchemaChange
+from tasks.model.report import SchemaChange
 
 WINNERS = "etl_winners"
 """Temporary table: of each key of the new rows the load that the row which is left came with."""

@@ -22,8 +22,8 @@ from tasks.loading.staging import STAGING
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ContractBroken
 from tasks.model.load import ReplacePartitionLoad
+from tasks.model.partition import Partition
 from tasks.model.replay import replay_of
-from tasks.model.run import Partition
 
 
 def replace_partition_statements(

@@ -612,6 +612,12 @@ WITH answers AS (DELETE FROM etl.lookup_answers WHERE asked_at < %(since)s RETUR
      hosts AS (DELETE FROM etl.source_hosts WHERE changed_at < %(since)s RETURNING 1)
 SELECT (SELECT count(*) FROM answers) + (SELECT count(*) FROM hosts);
 
+-- name: was_planned
+-- Was a plan to erase written into the audit, for a retention that is not longer?
+SELECT EXISTS (SELECT FROM etl.audit
+               WHERE action = 'plan to erase' AND dataset = %(dataset)s AND details ->> 'of' = %(of)s
+                 AND (details ->> 'retention_days')::int <= %(days)s);
+
 -- name: vacuum_hints
 -- Tables with many dead rows, or with transactions so old that PostgreSQL will soon insist.
 SELECT format('%%I.%%I', s.schemaname, s.relname), s.n_dead_tup, s.n_live_tup, age(c.relfrozenxid)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -19,9 +20,11 @@ from prefect.settings import (
 from prefect_kubernetes.worker import KubernetesWorkerJobConfiguration
 
 from deployments.kubernetes.job_template import SIZES, job_template
+from deployments.prefect_file import PrefectFile, read_prefect_file
 from tasks.model.environment import MIN_MEMORY_BYTES, parse_bytes
 from tests.kubernetes_schemas import check, without_what_prefect_misplaces
 
+ROOT = Path(__file__).parents[3]
 MIB = 1 << 20
 IMAGE = "registry.example.org/dpp:1.2.3"
 
@@ -158,6 +161,18 @@ def test_pods_are_found_by_size_and_run(size: str) -> None:
     assert labels["app.kubernetes.io/component"] == "flow-run"
     assert labels["cost-center"] == "4711"
     assert uuid.UUID(labels["prefect.io/flow-run-id"])
+
+
+@pytest.mark.parametrize("environment", ["staging", "prod"])
+def test_pod_of_every_deployment_says_whose_cost_it_is(environment: str) -> None:
+    entries = PrefectFile.model_validate(read_prefect_file(ROOT).content).deployments
+    ours = [entry for entry in entries if entry.name.endswith(f"-{environment}")]
+    assert ours
+    for given in {str(entry.work_pool.job_variables): entry for entry in ours}.values():
+        job = rendered("small", **given.work_pool.job_variables)
+        for labels in (job["metadata"]["labels"], job["spec"]["template"]["metadata"]["labels"]):
+            assert labels["dpp/environment"] == environment
+            assert labels["dpp/cost-center"] == "data-platform"
 
 
 def test_variables_reach_the_manifest() -> None:

@@ -13,7 +13,8 @@ from tasks.ingestion.connector import PlanLimits, Reject
 from tasks.ingestion.connectors.database import DatabaseConnector
 from tasks.ingestion.database.snapshots import Snapshots
 from tasks.model.database_source import DatabaseSource
-from tasks.model.run import Partition, SourceState
+from tasks.model.partition import Partition
+from tasks.model.request import SourceState
 
 NOW = datetime(2013, 6, 1, tzinfo=UTC)
 

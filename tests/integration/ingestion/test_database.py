@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from tasks.ingestion.connector import PlanLimits
 from tasks.model.errors import ConfigError, SourceRejected
-from tasks.model.run import SourceState, Window
+from tasks.model.request import SourceState, Window
 from tests.integration.ingestion.database_support import (
     NOW,
     Ledger,

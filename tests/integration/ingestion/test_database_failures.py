@@ -34,7 +34,7 @@ from tasks.model.errors import (
     SourceRejected,
     SourceUnavailable,
 )
-from tasks.model.run import SourceState
+from tasks.model.request import SourceState
 from tests.integration.ingestion.database_support import (
     connector,
     dispose_readers,

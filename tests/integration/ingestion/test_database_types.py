@@ -18,7 +18,7 @@ import sqlalchemy as sa
 
 from blocks.warehouse import WarehouseCredentials
 from tasks.ingestion.connector import PlanLimits, Reject
-from tasks.model.run import SourceState
+from tasks.model.request import SourceState
 from tests.integration.ingestion.database_support import (
     Ledger,
     connector,

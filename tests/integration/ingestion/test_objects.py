@@ -26,7 +26,8 @@ from tasks.ingestion.connectors.s3 import S3Connector
 from tasks.ingestion.connectors.s3_keys import KeyPattern, literal_prefix
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ConfigError, CredentialsRejected, SourceRejected
-from tasks.model.run import Partition, SourceState
+from tasks.model.partition import Partition
+from tasks.model.request import SourceState
 from tasks.model.source import FilesSource, S3Source
 from tasks.verification.source import check_source
 from tests.pipeline import Pipeline

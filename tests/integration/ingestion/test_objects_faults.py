@@ -29,7 +29,7 @@ from tasks.model.errors import (
     SourceUnavailable,
 )
 from tasks.model.load import MergeLoad
-from tasks.model.run import RunRequest, SourceState, Window
+from tasks.model.request import RunRequest, SourceState, Window
 from tasks.model.source import S3Source
 from tests.pipeline import Pipeline
 from tests.s3_proxy import Asked, Fault, MisbehavingS3, misbehaving_s3

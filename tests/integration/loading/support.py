@@ -22,14 +22,9 @@ from tasks.loading.publish import Load, load_partition
 from tasks.loading.reconcile import Check, reconcile
 from tasks.loading.session import session
 from tasks.model.dataset import DatasetSpec
-from tasks.model.run import (
-    LakeFile,
-    LoadReceipt,
-    Manifest,
-    Partition,
-    QuarantineReason,
-    SourceItem,
-)
+from tasks.model.manifest import LakeFile, Manifest, QuarantineReason
+from tasks.model.partition import Partition, SourceItem
+from tasks.model.report import LoadReceipt
 from tasks.quarantine import QuarantineWriter, RefusedRow
 
 CREATED = datetime(2026, 1, 1, tzinfo=UTC)

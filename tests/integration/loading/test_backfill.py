@@ -15,7 +15,9 @@ from tasks.loading.ledger_state import load_sizes, source_state
 from tasks.loading.session import session
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ConfigError, LoadConflict
-from tasks.model.run import LoadStatus, Partition, RunRequest, Window
+from tasks.model.partition import Partition
+from tasks.model.report import LoadStatus
+from tasks.model.request import RunRequest, Window
 from tests.pipeline import Pipeline
 
 

@@ -20,7 +20,8 @@ from tasks.loading.session import session
 from tasks.model.database_source import DatabaseSource
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ContractBroken, GateFailed
-from tasks.model.run import LoadReceipt, Partition
+from tasks.model.partition import Partition
+from tasks.model.report import LoadReceipt
 from tests.integration.ingestion.database_support import dispose_readers, reader
 from tests.pipeline import Pipeline
 

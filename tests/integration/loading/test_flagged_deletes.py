@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tasks.model.dataset import DatasetSpec
-from tasks.model.run import LoadReceipt
+from tasks.model.report import LoadReceipt
 from tests.integration.loading.support import World, make_partition, make_spec, rows_table
 
 COLUMNS = {

@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 
 from blocks.warehouse import WarehouseCredentials
 from tasks.model.errors import WarehouseUnavailable
-from tasks.model.run import LoadReceipt
+from tasks.model.report import LoadReceipt
 from tests.integration.loading.support import (
     World,
     make_lake,

@@ -13,7 +13,8 @@ from tasks.loading.ledger_state import source_state
 from tasks.loading.publish import Load, load_partition
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ConfigError, LoadConflict, PlanOutdated
-from tasks.model.run import Partition, RunRequest, SourceItem
+from tasks.model.partition import Partition, SourceItem
+from tasks.model.request import RunRequest
 from tests.integration.loading.support import World, make_spec, rows_table
 from tests.pipeline import Pipeline
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tasks.model.errors import ContractBroken, LoadConflict
-from tasks.model.run import LoadStatus, RowCounts
+from tasks.model.report import LoadStatus, RowCounts
 from tests.integration.loading.support import World, make_partition, make_spec, rows_table
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from tasks.loading.lake_checks import damage_of
 from tasks.model.dataset import DatasetSpec
-from tasks.model.run import LakeFile
+from tasks.model.manifest import LakeFile
 from tests.integration.loading.support import World, make_spec
 
 

@@ -18,7 +18,8 @@ from tasks.loading.whole import load_whole
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ConfigError, ContractBroken, GateFailed
 from tasks.model.replay import ReplayRequest
-from tasks.model.run import LoadReceipt, RunRequest, Window
+from tasks.model.report import LoadReceipt
+from tasks.model.request import RunRequest, Window
 from tests.integration.loading.support import World, make_partition, make_spec, rows_table
 from tests.pipeline import Pipeline
 

@@ -13,8 +13,10 @@ import pytest
 from tasks.loading.ledger import ensure_ledger
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ContractBroken
+from tasks.model.partition import Partition, SourceItem
 from tasks.model.replay import ReplayRequest
-from tasks.model.run import LoadReceipt, Partition, RunRequest, SourceItem
+from tasks.model.report import LoadReceipt
+from tasks.model.request import RunRequest
 from tests.integration.loading.support import World, make_spec, rows_table
 from tests.pipeline import Pipeline
 

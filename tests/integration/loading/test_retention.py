@@ -42,6 +42,13 @@ def test_old_partitions_are_dropped_and_accounted_for(world: World, mode: str) -
         ("things_p2020_01", "2020-01-01 00:00:00", "2020-02-01 00:00:00", rows, "tidy"),
         ("things_p2020_02", "2020-02-01 00:00:00", "2020-03-01 00:00:00", 1, "tidy"),
     ]
+    assert world.sql(
+        "SELECT actor, action, details ->> 'partition', (details -> 'rows')::int FROM etl.audit "
+        "WHERE dataset = 'things' ORDER BY audit_id"
+    ) == [
+        ("tidy", "drop partition", "things_p2020_01", rows),
+        ("tidy", "drop partition", "things_p2020_02", 1),
+    ]
     assert world.broken(spec) == set()
     assert maintain(world.engine, spec, "again").dropped == ()
     world.sql("DELETE FROM analytics.things")  # by hand: that is no retention
@@ -61,6 +68,9 @@ def test_old_rows_of_the_default_partition_go_too(world: World) -> None:
     done = maintain(world.engine, spec, "tidy")
     assert [(one.partition, one.rows, one.whole) for one in done.dropped] == [
         ("things_pdefault", 5, False)
+    ]
+    assert world.sql("SELECT action, (details -> 'rows')::int FROM etl.audit") == [
+        ("delete old rows", 5)
     ]
     assert world.rows(spec, "id") == [(9,)]
     assert world.broken(spec) == set()

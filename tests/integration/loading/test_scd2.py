@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from tasks.loading.ledger import ensure_ledger
 from tasks.model.dataset import DatasetSpec
-from tasks.model.run import LoadReceipt
+from tasks.model.report import LoadReceipt
 from tests.integration.loading.support import World, make_partition, make_spec, rows_table
 from tests.pipeline import Pipeline
 

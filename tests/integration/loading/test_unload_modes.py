@@ -14,7 +14,7 @@ from tasks.loading.unload import Unloaded, unload
 from tasks.loading.whole import load_whole
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ContractBroken
-from tasks.model.run import Partition, SourceItem
+from tasks.model.partition import Partition, SourceItem
 from tests.integration.loading import test_partitions as partitioned
 from tests.integration.loading import test_retention as retention
 from tests.integration.loading.support import World, make_partition, make_spec, rows_table

@@ -85,7 +85,7 @@ def test_the_projects_own_files_are_right(project: Path) -> None:
 
 
 DAILY = "  - {name: daily-prod, schedules: [*nightly], <<: [*daily, *in_prod]}"
-IN_PROD = "    work_pool: {name: prod, job_variables: {image: *image, env: {DPP_ENV: prod}}}"
+IN_PROD = "    work_pool: {name: prod, job_variables: {image: *image, labels: *of_prod, env: {DPP_ENV: prod}}}"
 PULL = "[{prefect.deployments.steps.set_working_directory: {directory: /app}}]"
 
 WRONG = {
@@ -121,6 +121,18 @@ WRONG = {
     "usual time after the deadline of the jobs": (
         IN_PROD, IN_PROD.replace("image: *image", "image: *image, active_deadline_seconds: 3600"),
         "active_deadline_seconds: jobs are ended after 60 minutes; alerts.usual_minutes.daily of",
+    ),
+    "label that Kubernetes does not take": (
+        IN_PROD, IN_PROD.replace("*of_prod", "{dpp/cost-center: data platform}"),
+        "labels.dpp/cost-center: found 'data platform'; allowed: at most 63 letters, digits",
+    ),
+    "name of a label that Kubernetes does not take": (
+        IN_PROD, IN_PROD.replace("*of_prod", "{cost center: data}"),
+        "labels.cost center: allowed as a name: at most 63 letters, digits",
+    ),
+    "label that is no text": (
+        IN_PROD, IN_PROD.replace("*of_prod", "{dpp/cost-center: 4711}"),
+        "labels.dpp/cost-center: found 4711; allowed: a text; put it in quotes",
     ),
     "automations belong elsewhere": (
         DAILY, DAILY.replace("<<", "triggers: [], <<"), "triggers: unknown key",

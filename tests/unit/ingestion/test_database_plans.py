@@ -32,7 +32,7 @@ from tasks.ingestion.database.ranges import (
 from tasks.ingestion.database.values import clock_text, unhexed
 from tasks.model.database_source import DatabaseSource
 from tasks.model.errors import ConfigError
-from tasks.model.run import Window
+from tasks.model.request import Window
 
 MOMENTS = st.datetimes(datetime(1990, 1, 1), datetime(2060, 1, 1))
 CURSORS = st.one_of(

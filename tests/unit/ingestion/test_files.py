@@ -15,7 +15,8 @@ import pytest
 from tasks.ingestion.connector import PlanLimits
 from tasks.ingestion.connectors.files import FilesConnector
 from tasks.model.errors import ConfigError, PipelineError, SourceRejected
-from tasks.model.run import Partition, SourceState, Window
+from tasks.model.partition import Partition
+from tasks.model.request import SourceState, Window
 from tasks.model.source import FilesSource
 
 

@@ -19,7 +19,8 @@ from tasks.ingestion.item_reader import read_item
 from tasks.ingestion.splitting import gaps, missing_parts
 from tasks.model.errors import ConfigError, PipelineError, SourceRejected
 from tasks.model.formats import CsvFormat, Format
-from tasks.model.run import Part, SourceItem, SourceState
+from tasks.model.partition import Part, SourceItem
+from tasks.model.request import SourceState
 
 LIMITS = PlanLimits(batch_bytes=64, max_value_bytes=1000)
 FORMAT: TypeAdapter[Any] = TypeAdapter(Format)

@@ -170,7 +170,7 @@ def test_every_failed_gate_is_named() -> None:
     """All gates are checked, not only up to the first that fails."""
     from datetime import UTC, datetime
 
-    from tasks.model.run import Manifest
+    from tasks.model.manifest import Manifest
 
     gates = [{"rows_between": [5, 9]}, {"null_rate": {"name": 0}}, {"quarantine_rate": 0}]
     spec = make_spec(quality={"gates": gates})

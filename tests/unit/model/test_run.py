@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from tasks.model.run import LakeFile, Manifest, Partition, RowCounts, SourceItem
+from tasks.model.manifest import LakeFile, Manifest
+from tasks.model.partition import Partition, SourceItem
+from tasks.model.report import RowCounts
 
 COUNTS = st.builds(
     RowCounts,

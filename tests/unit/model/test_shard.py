@@ -10,17 +10,11 @@ from tasks.model.account import MOST_FAILURES, Account
 from tasks.model.dataset import DatasetSpec
 from tasks.model.environment import Environment
 from tasks.model.errors import ConfigError, ErrorKind
+from tasks.model.manifest import QuarantineReason
+from tasks.model.partition import Partition
 from tasks.model.replay import ReplayRequest
-from tasks.model.run import (
-    LoadReceipt,
-    LoadStatus,
-    Outcome,
-    Partition,
-    PartitionFailure,
-    QuarantineReason,
-    RowCounts,
-    RunRequest,
-)
+from tasks.model.report import LoadReceipt, LoadStatus, Outcome, PartitionFailure, RowCounts
+from tasks.model.request import RunRequest
 from tasks.model.shard import ShardWork, cut, parallel, shard_above
 from tasks.sharding.handover import read_work, write_work
 

@@ -17,7 +17,7 @@ from blocks.lake import Lake
 from tasks.lake import store_file
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ConfigError, ContractBroken, StageTimeout
-from tasks.model.run import LakeFile, Manifest
+from tasks.model.manifest import LakeFile, Manifest
 from tasks.quarantine import read_refused
 from tasks.transformation import execute
 from tasks.transformation.check import check_query, explain_query

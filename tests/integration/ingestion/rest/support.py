@@ -18,8 +18,8 @@ from tasks.ingestion.connectors.rest import RestConnector
 from tasks.ingestion.http.guard import BreakerChange, HostGuard
 from tasks.ingestion.http.host_stores import HostStore, MemoryHosts
 from tasks.ingestion.http.hosts import Policy
+from tasks.model.request import SourceState
 from tasks.model.rest_source import RestSource
-from tasks.model.run import SourceState
 from tests.misbehaving_http import MisbehavingServer, misbehaving_server
 
 NOW = datetime(2013, 2, 15, 12, tzinfo=UTC)

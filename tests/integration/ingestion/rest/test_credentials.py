@@ -308,6 +308,6 @@ def test_certificate_of_the_name_is_asked_for(tmp_path: Path) -> None:
 
 
 def api_state() -> Any:
-    from tasks.model.run import SourceState
+    from tasks.model.request import SourceState
 
     return SourceState()

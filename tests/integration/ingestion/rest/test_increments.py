@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tasks.model.errors import ConfigError, SourceUnavailable
-from tasks.model.run import SourceState, Window
+from tasks.model.request import SourceState, Window
 from tests.integration.ingestion.rest.support import NOW, Api
 from tests.misbehaving_http import Asked, Reply, data
 

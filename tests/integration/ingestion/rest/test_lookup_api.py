@@ -23,7 +23,8 @@ from tasks.lookups.rows import rows_of, take_rows
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ContractBroken, SourceUnavailable
 from tasks.model.lookup import Lookup, span
-from tasks.model.run import LakeFile, Partition
+from tasks.model.manifest import LakeFile
+from tasks.model.partition import Partition
 from tests.integration.ingestion.rest.support import Api
 from tests.misbehaving_http import Asked, Reply
 from tests.pipeline import Pipeline

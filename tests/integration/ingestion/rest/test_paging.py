@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tasks.model.errors import PipelineError, SourceRejected, SourceUnavailable
-from tasks.model.run import SourceState
+from tasks.model.request import SourceState
 from tests.integration.ingestion.rest.support import Api
 from tests.misbehaving_http import Asked, Reply, data
 
