@@ -19,7 +19,7 @@ from deployments.lint.environments import (
 from deployments.lint.findings import Finding
 from deployments.lint.prefect_yaml import entries_of, lint_prefect_file
 from deployments.prefect_file import DEPLOY_VARIABLES, read_prefect_file
-from tasks.datasets import Catalog
+from tasks.catalog import Catalog
 from tasks.environments import environment_catalog
 from tasks.model.environment import Environment
 from tasks.model.errors import ConfigError

@@ -19,7 +19,7 @@ from deployments.prefect_file import (
     flow_of,
     read_prefect_file,
 )
-from tasks.datasets import Document, Location, parse
+from tasks.documents import Document, Location, parse
 from tasks.model.environment import Environment
 from tasks.model.errors import ConfigError
 

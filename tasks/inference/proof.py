@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks.datasets import load_dataset
+from tasks.catalog import load_dataset
 from tasks.inference.children import ChildDraft
 from tasks.inference.draft import Draft, render
 from tasks.ingestion.connector import SOURCE_ROW, SOURCE_URI

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
@@ -433,6 +432,3 @@ class DatasetSpec(Strict):
 
 LookedUp = DatasetSpec | Lookup
 """What rows are looked up in: it has ``columns``, and a ``key`` that tells its rows apart."""
-
-DATASET_FILE = re.compile(r"^[a-z][a-z0-9_]*\.ya?ml$")
-"""File names that are read from the datasets folder."""
