@@ -34,16 +34,19 @@ class Plan:
         dataset: Name of the dataset, or ``EVERY_DATASET``.
         of: Which part of the erasing.
         days: The retention. A plan for a longer one said nothing of what a shorter one takes.
+        run: Id of the flow run. A plan of its own counts for nothing: a task that is tried again, or a
+            run that Kubernetes begins again, was looked at by nobody.
     """
 
     engine: Engine
     dataset: str
     of: Of
     days: int
+    run: str
 
     def was_shown(self) -> bool:
-        """Tell whether such a plan was written before."""
-        given = {"dataset": self.dataset, "of": self.of, "days": self.days}
+        """Tell whether another run has written such a plan."""
+        given = {"dataset": self.dataset, "of": self.of, "days": self.days, "run": self.run}
         with session(self.engine, read_only=True) as connection, connection.cursor() as cursor:
             cursor.execute(query("was_planned"), given)
             return cursor.fetchone() == (True,)
@@ -65,6 +68,7 @@ class Plan:
                 details={
                     "of": self.of,
                     "retention_days": self.days,
+                    "run": self.run,
                     "plan": {one.what: {"count": one.count, "bytes": one.bytes} for one in found},
                 },
             )

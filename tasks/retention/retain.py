@@ -22,6 +22,7 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.exceptions import ObjectNotFound
+from prefect.runtime import flow_run
 from prefect.settings import PREFECT_LOCAL_STORAGE_PATH
 from sqlalchemy import Engine
 
@@ -34,7 +35,7 @@ from tasks.model.dataset import DatasetSpec
 from tasks.model.environment import Environment
 from tasks.model.value import Value
 from tasks.retention.erase import erase, old_entries, old_lookups, summary
-from tasks.retention.plan import Erased, Plan
+from tasks.retention.plan import Erased, Of, Plan
 from tasks.retention.rows import (
     ANSWERS,
     VacuumHint,
@@ -76,6 +77,10 @@ def cutoff(environment: Environment) -> datetime:
     return datetime.now(UTC) - timedelta(days=environment.retention_days)
 
 
+def _plan(engine: Engine, environment: Environment, dataset: str, of: Of) -> Plan:
+    return Plan(engine, dataset, of, environment.retention_days, str(flow_run.get_id()))
+
+
 def _is_shown_only(plan: Plan, found: tuple[Erased, ...], actor: str, *, dry_run: bool) -> bool:
     """Tell whether what was found stays for now: it does unless a plan of it was shown before."""
     if dry_run or plan.was_shown():
@@ -109,7 +114,7 @@ def erase_of_dataset(
     if lookups := old_lookups(lake, spec, datasets, since):
         found["lookups"] = lookups
     would_go = (*summary(spec.name, found), *old_rows(engine, spec, since))
-    plan = Plan(engine, spec.name, "files and rows", environment.retention_days)
+    plan = _plan(engine, environment, spec.name, "files and rows")
     if not would_go or _is_shown_only(plan, would_go, actor, dry_run=dry_run):
         return Retained(planned=would_go)
     gone = erase(engine, lake, spec, found, since, actor)
@@ -129,7 +134,7 @@ def erase_shared(
     results = list(_old_results(since))
     size = sum(path.stat().st_size for path in results)
     would_go = _of_none({ANSWERS: (old_answers(engine, since), 0), RESULTS: (len(results), size)})
-    plan = Plan(engine, EVERY_DATASET, "what is shared", environment.retention_days)
+    plan = _plan(engine, environment, EVERY_DATASET, "what is shared")
     if not would_go or _is_shown_only(plan, would_go, actor, dry_run=dry_run):
         return Retained(erased=swept, planned=would_go, hints=hints)
     answers = erase_answers(engine, since, actor, {RESULTS: {"files": len(results), "bytes": size}})
@@ -180,7 +185,7 @@ def erase_runs(environment: Environment, actor: str, *, dry_run: bool) -> Retain
     with get_client(sync_client=True) as client:
         found = client.count_flow_runs(flow_filter=ours, flow_run_filter=only)
         would_go = _of_none({"flow runs": (found, 0)})
-        plan = Plan(engine, EVERY_DATASET, "flow runs", environment.retention_days)
+        plan = _plan(engine, environment, EVERY_DATASET, "flow runs")
         if not would_go or _is_shown_only(plan, would_go, actor, dry_run=dry_run):
             return Retained(planned=would_go)
         reason = f"ended before {since:%Y-%m-%d}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from prefect.client.orchestration import get_client
@@ -30,6 +31,10 @@ def erased(done: Upkeep) -> dict[str, int]:
     return {one.what: one.count for one in done.retained.erased}
 
 
+def files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
 def planned(done: Upkeep) -> dict[str, int]:
     return {one.what: one.count for one in done.retained.planned}
 
@@ -39,8 +44,13 @@ def test_what_is_old_goes_but_not_under_a_run(server: Project) -> None:
     (server.root / "inbox" / "a.csv").write_text("id,price\n1,1.50\n")
     dataset(DatasetParameters(dataset="things"), return_state=True)
     lake = server.root / "lake4"
-    for file in [path for path in lake.rglob("*") if path.is_file()]:
-        os.utime(file, (OLD.timestamp(), OLD.timestamp()))
+    results = server.root / "prefect" / "storage" / "dpp"
+    cached = len(files(results))
+    assert cached >= 2  # of ingestion and of transformation
+    left = server.root / ".local" / "scratch" / "load-of-a-killed-run"
+    left.mkdir(parents=True)
+    for path in (*files(lake), *files(results), left):
+        os.utime(path, (OLD.timestamp(), OLD.timestamp()))
     server.query("UPDATE etl.loads SET loaded_at = now() - interval '100 days'; COMMIT; SELECT 1")
     server.query(
         "UPDATE flow_run SET end_time = now() - interval '100 days' WHERE end_time IS NOT NULL; "
@@ -62,29 +72,32 @@ def test_what_is_old_goes_but_not_under_a_run(server: Project) -> None:
         done = keep()
         assert done.retained.skipped == (f"things: run {under_way.name} is under way",)
         assert [table.table for table in done.tables] == ["analytics.things"]
-        assert (erased(done), planned(done)) == ({}, {"flow runs": runs})  # the first time
+        assert erased(done) == {"folders of intermediate files": 1}
+        shared = {"cached results": cached, "flow runs": runs}
+        assert planned(done) == shared  # the first time
         client.set_flow_run_state(under_way.id, Completed(), force=True)
     expected = {"manifests": 2, "raw": 1, "clean": 1}
     shown = keep(dry_run=True)
-    assert (shown.tables, erased(shown), planned(shown)) == (
-        (),
-        {},
-        {**expected, "flow runs": runs},
-    )
+    assert (shown.tables, erased(shown), planned(shown)) == ((), {}, {**expected, **shared})
     first = keep()
     assert planned(first) == expected
-    assert erased(first) == {"flow runs": runs}  # which were shown before; none that is under way
+    assert erased(first) == shared  # which were shown before; no run that is under way
+    assert not files(results)
     assert server.query(OLD_RUNS, "prefect") == [(0,)]
     assert len(list(lake.rglob("*.parquet"))) == expected["raw"] + expected["clean"]
     assert (erased(last := keep()), planned(last)) == (expected, {})
     assert not list(lake.rglob("*.parquet"))
     lines = server.query(
-        "SELECT dataset, action, coalesce(details ->> 'of', details #>> '{raw,files}', "
-        "details ->> 'flow runs') FROM etl.audit ORDER BY audit_id"
+        "SELECT dataset, action, details ->> 'of', details #>> '{raw,files}', "
+        "details ->> 'flow runs', details #>> '{cached results,files}', "
+        "details ->> 'folders of intermediate files' FROM etl.audit ORDER BY audit_id"
     )
-    assert lines == [
+    assert [tuple(each for each in line if each is not None) for line in lines] == [
+        ("*", "erase what is left behind", "1"),
+        ("*", "plan to erase", "what is shared"),
         ("*", "plan to erase", "flow runs"),
         ("things", "plan to erase", "files and rows"),
+        ("*", "erase what is shared", str(cached)),
         ("*", "erase flow runs", str(runs)),
         ("things", "erase files", "1"),
     ]

@@ -218,9 +218,11 @@ def test_plan_was_shown_for_its_dataset_and_part_and_for_no_shorter_retention(
     engine: Engine,
 ) -> None:
     found = [Erased(dataset="things", what="raw", count=3, bytes=5)]
-    plan = Plan(engine, "things", "files and rows", 90)
-    assert not plan.was_shown()
-    plan.show(found, "maintain")
+    first = Plan(engine, "things", "files and rows", 90, "run 1")
+    assert not first.was_shown()
+    first.show(found, "maintain")
+    assert not first.was_shown()  # tried again: nobody has looked at it
+    plan = replace(first, run="run 2")
     assert plan.was_shown() and replace(plan, days=91).was_shown()
     assert not replace(plan, days=89).was_shown()  # more would go than was shown
     assert not replace(plan, dataset="others").was_shown()

@@ -613,10 +613,11 @@ WITH answers AS (DELETE FROM etl.lookup_answers WHERE asked_at < %(since)s RETUR
 SELECT (SELECT count(*) FROM answers) + (SELECT count(*) FROM hosts);
 
 -- name: was_planned
--- Was a plan to erase written into the audit, for a retention that is not longer?
+-- Was a plan to erase written into the audit by another run, for a retention that is not longer?
 SELECT EXISTS (SELECT FROM etl.audit
                WHERE action = 'plan to erase' AND dataset = %(dataset)s AND details ->> 'of' = %(of)s
-                 AND (details ->> 'retention_days')::int <= %(days)s);
+                 AND (details ->> 'retention_days')::int <= %(days)s
+                 AND details ->> 'run' <> %(run)s);
 
 -- name: vacuum_hints
 -- Tables with many dead rows, or with transactions so old that PostgreSQL will soon insist.

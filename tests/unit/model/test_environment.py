@@ -45,6 +45,14 @@ def test_environment_file_is_valid(name: str, monkeypatch: pytest.MonkeyPatch) -
     assert load_environment().name == name
 
 
+def test_files_are_kept_for_ninety_days_where_nothing_is_said(project: Path) -> None:
+    path = project / "deployments/environments/prod.yaml"
+    text = path.read_text()
+    assert "retention_days: 365\n" in text
+    path.write_text(text.replace("retention_days: 365\n", ""))
+    assert load_environment("prod").retention_days == 90
+
+
 def test_variable_overrides_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DPP_MEMORY_BUDGET", "2GB")
     monkeypatch.setenv("DPP_CONCURRENCY", "7")
