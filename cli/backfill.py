@@ -14,7 +14,7 @@ from rich.table import Table
 
 from cli.console import console, stderr
 from cli.context import connections, prefect_ready
-from tasks.datasets import Catalog
+from tasks.catalog import Catalog
 from tasks.model.dataset import DatasetSpec
 from tasks.model.environment import Environment
 from tasks.model.errors import ExitCode

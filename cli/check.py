@@ -10,8 +10,8 @@ from rich.table import Table
 
 from cli.console import console
 from cli.tables import show_table
+from tasks.catalog import Catalog
 from tasks.connections import Connections
-from tasks.datasets import Catalog
 from tasks.ingestion.connector import RawBatch
 from tasks.ingestion.ingest import limits_of
 from tasks.ingestion.registry import connector_for

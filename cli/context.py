@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from cli.console import starting, stderr
 from cli.prefect_process import drain_prefect, quiet_prefect
-from tasks.datasets import Catalog
+from tasks.catalog import Catalog
 from tasks.environments import environment_catalog, load_environment
 from tasks.model.environment import Environment
 from tasks.model.errors import ConfigError

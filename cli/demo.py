@@ -19,7 +19,7 @@ from rich.text import Text
 from cli.console import console, stderr
 from cli.context import open_project, prefect_ready
 from demo.nycflights import data_folder
-from tasks.datasets import Catalog
+from tasks.catalog import Catalog
 from tasks.model.errors import ExitCode
 from tasks.model.report import RunReport
 

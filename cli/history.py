@@ -8,7 +8,7 @@ import typer
 
 from cli.console import console, reporting_errors, stderr
 from cli.context import connections, open_project
-from cli.quarantine_options import AsJson, Dataset, Yes, confirm, person
+from cli.options import AsJson, Dataset, Yes, confirm, person
 from tasks.model.errors import ConfigError
 
 if TYPE_CHECKING:

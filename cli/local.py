@@ -12,7 +12,7 @@ from cli.prefect_process import address_prefect
 from embedded.postgres import ensure_database
 from embedded.stack import EmbeddedStack
 from embedded.supervision import EmbeddedServerError
-from tasks.datasets import Catalog
+from tasks.catalog import Catalog
 from tasks.environments import project_root
 from tasks.model.environment import Environment
 from tasks.model.errors import ConfigError, SourceUnavailable

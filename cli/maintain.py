@@ -13,7 +13,7 @@ from rich.table import Table
 
 from cli.console import console, stderr
 from cli.context import prefect_ready
-from tasks.datasets import Catalog
+from tasks.catalog import Catalog
 from tasks.loading.maintenance import Maintained
 from tasks.model.environment import Environment
 from tasks.model.errors import ExitCode

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from cli.console import console
 from cli.context import connections
-from tasks.datasets import Catalog, load_dataset
+from tasks.catalog import Catalog, load_dataset
 from tasks.environments import project_root
 from tasks.model.columns import Identifier
 from tasks.model.environment import Environment

@@ -11,19 +11,15 @@ import typer
 
 from cli.console import console, reporting_errors, stderr
 from cli.context import connections, open_project
+from cli.options import AsJson, Dataset, Yes, confirm, person
 from cli.quarantine_options import (
-    AsJson,
     Column,
-    Dataset,
     DryRun,
     LoadId,
     Older,
     Reveal,
     Row,
     Rule,
-    Yes,
-    confirm,
-    person,
     seen_before,
     selection_of,
 )

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import getpass
 import re
-import sys
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 import typer
 
-from cli.console import console
-from tasks.model.errors import ConfigError, ExitCode
+from tasks.model.errors import ConfigError
 from tasks.model.replay import Selection
 
-Dataset = Annotated[
-    str, typer.Argument(help="The dataset, or a child table of it as orders.lines.")
-]
 Rule = Annotated[str | None, typer.Option(help="Only rows that broke this rule first.")]
 Column = Annotated[str | None, typer.Option(help="Only rows that broke it in this column.")]
 LoadId = Annotated[int | None, typer.Option("--load", help="Only rows of this load.")]
@@ -26,7 +20,6 @@ Row = Annotated[
 Older = Annotated[
     str | None, typer.Option("--older-than", help="Only rows first seen so long ago: 12h, 7d, 4w.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Reveal = Annotated[
     bool,
     typer.Option(
@@ -34,7 +27,6 @@ Reveal = Annotated[
     ),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
-Yes = Annotated[bool, typer.Option("--yes", help="Do not ask; scripts need it.")]
 _AGE = re.compile(r"(\d{1,5})([hdw])")
 _HOURS = {"h": 1, "d": 24, "w": 168}
 
@@ -78,20 +70,3 @@ def seen_before(older_than: str | None) -> datetime | None:
     if not match:
         raise ConfigError(f"--older-than {older_than!r} is no age", "write e.g. 12h, 7d or 4w")
     return datetime.now(UTC) - timedelta(hours=int(match[1]) * _HOURS[match[2]])
-
-
-def confirm(question: str, what: str = "discarding") -> None:
-    """Ask a person; end the command if the answer is no, or if nobody is there."""
-    if not sys.stdin.isatty():
-        raise ConfigError(f"{what} needs a yes, and nobody is here to give it", "add --yes")
-    if not typer.confirm(question):
-        console.print("nothing was done")
-        raise typer.Exit(ExitCode.DONE)
-
-
-def person() -> str:
-    """Return who runs the command, for the records."""
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):
-        return "unknown"

@@ -12,7 +12,7 @@ import typer
 
 from cli.console import console, stderr
 from cli.context import connections, prefect_ready
-from tasks.datasets import Catalog
+from tasks.catalog import Catalog
 from tasks.model.child_dataset import quarantined
 from tasks.model.dataset import DatasetSpec
 from tasks.model.environment import Environment

@@ -11,7 +11,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from cli.quarantine_options import person
+from cli.options import person
 from tasks.connections import Connections
 from tasks.loading.resolutions import QuarantineReasons
 from tasks.model.dataset import DatasetSpec

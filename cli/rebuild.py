@@ -10,7 +10,7 @@ import typer
 
 from cli.console import console, reporting_errors, stderr
 from cli.context import chosen, connections, open_project
-from cli.quarantine_options import AsJson, Yes, confirm, person
+from cli.options import AsJson, Yes, confirm, person
 
 if TYPE_CHECKING:
     from tasks.loading.rebuild import Rebuilt

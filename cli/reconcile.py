@@ -9,10 +9,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from cli.console import console, show_error, stderr
-from cli.quarantine_options import person
+from cli.options import person
 from cli.render import reconcile_table
+from tasks.catalog import Catalog
 from tasks.connections import Connections
-from tasks.datasets import Catalog
 from tasks.loading.ledger import ensure_ledger, ledger_exists
 from tasks.loading.reconcile import Check, reconcile
 from tasks.loading.repair import repair

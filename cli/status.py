@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 
 from cli.console import console
 from cli.render import status_table
-from tasks.datasets import Catalog
+from tasks.catalog import Catalog
 from tasks.loading.gate_failures import OpenGateFailure, open_gate_failures
 from tasks.loading.ledger import ledger_exists
 from tasks.loading.ledger_state import DatasetStatus, status

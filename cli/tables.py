@@ -11,7 +11,7 @@ from rich.table import Table
 from sqlalchemy import Engine
 
 from cli.console import console
-from tasks.datasets import Catalog
+from tasks.catalog import Catalog
 from tasks.loading.difference import Difference
 from tasks.loading.retention import old_partitions
 from tasks.loading.table_check import Ddl, check_table, ddl_script, table_report

@@ -20,7 +20,7 @@ from typing import Any
 from prefect.blocks.core import Block
 from prefect.utilities.dispatch import get_registry_for_type
 
-from tasks.datasets import Location
+from tasks.documents import Location
 
 MODULES = (
     "blocks.landing_queue",

@@ -19,7 +19,7 @@ from prefect.utilities.templating import (
 )
 from pydantic import BaseModel, ConfigDict, Field
 
-from tasks.datasets import Document, read_yaml
+from tasks.documents import Document, read_yaml
 
 FILE = "prefect.yaml"
 VARIABLE_PREFIX = "prefect.variables."

@@ -25,8 +25,8 @@ from flows.partition import (
     run_partition,
     stopped,
 )
+from tasks.catalog import Catalog
 from tasks.connections import forget_blocks
-from tasks.datasets import Catalog
 from tasks.environments import environment_catalog, load_environment
 from tasks.ingestion.ingest import plan
 from tasks.loading.load import build_index, close_run, count_rows, open_run

@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from flows.dataset import DatasetParameters, dataset
 from flows.outcome import failed, report_of
+from tasks.catalog import Catalog
 from tasks.connections import forget_blocks
-from tasks.datasets import Catalog
 from tasks.environments import environment_catalog, load_environment
 from tasks.model.dataset import DatasetSpec
 from tasks.model.report import DatasetReport, Outcome, RunReport

@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from flows.outcome import failed
 from flows.partition import DatasetRun, run_partition, stopped
+from tasks.catalog import Catalog
 from tasks.connections import forget_blocks
-from tasks.datasets import Catalog
 from tasks.environments import environment_catalog, load_environment
 from tasks.model.account import Account
 from tasks.model.dataset import DatasetSpec

@@ -9,7 +9,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from tasks.datasets import Catalog, Document, load_catalog, read_yaml
+from tasks.catalog import Catalog, load_catalog
+from tasks.documents import Document, read_yaml
 from tasks.model.environment import Environment
 from tasks.model.errors import ConfigError
 

@@ -15,7 +15,8 @@ from prefect.events.schemas.automations import AutomationCore
 from pydantic import BaseModel, ConfigDict
 
 from deployments.work_pools import deadline_of
-from tasks.datasets import Catalog, parse, read_yaml
+from tasks.catalog import Catalog
+from tasks.documents import parse, read_yaml
 from tasks.environments import environment_catalog
 from tasks.model.environment import Environment, Severity
 from tasks.model.errors import ConfigError

@@ -15,7 +15,7 @@ from deployments.lint.schedules import wrong_schedules
 from deployments.lint.secrets import plain_secrets
 from deployments.prefect_file import DeploymentEntry, fill, flow_of, unfilled
 from deployments.work_pools import deadline_of, job_variables_of
-from tasks.datasets import Location
+from tasks.documents import Location
 from tasks.model.environment import Environment
 
 Wrong = Iterator[tuple[Location, str]]

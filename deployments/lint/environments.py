@@ -11,7 +11,8 @@ from deployments.lint.findings import Finding, finding
 from deployments.lint.schedules import wrong_cron
 from deployments.lint.secrets import plain_secrets
 from deployments.work_pools import base_job_template
-from tasks.datasets import Catalog, Document, Location, read_yaml
+from tasks.catalog import Catalog
+from tasks.documents import Document, Location, read_yaml
 from tasks.environments import FOLDER, load_environment
 from tasks.model.environment import Environment
 from tasks.model.errors import ConfigError

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tasks.datasets import Document, Location
+from tasks.documents import Document, Location
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -18,7 +18,7 @@ from prefect.utilities.callables import parameter_schema
 from prefect.utilities.schema_tools.validation import validate
 
 from deployments.prefect_file import DeploymentEntry
-from tasks.datasets import Location
+from tasks.documents import Location
 
 
 @cache

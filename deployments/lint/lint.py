@@ -19,7 +19,8 @@ from deployments.lint.environments import (
 from deployments.lint.findings import Finding
 from deployments.lint.prefect_yaml import entries_of, lint_prefect_file
 from deployments.prefect_file import DEPLOY_VARIABLES, FILE, read_prefect_file
-from tasks.datasets import Catalog, Document
+from tasks.catalog import Catalog
+from tasks.documents import Document
 from tasks.environments import environment_catalog
 from tasks.model.environment import Environment
 from tasks.model.errors import ConfigError

@@ -18,7 +18,7 @@ from deployments.prefect_file import (
     environment_of,
     flow_of,
 )
-from tasks.datasets import Document, Location, parse
+from tasks.documents import Document, Location, parse
 from tasks.model.environment import Environment
 from tasks.model.errors import ConfigError
 

@@ -12,7 +12,7 @@ from prefect.client.schemas.schedules import RRuleSchedule
 from pydantic import ValidationError
 
 from deployments.prefect_file import ScheduleEntry
-from tasks.datasets import Location
+from tasks.documents import Location
 from tasks.model.environment import Environment
 
 # What the server itself reads crons with; it comes with Prefect, and without types.

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from deployments.lint.findings import keys, values
-from tasks.datasets import Location
+from tasks.documents import Location
 
 _SECRET_NAME = re.compile(
     r"passw(or)?d|passphrase|secret|token|credential|api[-_]?key|access[-_]?key|private[-_]?key"

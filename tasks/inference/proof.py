@@ -8,15 +8,16 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks.datasets import load_dataset
+from tasks.catalog import load_dataset
 from tasks.inference.children import ChildDraft
 from tasks.inference.draft import Draft, render
 from tasks.ingestion.connector import SOURCE_ROW, SOURCE_URI
 from tasks.model.child_dataset import PARENT, carried_columns, child_datasets
 from tasks.model.children import POSITION
 from tasks.model.dataset import DatasetSpec
+from tasks.transformation.columns import FAILURES
 from tasks.transformation.functions import register
-from tasks.transformation.query import FAILURES, compile_query
+from tasks.transformation.query import compile_query
 from tasks.transformation.session import column_types, duckdb_session
 
 MEMORY_BYTES = 256 << 20

@@ -8,9 +8,10 @@ from pathlib import Path
 from blocks.lake import Lake
 from tasks.model.dataset import DatasetSpec
 from tasks.model.manifest import Manifest
+from tasks.transformation.columns import PROVENANCE
 from tasks.transformation.execute import BATCH_ROWS
 from tasks.transformation.functions import register
-from tasks.transformation.query import PROVENANCE, values_query
+from tasks.transformation.query import values_query
 from tasks.transformation.session import column_types, duckdb_session, stream
 from tasks.transformation.widening import widened_columns
 

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field
 from tasks.model.columns import SYSTEM_COLUMNS, ColumnSpec, Identifier, PathToValue, Strict
 from tasks.model.contract import Contract
 from tasks.model.json_path import ITEM, ValuePath, parse_value_path
-from tasks.model.load import LoadTarget, ReplacePartitionLoad, Scd2Load, _table_name
+from tasks.model.load import LoadTarget, ReplacePartitionLoad, Scd2Load, check_table_name
 from tasks.model.rules import RowRule
 
 POSITION = "_position"
@@ -20,7 +20,7 @@ POSITION = "_position"
 class ChildTable(Strict):
     """A table with the items of a list that each row has."""
 
-    table: Annotated[str, AfterValidator(_table_name)] = Field(description="schema.table")
+    table: Annotated[str, AfterValidator(check_table_name)] = Field(description="schema.table")
     description: str | None = Field(None, description="Becomes the comment of the table.")
     path: PathToValue | None = Field(
         None,

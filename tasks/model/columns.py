@@ -6,14 +6,7 @@ import re
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    field_validator,
-    model_validator,
-)
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from tasks.model.column_types import ColumnType, decimal_digits, is_integer, is_numeric
 from tasks.model.json_path import ValuePath, parse_value_path
@@ -33,7 +26,12 @@ class Strict(BaseModel):
     )
 
 
-def _identifier(name: str) -> str:
+def check_identifier(name: str) -> str:
+    """Return a name of a column or dataset as it is.
+
+    Raises:
+        ValueError: PostgreSQL would not take it without surprises.
+    """
     if not _IDENTIFIER.fullmatch(name) or len(name.encode()) > MAX_IDENTIFIER_BYTES:
         raise ValueError(
             f"{name!r} is no name for a column or dataset: small letters, digits and '_', "
@@ -42,7 +40,7 @@ def _identifier(name: str) -> str:
     return name
 
 
-Identifier = Annotated[str, AfterValidator(_identifier)]
+Identifier = Annotated[str, AfterValidator(check_identifier)]
 """A name that PostgreSQL takes without surprises: ``[a-z][a-z0-9_]*``, at most 63 bytes."""
 
 

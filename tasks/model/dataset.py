@@ -2,37 +2,22 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from tasks.model.anomaly import Anomaly
-from tasks.model.children import ChildTable, child_mistakes
-from tasks.model.columns import SYSTEM_COLUMNS, ColumnSpec, Identifier, Strict, _identifier
+from tasks.model.children import ChildTable
+from tasks.model.columns import ColumnSpec, Identifier, Strict
 from tasks.model.contract import Contract
-from tasks.model.database_source import DatabaseSource
+from tasks.model.dataset_checks import check_parts
 from tasks.model.derive import DerivedColumn
-from tasks.model.gates import Gate, QuarantineLimits, References, check_column, gate_columns
-from tasks.model.json_path import ITEM, parse_value_path
-from tasks.model.load import LoadSpec, MergeLoad, ReplacePartitionLoad, Scd2Load
+from tasks.model.gates import Gate, QuarantineLimits, References
+from tasks.model.load import LoadSpec, ReplacePartitionLoad, Scd2Load
 from tasks.model.lookup import Lookup
-from tasks.model.rest_source import RestSource
-from tasks.model.rules import Custom, Order, Reference, RowRule, UserSchema, ordered_column
-from tasks.model.search import SearchIndex
+from tasks.model.rules import Custom, Order, Reference, RowRule, UserSchema
 from tasks.model.source import Source
-from tasks.model.table import check_indexes, check_partitions, check_version_partitions
 from tasks.model.value import json_digest
-
-RESERVED_PREFIX = "_"
-TEXTS = frozenset(("string", "enum"))
-"""Types of columns whose words can be found."""
-TYPED_WHOLE = TEXTS | {
-    "uuid",
-    *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
-}
-"""Types of columns that can be found by a whole value: as PostgreSQL writes them, so people do."""
 
 
 class Quality(Strict):
@@ -115,178 +100,8 @@ class DatasetSpec(Strict):
 
     @model_validator(mode="after")
     def _parts_fit_together(self) -> Self:
-        self._check_names()
-        self._check_after()
-        self._check_columns()
-        self._require_columns("key", self.key)
-        if self.cursor:
-            self._require_columns("cursor", (self.cursor,))
-        self._check_load()
-        if isinstance(self.source, RestSource):
-            self._check_repeats(self.source)
-        if isinstance(self.source, DatabaseSource) and self.source.deletes:
-            self._check_deletes()
-        taken = [*self._check_lookups(), *self._check_made("derive", self.derive)]
-        self._check_rules(taken)
-        taken += self._check_made("custom.columns", self.custom_columns)
-        for gate in self.quality.gates:
-            self._require_columns(f"quality.gates: {gate.label}", gate_columns(gate), also=taken)
-            check_column(gate, {**self.columns, **self.made_columns})
-        self._check_anomaly(self.quality.anomaly)
-        self._check_table(taken)
+        check_parts(self)
         return self
-
-    def _check_after(self) -> None:
-        if self.after and self.schedule != "manual":
-            raise ValueError(
-                f"after: a dataset that runs after others has no schedule, found {self.schedule!r}: "
-                "two runs at a time would take it from each other"
-            )
-        if len(set(self.after)) < len(self.after):
-            raise ValueError("after: a dataset is there twice")
-
-    def _check_names(self) -> None:
-        for name in self.all_columns:
-            if name.startswith(RESERVED_PREFIX):
-                raise ValueError(f"column {name!r}: names with a leading '_' belong to the product")
-            if name in SYSTEM_COLUMNS:
-                raise ValueError(f"column {name!r}: every table of PostgreSQL has a hidden {name}")
-
-    def _check_table(self, taken: list[str]) -> None:
-        if self.load.index:
-            self._check_search(self.load.index, taken)
-        check_indexes(self.load.indexes, self.all_columns)
-        if by := self.load.partition_by:
-            if isinstance(self.load, Scd2Load):
-                check_version_partitions(by, self.load.valid_from, self.cursor)
-            made = self.made_columns.get(self.partition_source)
-            needed = self.partition_source in self.required_columns
-            check_partitions(
-                by,
-                self.partition_column,
-                required=needed if made is None else not made.nullable,
-                table_key=self.table_key,
-                columns=[*self.columns, *self.made_columns],
-                indexes=self.load.indexes,
-            )
-
-    def _check_columns(self) -> None:
-        for name, column in self.columns.items():
-            if column.path is not None and parse_value_path(column.path).column == ITEM:
-                raise ValueError(f"columns.{name}.path: begins with no name of the source")
-        for mistake in child_mistakes(self.children, self.key, self.load):
-            raise ValueError(mistake)
-
-    def _check_repeats(self, source: RestSource) -> None:
-        why = source.repeats_records
-        if why and not (self.key and self.load.takes_repeats):
-            raise ValueError(
-                f"source.{why}: records come more than once; it needs a 'key' and load mode 'merge'"
-            )
-
-    def _check_load(self) -> None:
-        load = self.load
-        if load.needs_key and not self.key:
-            raise ValueError(f"load mode '{load.mode}' needs a 'key'")
-        if isinstance(load, Scd2Load):
-            self._check_versions(load)
-        if isinstance(load, MergeLoad | Scd2Load) and load.delete:
-            load.delete.check_column(self.columns.get(load.delete.column))
-            if load.delete.column in self.key:
-                raise ValueError(f"load.delete: column {load.delete.column!r} is part of the key")
-        if isinstance(load, ReplacePartitionLoad):
-            column = self.columns.get(load.by) or self.made_columns.get(load.by)
-            load.check_column(column, declared=load.by in self.columns)
-
-    def _check_versions(self, load: Scd2Load) -> None:
-        if self.cursor is None or self.cursor in self.key:
-            raise ValueError(
-                "load mode 'scd2' needs a 'cursor' beside the key: it says from when a version holds"
-            )
-        if self.unique:
-            raise ValueError(
-                "unique: versions of a key have values alike; not with load mode 'scd2'"
-            )
-        there = [*self.columns, *self.made_columns, *self.taken_columns, *load.own_columns]
-        for name in load.own_columns:
-            if there.count(name) > 1:
-                raise ValueError(f"load: column {name!r} is there twice; choose another name")
-
-    def _check_deletes(self) -> None:
-        if not (self.key and self.load.mode == "merge"):
-            raise ValueError("source.deletes compares keys; it needs a 'key' and load mode 'merge'")
-        for name in self.key:
-            if self.columns[name].default is not None:
-                raise ValueError(
-                    f"source.deletes: key column {name!r} has a default, so several rows of the "
-                    "source may be one of the table"
-                )
-
-    def _check_lookups(self) -> list[str]:
-        taken = [column for lookup in self.enrich for column in lookup.take]
-        for column in taken:
-            _identifier(column)
-            if column in self.columns or taken.count(column) > 1:
-                raise ValueError(f"enrich: column {column!r} is there twice; rename it under take")
-        own = [lookup.lookup for lookup in self.enrich if not lookup.is_dataset]
-        for lookup in self.enrich:
-            where = f"enrich {lookup.lookup}"
-            self._require_columns(f"{where}: by", tuple(lookup.matched), also=[*self.derive])
-            if own.count(lookup.lookup) + lookup.is_dataset > 1:
-                raise ValueError(f"{where}: the name is there twice; choose another")
-        return taken
-
-    def _check_anomaly(self, anomaly: Anomaly | None) -> None:
-        where = "quality.anomaly.time"
-        if anomaly is None or anomaly.time is None:
-            return
-        self._require_columns(where, (anomaly.time,))
-        column = self.columns[anomaly.time]
-        if column.type not in ("date", "timestamp"):
-            raise ValueError(f"{where}: column {anomaly.time!r} is {column.type}, not a time")
-        if getattr(column, "pii", None) not in (None, "none"):
-            raise ValueError(f"{where}: the values of column {anomaly.time!r} must not be shown")
-
-    def _check_rules(self, taken: list[str]) -> None:
-        ordered = tuple(ordered_column(order)[0] for order in self.tie_break)
-        self._require_columns("tie_break", ordered, also=taken)
-        for names in self.unique:
-            self._require_columns("unique", names, also=taken)
-        for reference in self.references:
-            names = tuple(reference.columns)
-            self._require_columns(f"references {reference.dataset}", names, also=[*self.derive])
-
-    def _check_made(self, where: str, made: Mapping[str, ColumnSpec]) -> list[str]:
-        there = {*self.columns, *self.taken_columns}
-        if where != "derive":
-            there.update(self.derive)
-        for name in made:
-            if name in there:
-                raise ValueError(f"{where}: column {name!r} is there already")
-        return list(made)
-
-    def _check_search(self, index: SearchIndex, taken: list[str]) -> None:
-        texts = {*index.search, *index.fuzzy_columns}
-        for name in index.columns:
-            where = f"load.index.{'search' if name in texts else 'exact'}"
-            self._require_columns(where, (name,), also=taken)
-            column = self.columns.get(name) or self.made_columns.get(name)
-            if column is None:
-                continue
-            allowed = TEXTS if name in texts else TYPED_WHOLE
-            if column.type not in allowed:
-                raise ValueError(
-                    f"{where}: column {name!r} is {column.type}; "
-                    f"allowed: {', '.join(sorted(allowed))}"
-                )
-
-    def _require_columns(
-        self, where: str, names: tuple[str, ...], also: list[str] | None = None
-    ) -> None:
-        known = [*self.columns, *(also or [])]
-        for name in names:
-            if name not in known:
-                raise ValueError(f"{where}: no column {name!r}; declared are {', '.join(known)}")
 
     @property
     def schema_name(self) -> str:
@@ -433,6 +248,3 @@ class DatasetSpec(Strict):
 
 LookedUp = DatasetSpec | Lookup
 """What rows are looked up in: it has ``columns``, and a ``key`` that tells its rows apart."""
-
-DATASET_FILE = re.compile(r"^[a-z][a-z0-9_]*\.ya?ml$")
-"""File names that are read from the datasets folder."""

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import AfterValidator, Field
 
 from tasks.model.column_types import is_integer
-from tasks.model.columns import ColumnSpec, Identifier, Strict, _identifier
+from tasks.model.columns import ColumnSpec, Identifier, Strict, check_identifier
 from tasks.model.search import SearchIndex
 from tasks.model.table import Grants, IndexSpec, PartitionBy
 
@@ -15,12 +15,17 @@ DELETED_AT = "_deleted_at"
 """Own column of a table with soft deletes: when the deletion of the row was loaded."""
 
 
-def _table_name(name: str) -> str:
+def check_table_name(name: str) -> str:
+    """Return the name of a table as it is.
+
+    Raises:
+        ValueError: It is not schema.table, or its schema is not for data.
+    """
     parts = name.split(".")
     if len(parts) != 2:  # noqa: PLR2004 - schema and table
         raise ValueError(f"{name!r}: write schema.table, e.g. analytics.flights")
     for part in parts:
-        _identifier(part)
+        check_identifier(part)
     if parts[0] == "etl":
         raise ValueError("schema 'etl' belongs to the ledger; choose another")
     if parts[0] == "information_schema" or parts[0].startswith("pg_"):
@@ -40,7 +45,7 @@ class LoadTarget(Strict):
     whole_objects: ClassVar[bool] = False
     """Is each object of the source a partition of its own, however large or small?"""
 
-    table: Annotated[str, AfterValidator(_table_name)] = Field(description="schema.table")
+    table: Annotated[str, AfterValidator(check_table_name)] = Field(description="schema.table")
     index: SearchIndex | None = None
     indexes: tuple[IndexSpec, ...] = Field((), description="Indexes beside that of the key.")
     grants: Grants | None = Field(

@@ -13,9 +13,10 @@ from tasks.model.child_dataset import child_datasets
 from tasks.model.dataset import DatasetSpec, LookedUp
 from tasks.model.errors import ConfigError
 from tasks.transformation.children import register_broken
+from tasks.transformation.columns import declared_types
 from tasks.transformation.enrich import LookupTable, default_value, lookup_columns
 from tasks.transformation.functions import register
-from tasks.transformation.query import TransformQuery, compile_query, declared_types
+from tasks.transformation.query import TransformQuery, compile_query
 from tasks.transformation.session import column_types
 from tasks.transformation.sql import TEXT, arrow_type, duckdb_type
 from tasks.transformation.user_code import load_object, load_schema

@@ -27,9 +27,10 @@ from tasks.model.children import POSITION, ChildTable
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ContractBroken
 from tasks.quarantine import RefusedRow
+from tasks.transformation.columns import PROVENANCE
 from tasks.transformation.items import ItemWriter
 from tasks.transformation.nested import Opener, Wanted, broken_table, register_nested, sound_list
-from tasks.transformation.query import PROVENANCE, TransformQuery
+from tasks.transformation.query import TransformQuery
 from tasks.transformation.session import Session, column_types, stream
 from tasks.transformation.sql import identifier, literals
 

@@ -21,10 +21,11 @@ from tasks.model.profile import Profile
 from tasks.model.rules import Severity
 from tasks.quarantine import Origin, QuarantineWriter, RefusedRow
 from tasks.transformation.children import Broken, Refuse, with_items_named
+from tasks.transformation.columns import OUTCOME, PROVENANCE
 from tasks.transformation.custom import run_custom
 from tasks.transformation.deduplicate import Contenders
 from tasks.transformation.profile import profile_clean_rows
-from tasks.transformation.query import OUTCOME, PROVENANCE, RowOutcome, TransformQuery
+from tasks.transformation.query import RowOutcome, TransformQuery
 from tasks.transformation.refusals import check_severity, pandera_rows, refused_rows
 from tasks.transformation.row_sample import RowSample
 from tasks.transformation.severity import WarningCounts, first_failure

@@ -12,40 +12,39 @@ judged before they look something up, because what they said originally need not
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import IntEnum
 
 from tasks.model.columns import ColumnSpec
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ContractBroken
-from tasks.transformation.clean import clean_expression, is_cleaned
+from tasks.transformation.columns import (
+    FAILURES,
+    OUTCOME,
+    PROVENANCE,
+    RAW,
+    WARNINGS,
+    cleaned_columns,
+    original_values,
+    raw_name,
+    typed_columns,
+)
 from tasks.transformation.contract import (
     added_columns,
     check_missing,
     contract_rules,
-    source_name,
     unknown_columns,
 )
 from tasks.transformation.deduplicate import find_repeated, may_repeat
-from tasks.transformation.derive import derived_columns, derived_rules, order_of_derived
-from tasks.transformation.enrich import (
-    BASE,
-    LookupTable,
-    join_clause,
-    lookup_rule,
-    reference_rule,
-    taken_columns,
-)
-from tasks.transformation.expression import check_expression
-from tasks.transformation.nested import nested_flaws, nested_rules, nested_value
-from tasks.transformation.normalize import cast_expression
-from tasks.transformation.sql import TEXT, duckdb_type, identifier, literal, literals
-from tasks.transformation.validate import Rule, column_rules, row_rules, unique_rules
+from tasks.transformation.derive import derived_columns, order_of_derived
+from tasks.transformation.enrich import BASE, LookupTable, join_clause, taken_columns
+from tasks.transformation.judge import broken, judged, query_rules
+from tasks.transformation.nested import nested_rules
+from tasks.transformation.sql import TEXT, identifier, literals
+from tasks.transformation.validate import Rule
 
-PROVENANCE = ("_source_uri", "_source_row")
 MAX_COLUMNS = 1590
 """PostgreSQL's limit is 1600; some are left for provenance."""
-OUTCOME, FAILURES, WARNINGS, RAW = "_outcome", "_failures", "_warnings", "_raw"
 
 
 class RowOutcome(IntEnum):
@@ -103,7 +102,7 @@ def compile_query(
     rules = [
         *contract_rules(spec, raw_types, unknown, added),
         *nested_rules(spec, raw_types),
-        *_rules(spec, after),
+        *query_rules(spec, after),
     ]
     declared = (*spec.columns, *(name for name, _ in added.values()))
     columns = (*declared, *spec.derive, *spec.taken_columns)
@@ -115,13 +114,13 @@ def compile_query(
         )
     parts, base = _parts(spec, raw_types, raw_files, added, before)
     preparation = find_repeated(spec, parts, base) if spec.key else None
-    parts.append(f"judged AS (\n  SELECT\n    *,\n    {_judged(rules)}\n  FROM {base}\n)")
-    original = _original(raw_types)
+    parts.append(f"judged AS (\n  SELECT\n    *,\n    {judged(rules)}\n  FROM {base}\n)")
+    original = original_values(raw_types)
     complete = "judged"
     if spec.lookups or after:
         carried = [f"{original} AS {RAW}"]
         if any(rule.late and rule.severity != "warn" for rule in rules):
-            carried = [_raw_name(name) for name in raw_types]
+            carried = [raw_name(name) for name in raw_types]
         else:
             original = RAW
         kept = [*PROVENANCE, FAILURES, WARNINGS, *map(identifier, (*declared, *before)), *carried]
@@ -160,8 +159,8 @@ def _parts(
     """Return the parts of the query before the lookups, and the name of the last one."""
     parts = [
         f"raw AS (\n  SELECT * FROM read_parquet([{literals(raw_files)}], union_by_name = true)\n)",
-        f"cleaned AS (\n  SELECT\n    {_cleaned(spec, raw_types, added)}\n  FROM raw\n)",
-        f"typed AS (\n  SELECT\n    *,\n    {_typed(spec, raw_types)}\n  FROM cleaned\n)",
+        f"cleaned AS (\n  SELECT\n    {cleaned_columns(spec, raw_types, added)}\n  FROM raw\n)",
+        f"typed AS (\n  SELECT\n    *,\n    {typed_columns(spec, raw_types)}\n  FROM cleaned\n)",
     ]
     if not derived:
         return parts, "typed"
@@ -171,88 +170,6 @@ def _parts(
 def _computed(name: str, spec: DatasetSpec, columns: Sequence[str], base: str) -> str:
     computed = ",\n    ".join(derived_columns(spec, columns))
     return f"{name} AS (\n  SELECT\n    *,\n    {computed}\n  FROM {base}\n)"
-
-
-def _text(name: str) -> str:
-    """Name of a column's value before the cast; the space keeps it apart from every real name."""
-    return identifier(f"{name} text")
-
-
-def _rules(spec: DatasetSpec, after: Sequence[str]) -> list[Rule]:
-    """Return the rules that the dataset file makes.
-
-    Args:
-        spec: The dataset.
-        after: Columns that are derived from what lookups take.
-    """
-    rules: list[Rule] = []
-    for name, column in spec.columns.items():
-        rules += column_rules(
-            name, column, required=name in spec.required_columns, text=_text(name)
-        )
-    for name, derived in spec.derive.items():
-        rules += [replace(rule, late=name in after) for rule in derived_rules(name, derived)]
-    known = {*spec.columns, *spec.derive, *spec.taken_columns}
-    late = {name.casefold() for name in (*spec.taken_columns, *after)}
-    for declared, rule in zip(spec.rules, row_rules(spec), strict=True):
-        where = f"{spec.name}: rules: {declared.name}"
-        uses = check_expression(where, declared.sql, known).columns
-        rules.append(replace(rule, late=not late.isdisjoint(map(str.casefold, uses))))
-    for names, rule in zip(spec.unique, unique_rules(spec), strict=True):
-        rules.append(replace(rule, late=not late.isdisjoint(names)))
-    for number, lookup in enumerate(spec.enrich):
-        rule_of_lookup = lookup_rule(number, lookup)
-        if rule_of_lookup:
-            rules.append(replace(rule_of_lookup, late=True))
-    for number, reference in enumerate(spec.references, len(spec.enrich)):
-        rules.append(replace(reference_rule(number, reference), late=True))
-    if spec.contract.changed == "freeze":
-        rules = [replace(rule, severity="fail") if rule.name == "type" else rule for rule in rules]
-    return rules
-
-
-def _raw_name(name: str) -> str:
-    return identifier(f"raw {name}")
-
-
-def _cleaned(
-    spec: DatasetSpec, raw_types: Mapping[str, str], added: Mapping[str, tuple[str, ColumnSpec]]
-) -> str:
-    selected = list(PROVENANCE)
-    selected += [f"{identifier(name)} AS {_raw_name(name)}" for name in raw_types]
-    selected += nested_flaws(spec, raw_types)
-    for name, column in spec.columns.items():
-        selected.append(f"{cleaned_value(name, column, raw_types)} AS {_text(name)}")
-    selected += [
-        f"CAST({identifier(name)} AS {duckdb_type(kind)}) AS {identifier(column)}"
-        for name, (column, kind) in added.items()
-    ]
-    return ",\n    ".join(selected)
-
-
-def cleaned_value(name: str, column: ColumnSpec, raw_types: Mapping[str, str]) -> str:
-    """Return SQL for a column's value as it is before the cast."""
-    source = source_name(name, column)
-    value = identifier(source) if source in raw_types else "NULL"
-    if column.value_path and source in raw_types:
-        value = nested_value(name, source)
-    if is_cleaned(column) or source not in raw_types:
-        return clean_expression(f"CAST({value} AS {TEXT})", column)
-    return value
-
-
-def cleaned_type(name: str, column: ColumnSpec, raw_types: Mapping[str, str]) -> str:
-    """Return the DuckDB type of a column's value before the cast."""
-    is_text = is_cleaned(column) or column.value_path
-    return TEXT if is_text else raw_types.get(source_name(name, column), TEXT)
-
-
-def _typed(spec: DatasetSpec, raw_types: Mapping[str, str]) -> str:
-    selected = []
-    for name, column in spec.columns.items():
-        value = cast_expression(_text(name), cleaned_type(name, column, raw_types), column)
-        selected.append(f"{value} AS {identifier(name)}")
-    return ",\n    ".join(selected)
 
 
 def _completed(
@@ -270,7 +187,7 @@ def _completed(
         complete = "completed"
     if any(rule.late for rule in rules):
         both = ",\n    ".join(
-            f"nullif(concat_ws(',', {name}, {_broken(rules, warn=warn, late=True)}), '') AS {name}"
+            f"nullif(concat_ws(',', {name}, {broken(rules, warn=warn, late=True)}), '') AS {name}"
             for warn, name in ((False, FAILURES), (True, WARNINGS))
         )
         parts.append(f"settled AS (\n  SELECT * REPLACE (\n    {both})\n  FROM {complete}\n)")
@@ -287,48 +204,6 @@ def _joined(spec: DatasetSpec, lookups: Mapping[str, LookupTable], base: str) ->
     return ",\n    ".join(selected) + "\n  " + "\n  ".join(joins)
 
 
-def _judged(rules: Sequence[Rule]) -> str:
-    """Return the select list of the rules that a row breaks by what it says itself."""
-    return ",\n    ".join(
-        f"{_broken(rules, warn=warn, late=False)} AS {name}"
-        for warn, name in ((False, FAILURES), (True, WARNINGS))
-    )
-
-
-def _broken(rules: Sequence[Rule], *, warn: bool, late: bool) -> str:
-    """Return SQL for the positions of the broken rules, NULL for a row that breaks none.
-
-    Args:
-        rules: All rules.
-        warn: List those that only warn, or those that refuse the row?
-        late: List those that need what lookups give, or the others?
-    """
-    listed_rules = {
-        position: rule
-        for position, rule in enumerate(rules)
-        if (rule.severity == "warn") == warn and rule.late == late
-    }
-    if not listed_rules:
-        return f"CAST(NULL AS {TEXT})"
-    broken = "\n      OR ".join(f"({rule.violated})" for rule in listed_rules.values())
-    listed = ",\n      ".join(
-        f"CASE WHEN {rule.violated} THEN '{position}' END"
-        for position, rule in listed_rules.items()
-    )
-    return f"CASE WHEN {broken}\n    THEN concat_ws(',',\n      {listed}) END"
-
-
-def broken_rules(listed: str) -> list[int]:
-    """Return the positions of rules that the columns ``_failures`` and ``_warnings`` list, in order."""
-    return sorted(map(int, listed.split(",")))
-
-
-def _original(raw_types: Mapping[str, str]) -> str:
-    """Return SQL for what a refused row said in the source, as JSON."""
-    fields = ", ".join(f"{literal(name)}: {_raw_name(name)}" for name in raw_types)
-    return f"CASE WHEN {FAILURES} IS NOT NULL THEN CAST(to_json({{{fields}}}) AS {TEXT}) END"
-
-
 def _select_outcomes(
     spec: DatasetSpec, columns: Sequence[str], original: str, complete: str
 ) -> str:
@@ -339,12 +214,3 @@ def _select_outcomes(
     )
     wanted = ", ".join([*PROVENANCE, FAILURES, WARNINGS, *map(identifier, columns)])
     return f"SELECT {outcome} AS {OUTCOME}, {wanted}, {original} AS {RAW} FROM {complete}"
-
-
-def declared_types(spec: DatasetSpec) -> dict[str, str]:
-    """Return the source columns as a text source would have them, to show a query without data."""
-    typed = spec.source.kind == "database"
-    return {
-        source_name(name, column): duckdb_type(column) if typed and not column.path else TEXT
-        for name, column in spec.columns.items()
-    }

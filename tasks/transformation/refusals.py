@@ -8,13 +8,9 @@ import pyarrow as pa
 
 from tasks.model.dataset import DatasetSpec
 from tasks.quarantine import RefusedRow
-from tasks.transformation.query import (
-    FAILURES,
-    PROVENANCE,
-    RAW,
-    TransformQuery,
-    broken_rules,
-)
+from tasks.transformation.columns import FAILURES, PROVENANCE, RAW
+from tasks.transformation.judge import broken_rules
+from tasks.transformation.query import TransformQuery
 from tasks.transformation.severity import first_failure
 
 

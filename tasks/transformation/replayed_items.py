@@ -13,8 +13,8 @@ from tasks.model.child_dataset import PARENT
 from tasks.model.children import POSITION, ChildTable
 from tasks.model.json_path import ITEM
 from tasks.quarantine import RefusedRow
+from tasks.transformation.columns import PROVENANCE
 from tasks.transformation.items import ItemWriter
-from tasks.transformation.query import PROVENANCE
 
 BATCH_ROWS = 1000
 

@@ -10,11 +10,12 @@ from tasks.model.columns import ColumnSpec
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ContractBroken
 from tasks.transformation.children import register_broken, without
+from tasks.transformation.columns import PROVENANCE
 from tasks.transformation.enrich import LookupTable
 from tasks.transformation.functions import register
 from tasks.transformation.originals import with_originals
 from tasks.transformation.output import Output
-from tasks.transformation.query import PROVENANCE, compile_query
+from tasks.transformation.query import compile_query
 from tasks.transformation.session import Session, column_types, duckdb_session, stream
 from tasks.transformation.widening import widened_columns
 

@@ -11,7 +11,8 @@ from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ContractBroken, GateFailed, PipelineError
 from tasks.model.manifest import QuarantineReason
 from tasks.quarantine import RefusedRow
-from tasks.transformation.query import WARNINGS, broken_rules
+from tasks.transformation.columns import WARNINGS
+from tasks.transformation.judge import broken_rules
 from tasks.transformation.validate import Rule
 
 

@@ -9,8 +9,8 @@ import duckdb
 from tasks.model.column_types import MAX_DECIMAL_PRECISION, SIGNED, UNSIGNED, decimal_digits
 from tasks.model.columns import ColumnSpec
 from tasks.model.dataset import DatasetSpec
+from tasks.transformation.columns import cleaned_type, cleaned_value
 from tasks.transformation.normalize import cast_expression, plain_number
-from tasks.transformation.query import cleaned_type, cleaned_value
 from tasks.transformation.sql import TEXT, identifier, literal, literals
 
 _PLAIN = r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)"

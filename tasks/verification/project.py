@@ -6,8 +6,8 @@ import random
 from datetime import datetime
 
 from blocks.lake import Lake
+from tasks.catalog import Catalog
 from tasks.connections import Connections
-from tasks.datasets import Catalog
 from tasks.ingestion.ingest import limits_of
 from tasks.ingestion.registry import connector_for
 from tasks.loading.checks import Check

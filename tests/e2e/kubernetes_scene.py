@@ -20,7 +20,7 @@ from blocks.object_store import LakeStorage
 from blocks.warehouse import WarehouseCredentials
 from embedded.postgres import ensure_database
 from embedded.stack import EmbeddedStack
-from tasks.datasets import load_catalog
+from tasks.catalog import load_catalog
 from tasks.loading.table_check import ddl_script
 from tests.e2e.cluster import DATASETS, Cluster, Reachable, Runs, wait_for
 

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy import Engine
 
 from blocks.lake import Lake
-from tasks.datasets import load_catalog
+from tasks.catalog import load_catalog
 from tasks.loading.ledger import open_dataset
 from tasks.loading.session import session
 from tasks.model.classify import classify

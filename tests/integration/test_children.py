@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import Engine
 
 from blocks.lake import Lake
-from tasks.datasets import load_dataset
+from tasks.catalog import load_dataset
 from tasks.environments import project_root
 from tasks.loading.reconcile import reconcile
 from tasks.loading.repair import repair

@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 from sqlalchemy import Engine
 
 from blocks.lake import Lake
-from tasks.datasets import parse, read_yaml
+from tasks.documents import parse, read_yaml
 from tasks.loading.reconcile import reconcile
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import PipelineError

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from blocks.lake import Lake
-from tasks.datasets import load_catalog
+from tasks.catalog import load_catalog
 from tasks.loading.reconcile import reconcile
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ConfigError, ContractBroken

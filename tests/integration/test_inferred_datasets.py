@@ -19,8 +19,8 @@ import pytest
 from sqlalchemy import Engine
 
 from blocks.lake import Lake
+from tasks.catalog import load_dataset
 from tasks.connections import Connections
-from tasks.datasets import load_dataset
 from tasks.inference.proof import proven
 from tasks.inference.sample import draft_of
 from tests.pipeline import Pipeline

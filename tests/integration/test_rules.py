@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Engine
 
 from blocks.lake import Lake
-from tasks.datasets import load_catalog
+from tasks.catalog import load_catalog
 from tasks.loading.ledger_state import quarantine_manifests
 from tasks.loading.reconcile import reconcile
 from tasks.model.dataset import DatasetSpec

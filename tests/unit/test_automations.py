@@ -16,7 +16,7 @@ from prefect.server.events.schemas.events import ReceivedEvent
 
 from deployments.automations.catalog import automations, documents
 from deployments.kubernetes.job_template import SIZES
-from tasks.datasets import Catalog, load_catalog
+from tasks.catalog import Catalog, load_catalog
 from tasks.environments import load_environment
 from tasks.model.environment import Alerts, Environment
 from tasks.model.errors import ConfigError

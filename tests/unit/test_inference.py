@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.datasets import load_dataset
+from tasks.catalog import load_dataset
 from tasks.inference.content import guess_format, guess_text_format, records_path
 from tasks.inference.draft import Draft, render
 from tasks.inference.text import identifier

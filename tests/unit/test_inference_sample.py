@@ -16,8 +16,8 @@ import sqlalchemy as sa
 from obstore.store import MemoryStore
 
 from blocks.rest_api import RestApiCredentials
+from tasks.catalog import load_dataset
 from tasks.connections import Connections
-from tasks.datasets import load_dataset
 from tasks.inference import sample
 from tasks.inference.content import guess_text_format
 from tasks.inference.proof import proven

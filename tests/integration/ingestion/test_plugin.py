@@ -11,8 +11,8 @@ import pytest
 from sqlalchemy import Engine
 
 from blocks.object_store import LakeStorage
+from tasks.catalog import load_dataset
 from tasks.connections import Connections
-from tasks.datasets import load_dataset
 from tasks.environments import load_environment, project_root
 from tasks.ingestion.connector import PlanLimits
 from tasks.ingestion.registry import connector_for

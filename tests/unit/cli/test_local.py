@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cli.local import with_dependencies
-from tasks.datasets import load_catalog
+from tasks.catalog import load_catalog
 from tasks.environments import project_root
 
 

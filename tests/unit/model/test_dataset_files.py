@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.datasets import load_catalog, load_dataset
+from tasks.catalog import load_catalog, load_dataset
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ConfigError, ExitCode
 from tasks.model.json_schema import dataset_schema

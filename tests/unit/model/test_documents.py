@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.datasets import load_dataset
+from tasks.catalog import load_dataset
 from tasks.environments import project_root
 
 PAGES = sorted((project_root() / "docs" / "sources").glob("*.md"))

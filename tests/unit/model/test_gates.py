@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tasks.datasets import load_catalog
+from tasks.catalog import load_catalog
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import ConfigError
 

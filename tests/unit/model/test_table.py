@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from tasks.datasets import load_catalog
+from tasks.catalog import load_catalog
 from tasks.loading.ranges import Range, bounded, gaps, is_regular, period_of, range_suffix
 from tasks.model.errors import ConfigError
 from tasks.model.index_expression import read_expression

@@ -263,7 +263,7 @@ def test_pandera_stops_what_the_query_lets_through(
     assert (len(clean), manifest.rows_quarantined) == (1, 5)
     assert not any(rule.startswith("pandera") for rule, _ in reasons(manifest))
     monkeypatch.setattr(
-        "tasks.transformation.query.column_rules", lambda *_args, **_kwargs: iter(())
+        "tasks.transformation.judge.column_rules", lambda *_args, **_kwargs: iter(())
     )
     monkeypatch.setattr(execute, "STAGE_VERSION", "without rules")
     manifest, clean = transform(lake, scratch, spec, rows)
