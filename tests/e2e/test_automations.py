@@ -96,7 +96,6 @@ class Scene:
     begun: float = 0
     sqs: Any = None
     queues: dict[str, str] = field(default_factory=dict)
-    listener: subprocess.Popen[bytes] | None = None
 
     def post(self, event: str, resource: dict[str, str], **more: Any) -> None:
         """Put an event in."""
@@ -192,9 +191,6 @@ def scene(servers: EmbeddedStack) -> Iterator[Scene]:
             stack.callback(client.delete_automation, client.create_automation(made_of))
         begin(scene, aws)
         yield scene
-        if scene.listener is not None:
-            scene.listener.kill()
-            scene.listener.wait()
         for deployment in scene.deployments.values():
             client.delete_deployment(deployment)
 
@@ -314,17 +310,26 @@ def tell_completed(scene: Scene, dataset: str) -> None:
     scene.post("etl.run.completed", resource)
 
 
-def start_listener(scene: Scene) -> subprocess.Popen[bytes]:
-    """Start a process that listens to a queue of its own, in an environment without automations."""
+@pytest.fixture(scope="module")
+def listener(scene: Scene) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that listens to a queue of its own, in an environment without automations."""
     variables = {
+        "DPP_HOME": str(scene.stack.local.parent),
         "PREFECT_API_URL": scene.stack.prefect_api_url,
         "PREFECT_HOME": str(scene.stack.local.parent / "prefect"),
         "PYTHONPATH": str(ROOT),
         "DPP_ENV": "dev",
         "DPP_QUEUE_BLOCK": "stopped",
     }
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    return subprocess.Popen([sys.executable, "-c", LISTEN], env=os.environ | variables, **quiet)
+    process = subprocess.Popen(
+        [sys.executable, "-c", LISTEN],
+        env=os.environ | variables,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    yield process
+    process.kill()
+    process.wait()
 
 
 def send(scene: Scene, queue: str, key: str) -> None:
@@ -397,12 +402,11 @@ def begin(scene: Scene, aws: AwsCredentials) -> None:
     assert state.message == "2 messages, 1 objects, 1 events", state  # one is S3's own test message
     later = datetime.now(UTC) + timedelta(hours=1)
     for name, times in (("given back", 3), ("given back twice", 2)):
-        states = [
-            each for _ in range(times) for each in (Running(), AwaitingRetry(scheduled_time=later))
-        ]
+        states: list[State] = []
+        for _ in range(times):
+            states += [Running(), AwaitingRetry(scheduled_time=later)]
         run(name, idle, *states)
     tell_completed(scene, "left")
-    scene.listener = start_listener(scene)
 
 
 def test_failed_run_is_alerted_of_with_a_link_by_web_hook_and_by_mail(scene: Scene) -> None:
@@ -494,6 +498,7 @@ def test_run_that_is_given_back_for_the_third_time_is_alerted_of(scene: Scene) -
     assert "auto given back was ended three times before it was done" in told.body
 
 
+@pytest.mark.usefixtures("listener")  # which begins meanwhile, for the next test
 def test_message_stays_in_the_queue_until_the_server_has_accepted_its_event(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -531,12 +536,13 @@ def test_message_stays_in_the_queue_until_the_server_has_accepted_its_event(
     assert len(until(lambda: told_of(scene, "in/refused.csv"), SOON, "event")) == 1
 
 
-def test_listener_that_is_told_to_end_passes_on_what_it_has_taken(scene: Scene) -> None:
-    assert scene.listener is not None
+def test_listener_that_is_told_to_end_passes_on_what_it_has_taken(
+    scene: Scene, listener: subprocess.Popen[bytes]
+) -> None:
     send(scene, "stopped", "in/stopped.csv")
-    until(lambda: waiting(scene, "stopped")[0] == 0, SOON, "message that was taken")
-    scene.listener.send_signal(signal.SIGTERM)
-    assert scene.listener.wait(STOPS_WITHIN) == -signal.SIGTERM
+    until(lambda: waiting(scene, "stopped")[0] == 0, PROCESS, "message that was taken")
+    listener.send_signal(signal.SIGTERM)
+    assert listener.wait(STOPS_WITHIN) == -signal.SIGTERM
     assert waiting(scene, "stopped") == (0, 0)
     assert len(until(lambda: told_of(scene, "in/stopped.csv"), SOON, "event")) == 1
 
