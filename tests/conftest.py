@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
 from obstore.store import LocalStore
 from sqlalchemy import Engine
+from xdist.scheduler import LoadFileScheduling
 
 from blocks.lake import Lake
 from blocks.warehouse import WarehouseCredentials
@@ -29,6 +31,20 @@ DPP_VARIABLES = ("DPP_ENV", "DPP_HOME", "DPP_EMBEDDED", "DPP_LOG_LEVEL", "PREFEC
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """One worker more than cores: many tests wait for servers and time limits."""
     return (os.cpu_count() or 1) + 1
+
+
+class SharedServers(LoadFileScheduling):
+    """Gives a file to one worker, and all of e2e to one: its servers take long to start."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file: str = super()._split_scope(nodeid)
+        return "tests/e2e" if file.startswith("tests/e2e/") else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling:
+    """Return how tests are shared among the workers."""
+    nothing_beside = bool(os.environ.get("DPP_TEST_PLATFORM"))
+    return (LoadFileScheduling if nothing_beside else SharedServers)(config, log)
 
 
 @pytest.fixture(autouse=True)

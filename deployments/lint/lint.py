@@ -18,8 +18,9 @@ from deployments.lint.environments import (
 )
 from deployments.lint.findings import Finding
 from deployments.lint.prefect_yaml import entries_of, lint_prefect_file
-from deployments.prefect_file import DEPLOY_VARIABLES, read_prefect_file
+from deployments.prefect_file import DEPLOY_VARIABLES, FILE, read_prefect_file
 from tasks.catalog import Catalog
+from tasks.documents import Document
 from tasks.environments import environment_catalog
 from tasks.model.environment import Environment
 from tasks.model.errors import ConfigError
@@ -45,17 +46,24 @@ def lint(root: Path, variables: Mapping[str, str], only: str | None = None) -> l
             environments[name] = environment
     if only is None:
         variables = {**dict.fromkeys(DEPLOY_VARIABLES, "/set-when-deployed:1"), **variables}
-    found += lint_prefect_file(root, environments, variables, known)
-    deployments = _full_names(root)
-    if deployments:  # else all is said: the automations can only name what is not there
-        for environment in environments.values():
-            found += _lint_automations(environment, root, deployments)
-    found += _lint_datasets(environments)
+    catalogs = _Catalogs(environments)
+    found += catalogs.findings
+    try:
+        document = read_prefect_file(root)
+    except ConfigError as error:  # all is said: the automations can only name what is not there
+        found += from_error(error, str(root / FILE))
+    else:
+        found += lint_prefect_file(root, document, environments, variables, known)
+        deployments = _full_names(document)
+        for environment in environments.values() if deployments else ():
+            catalog = catalogs.of(environment)
+            if catalog is not None:
+                found += _lint_automations(environment, catalog, root, deployments)
     return sorted(set(found))
 
 
 def _lint_automations(
-    environment: Environment, root: Path, deployments: list[str]
+    environment: Environment, catalog: Catalog, root: Path, deployments: list[str]
 ) -> list[Finding]:
     """Make the automations, with ids that stand for those that the server will give."""
     path = str(root / AUTOMATIONS)
@@ -66,6 +74,7 @@ def _lint_automations(
                 environment,
                 {name: uuid.uuid4() for name in deployments},
                 {channel: uuid.uuid4() for channel in environment.alerts.all_channels},
+                catalog=catalog,
             )
         ]
     except ConfigError as error:
@@ -78,11 +87,7 @@ def _lint_automations(
     ]
 
 
-def _full_names(root: Path) -> list[str]:
-    try:
-        document = read_prefect_file(root)
-    except ConfigError:
-        return []
+def _full_names(document: Document) -> list[str]:
     return [
         f"{str(raw.get('entrypoint')).rpartition(':')[2]}/{raw.get('name')}"
         for raw in entries_of(document)
@@ -90,21 +95,31 @@ def _full_names(root: Path) -> list[str]:
     ]
 
 
-def _lint_datasets(environments: Mapping[str, Environment]) -> list[Finding]:
-    """Check each folder of datasets as ``dpp check --offline`` does."""
-    found: list[Finding] = []
-    folders = {environment.datasets: environment for environment in environments.values()}
-    for folder, one in folders.items():
-        try:
-            catalog = environment_catalog(one)
-        except ConfigError as error:
-            found += from_error(error, str(folder))
-            continue
-        found += _wrong_queries(catalog)
-        for environment in environments.values():
-            if environment.datasets == folder:
-                found += wrong_sources(environment, catalog)
-    return found
+class _Catalogs:
+    """The folders of datasets of some environments, each read once, as ``dpp check --offline`` does.
+
+    Attributes:
+        findings: Their mistakes.
+    """
+
+    def __init__(self, environments: Mapping[str, Environment]) -> None:
+        self.findings: list[Finding] = []
+        self._read: dict[Path, Catalog] = {}
+        for folder, one in {each.datasets: each for each in environments.values()}.items():
+            try:
+                catalog = environment_catalog(one)
+            except ConfigError as error:
+                self.findings += from_error(error, str(folder))
+                continue
+            self._read[folder] = catalog
+            self.findings += _wrong_queries(catalog)
+            for environment in environments.values():
+                if environment.datasets == folder:
+                    self.findings += wrong_sources(environment, catalog)
+
+    def of(self, environment: Environment) -> Catalog | None:
+        """Return the datasets of an environment; None if they cannot be read."""
+        return self._read.get(environment.datasets)
 
 
 def _wrong_queries(catalog: Catalog) -> list[Finding]:

@@ -17,7 +17,6 @@ from deployments.prefect_file import (
     PrefectFile,
     environment_of,
     flow_of,
-    read_prefect_file,
 )
 from tasks.documents import Document, Location, parse
 from tasks.model.environment import Environment
@@ -26,6 +25,7 @@ from tasks.model.errors import ConfigError
 
 def lint_prefect_file(
     root: Path,
+    document: Document,
     environments: Mapping[str, Environment],
     variables: Mapping[str, str],
     known: Collection[str],
@@ -34,14 +34,11 @@ def lint_prefect_file(
 
     Args:
         root: Folder of the project.
+        document: The file.
         environments: Those whose deployments are checked, by name.
         variables: Environment variables that are set, or will be.
         known: Names of all environments.
     """
-    try:
-        document = read_prefect_file(root)
-    except ConfigError as error:
-        return from_error(error, str(root / FILE))
     found = _structure(document)
     around = Surroundings(root, variables, document.content.get("pull"))
     found += [finding(document, place, message) for place, message in _wrong_top(document, around)]

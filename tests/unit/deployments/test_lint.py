@@ -12,6 +12,7 @@ import pytest
 from deployments.lint.lint import lint
 from deployments.lint.prefect_yaml import lint_prefect_file
 from deployments.lint.schedules import wrong_cron
+from deployments.prefect_file import read_prefect_file
 from tasks.environments import load_environment
 from tasks.model.environment import Environment
 
@@ -60,7 +61,8 @@ def environments() -> dict[str, Environment]:
 def found_in_prefect_yaml(project: Path, environments: dict[str, Environment]) -> list[str]:
     """Lint one file as it is linted as a whole, but for dev: that is quicker."""
     variables = {"DPP_VERSION": "1", "DPP_IMAGE": "r/dpp:1", "DPP_HOME": "/app"}
-    made = lint_prefect_file(project, environments, variables, ["dev", "prod", "staging"])
+    document, known = read_prefect_file(project), ["dev", "prod", "staging"]
+    made = lint_prefect_file(project, document, environments, variables, known)
     return [str(each).replace(f"{project}/", "") for each in made]
 
 
