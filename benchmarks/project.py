@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,7 @@ from blocks.object_store import LakeStorage
 from blocks.warehouse import WarehouseCredentials
 from embedded.postgres import ensure_database
 from embedded.stack import EmbeddedStack
+from tasks.reporting.logs import configure_logs
 
 ROOT = Path(__file__).parents[1]
 THREADS = 2
@@ -134,7 +136,8 @@ def project() -> Iterator[Project]:
                 "DPP_ENV": "dev",
                 "DPP_PARTITION_BYTES": "1024",  # a file is a partition
                 "DPP_CONCURRENCY": str(THREADS),
-                "DPP_LOG_LEVEL": os.environ.get("DPP_LOG_LEVEL", "INFO"),
+                # The server gets every line as ever; the terminal is for the table.
+                "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING",
             }
             settings = {
                 PREFECT_API_URL: stack.prefect_api_url,
@@ -143,6 +146,9 @@ def project() -> Iterator[Project]:
             }
             with temporary_settings(settings):
                 setup_logging(incremental=False)
+                configure_logs(quiet=True)
+                # The stages without Prefect log outside of a flow run.
+                warnings.filterwarnings("ignore", "Logger 'dpp", UserWarning)
                 yield Project(root, stack)
     finally:
         shutil.rmtree(root, ignore_errors=True)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -143,16 +141,13 @@ def _plan(spec: DatasetSpec, request: ReplayRequest, opened: Connections) -> int
 
 
 def _run(name: str, environment: str, request: ReplayRequest) -> RunReport:
+    from cli.run import report_of_work
     from flows.outcome import report_of
     from flows.replay import ReplayParameters, replay
 
-    started, clock = datetime.now(UTC), time.monotonic()
     parameters = ReplayParameters.of(name, request)
-    report = report_of(replay(parameters, return_state=True), DatasetReport)
-    return RunReport(
-        environment=environment,
-        run=f"replay of {name}",
-        datasets=(report,),
-        started_at=started,
-        seconds=time.monotonic() - clock,
+    return report_of_work(
+        f"replay of {name}",
+        environment,
+        lambda: (report_of(replay(parameters, return_state=True), DatasetReport),),
     )

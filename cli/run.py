@@ -31,18 +31,11 @@ def run_datasets(names: Sequence[str], environment: str, *, refresh: bool = Fals
     from flows.dataset import DatasetParameters, dataset
     from flows.outcome import report_of
 
-    started, clock = datetime.now(UTC), time.monotonic()
-    reports: list[DatasetReport] = []
-    for name in names:
+    def one(name: str) -> DatasetReport:
         state = dataset(DatasetParameters(dataset=name, refresh=refresh), return_state=True)
-        reports.append(report_of(state, DatasetReport))
-    return RunReport(
-        environment=environment,
-        run=f"run of {', '.join(names)}",
-        datasets=tuple(reports),
-        started_at=started,
-        seconds=time.monotonic() - clock,
-    )
+        return report_of(state, DatasetReport)
+
+    return report_of_work(f"run of {', '.join(names)}", environment, lambda: tuple(map(one, names)))
 
 
 def run_span(name: str, environment: str, request: RunRequest) -> RunReport:
@@ -51,7 +44,6 @@ def run_span(name: str, environment: str, request: RunRequest) -> RunReport:
     from flows.outcome import report_of
 
     assert request.window is not None
-    started, clock = datetime.now(UTC), time.monotonic()
     parameters = BackfillParameters(
         dataset=name,
         start=request.window.start,
@@ -59,11 +51,28 @@ def run_span(name: str, environment: str, request: RunRequest) -> RunReport:
         refresh=request.refresh,
         max_parallel=request.max_parallel or 1,
     )
-    report = report_of(backfill(parameters, return_state=True), DatasetReport)
+    return report_of_work(
+        f"backfill of {name}",
+        environment,
+        lambda: (report_of(backfill(parameters, return_state=True), DatasetReport),),
+    )
+
+
+def report_of_work(
+    run: str, environment: str, work: Callable[[], tuple[DatasetReport, ...]]
+) -> RunReport:
+    """Do some work, and return the report of it as of one run.
+
+    Args:
+        run: What is run, in words.
+        environment: Name of the environment.
+        work: Runs each dataset.
+    """
+    started, clock = datetime.now(UTC), time.monotonic()
     return RunReport(
         environment=environment,
-        run=f"backfill of {name}",
-        datasets=(report,),
+        run=run,
+        datasets=work(),
         started_at=started,
         seconds=time.monotonic() - clock,
     )

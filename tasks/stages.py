@@ -37,7 +37,7 @@ RETRIES = 4
 FIRST_RETRY_SECONDS = 2
 RETRY_JITTER = 0.5
 RESULT = f"{Manifest.__module__}.{Manifest.__qualname__}"
-"""Class of the results. Prefect writes its name into each, and can read none whose class has moved."""
+"""Class of the results. Prefect writes its name into each; if the class has moved, it gives a dict."""
 
 
 @dataclass

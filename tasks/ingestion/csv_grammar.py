@@ -133,14 +133,3 @@ def last_line_end(buffer: bytes, before: int) -> int:
     # A CR at the very end may be half of CR LF.
     single = buffer.rfind(b"\r", feed + 1, min(before, len(buffer) - 1))
     return max(feed, single) + 1
-
-
-def is_text(content: bytes) -> bool:
-    """Tell whether bytes are UTF-8."""
-    if content.isascii():
-        return True
-    try:
-        content.decode()
-    except UnicodeDecodeError:
-        return False
-    return True

@@ -14,8 +14,9 @@ from typing import BinaryIO
 import numpy as np
 
 from tasks.ingestion.connector import PlanLimits
-from tasks.ingestion.csv_grammar import Grammar, is_text, last_line_end, line_ends
+from tasks.ingestion.csv_grammar import Grammar, last_line_end, line_ends
 from tasks.ingestion.provenance import RAW_SHOWN
+from tasks.ingestion.utf8 import is_utf8
 from tasks.model.errors import SourceRejected
 
 
@@ -110,7 +111,7 @@ class RecordGuard:
         end = None if self._too_long is not None else self._regular(buffer, whole=bool(cut))
         if end is not None:
             text = buffer[:end]
-            if is_text(text):
+            if is_utf8(text):
                 return Block(text, text), buffer[end:] + left
         buffer += left
         block, end = self._irregular(buffer)

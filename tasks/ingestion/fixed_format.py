@@ -10,9 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tasks.ingestion.connector import PlanLimits, RawBatch, Reject
-from tasks.ingestion.csv_grammar import is_text, last_line_end, line_ends
+from tasks.ingestion.csv_grammar import last_line_end, line_ends
 from tasks.ingestion.provenance import check_names, shown_bytes, with_origin
 from tasks.ingestion.streams import open_stream
+from tasks.ingestion.utf8 import is_utf8
 from tasks.model.formats import FixedWidthFormat
 
 _LINE_END = re.compile(rb"\r\n|\n|\r")
@@ -84,9 +85,9 @@ class _Lines:
             numbers, lines = [number for number, _ in kept], [line for _, line in kept]
         refused: dict[int, tuple[str, str]] = {}
         known = lines
-        if not is_text(block):
+        if not is_utf8(block):
             for position, line in enumerate(lines):
-                if not is_text(line):
+                if not is_utf8(line):
                     refused[position] = ("encoding", "not text in the declared encoding")
             known = [b"" if position in refused else line for position, line in enumerate(lines)]
         texts = pa.array(known, pa.binary()).cast(pa.string())

@@ -10,19 +10,9 @@ import pyarrow as pa
 
 from tasks.ingestion.connector import PlanLimits, RawBatch, Reject
 from tasks.ingestion.provenance import RAW_SHOWN, check_names, with_origin
-from tasks.json_records import (
-    Flattener,
-    KnownKeys,
-    RefusedRecordError,
-    parse_json,
-    record_texts,
-)
-from tasks.json_tokens import (
-    Group,
-    split_record,
-    split_together,
-    token_columns,
-)
+from tasks.ingestion.utf8 import first_bad_byte, is_utf8
+from tasks.json_records import Flattener, KnownKeys, RefusedRecordError, parse_json, record_texts
+from tasks.json_tokens import Group, split_record, split_together, token_columns
 from tasks.model.formats import Flatten
 
 BATCH_ROWS = 20_000
@@ -68,7 +58,7 @@ class RecordBatcher:
     def add_texts(self, contents: Sequence[bytes]) -> Iterator[RawBatch]:
         """Take the texts of some records; faster than one by one."""
         block = b"".join(contents)
-        if contents and len(block) <= self._limits.max_value_bytes and _is_text(block):
+        if contents and len(block) <= self._limits.max_value_bytes and is_utf8(block):
             groups = split_together(contents, self._flattener)
             if groups is not None and self._add_groups(groups):
                 yield from self._full()
@@ -82,9 +72,9 @@ class RecordBatcher:
         if len(content) > most:
             shown = content[:RAW_SHOWN].decode(errors="backslashreplace")
             self.refuse("value_too_long", f"longer than {most} bytes", shown)
-        elif not _is_text(content):
+        elif not is_utf8(content):
             shown = content.decode(errors="backslashreplace")
-            self.refuse("encoding", f"not UTF-8 at its byte {_first_bad(content)}", shown)
+            self.refuse("encoding", f"not UTF-8 at its byte {first_bad_byte(content)}", shown)
         else:
             self._add_record(content)
         yield from self._full()
@@ -186,21 +176,3 @@ class RecordBatcher:
             order = pa.array(np.argsort(np.array(numbers)))
             made, numbers = [column.take(order) for column in made], sorted(numbers)
         return with_origin(list(self._keys.names), made, self._uri, numbers)
-
-
-def _is_text(content: bytes) -> bool:
-    if content.isascii():
-        return True
-    try:
-        content.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _first_bad(content: bytes) -> int:
-    try:
-        content.decode()
-    except UnicodeDecodeError as error:
-        return error.start
-    return len(content)

@@ -14,6 +14,7 @@ from tasks.loading.job import Load, OnStep
 from tasks.loading.profiles import insert_profile
 from tasks.loading.resolutions import mark_replayed
 from tasks.model.anomaly import Finding
+from tasks.model.manifest import ChildManifest, Manifest
 from tasks.model.report import LoadReceipt, LoadStatus, RowCounts, SchemaChange
 
 
@@ -44,29 +45,34 @@ def receipt_of(
     seconds: float,
     children: Mapping[str, RowCounts] = MappingProxyType({}),
 ) -> LoadReceipt:
-    """Return the receipt of a load; clean rows that changed nothing are counted as unchanged."""
+    """Return the receipt of a load."""
     manifest = load.manifest
     return LoadReceipt(
         dataset=load.spec.name,
         fingerprint=load.partition.fingerprint,
         load_id=load_id,
         status=LoadStatus.LOADED,
-        counts=RowCounts(
-            read=manifest.rows_read,
-            inserted=changes.inserted,
-            updated=changes.updated,
-            unchanged=manifest.rows - changes.inserted - changes.updated,
-            deduplicated=manifest.rows_deduplicated,
-            quarantined=manifest.rows_quarantined,
-            deleted=changes.deleted,
-            restored=changes.restored,
-        ),
+        counts=counts_of(manifest, changes),
         reasons=manifest.reasons,
         findings=findings,
         schema_changes=schema_changes,
         children=dict(children),
         warnings=manifest.warnings,
         seconds=seconds,
+    )
+
+
+def counts_of(manifest: Manifest | ChildManifest, changes: Changes) -> RowCounts:
+    """Return the account of a load; clean rows that changed nothing are counted as unchanged."""
+    return RowCounts(
+        read=manifest.rows_read,
+        inserted=changes.inserted,
+        updated=changes.updated,
+        unchanged=manifest.rows - changes.inserted - changes.updated,
+        deduplicated=manifest.rows_deduplicated,
+        quarantined=manifest.rows_quarantined,
+        deleted=changes.deleted,
+        restored=changes.restored,
     )
 
 

@@ -11,6 +11,7 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class in lowe
 from blocks.lake import Lake
 from tasks.lake import read_manifest
 from tasks.loading.checks import Check, LedgerRow, check, shown
+from tasks.loading.listed import listed
 from tasks.loading.modes.scd2 import broken_versions_statement
 from tasks.loading.queries import query
 from tasks.loading.resolutions import resolution_checks
@@ -107,7 +108,7 @@ def _table_checks(
     ).format(child=table, parent=target(spec), same=same)
     yield check(child, "I7", "every row has its parent", 0, _number(cursor, orphans))
     if child.table_key:
-        keys = sql.SQL(", ").join(map(sql.Identifier, child.table_key))
+        keys = listed(child.table_key)
         distinct = sql.SQL(
             "SELECT count(*) FROM (SELECT DISTINCT {0} FROM {1} WHERE num_nulls({0}) = 0) d"
         ).format(keys, table)

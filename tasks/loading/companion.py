@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class in lower case
 
+from tasks.loading.listed import listed
 from tasks.loading.queries import query
 from tasks.loading.schema import TargetColumn, column_definition
 from tasks.model.columns import MAX_IDENTIFIER_BYTES
@@ -59,7 +60,7 @@ def companion_statements(made: Companion, spec: DatasetSpec) -> list[sql.Compose
     table = companion(made.kind, spec)
     definitions = [
         *map(column_definition, made.columns),
-        sql.SQL("PRIMARY KEY ({})").format(sql.SQL(", ").join(map(sql.Identifier, made.key))),
+        sql.SQL("PRIMARY KEY ({})").format(listed(made.key)),
     ]
     return [
         sql.SQL("CREATE TABLE {} ({})").format(table, sql.SQL(", ").join(definitions)),

@@ -14,6 +14,7 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class in lowe
 from blocks.lake import Lake
 from tasks.loading.checks import LedgerRow
 from tasks.loading.copies import AUDIT, folder_of
+from tasks.loading.listed import listed
 from tasks.loading.queries import query
 
 
@@ -63,7 +64,7 @@ def restore(cursor: Cursor, table: str, copy: CopiedRows) -> None:
     """Write the rows of one table of the ledger, as the copy has them."""
     name = sql.Identifier("etl", table)
     cursor.execute(query("plain_columns"), {"table": f"etl.{table}"})
-    names = sql.SQL(", ").join(sql.Identifier(row[0]) for row in cursor.fetchall())
+    names = listed([row[0] for row in cursor.fetchall()])
     cursor.execute(
         sql.SQL(
             "INSERT INTO {name} ({names}) OVERRIDING SYSTEM VALUE SELECT {names} FROM "

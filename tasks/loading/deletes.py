@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class in lower case
 
-from tasks.loading.schema import LOAD_ID, TargetColumn, staged_value, target
+from tasks.loading.schema import LOAD_ID, TargetColumn, same_values, target
 from tasks.loading.session import one_row
 from tasks.loading.staging import STAGING
 from tasks.model.database_source import DatabaseSource
@@ -82,10 +82,6 @@ def delete_missing(
 
 def missing_statement(spec: DatasetSpec, key: Sequence[TargetColumn], up_to: int) -> sql.Composed:
     """Return the statement that deletes the rows whose key is not staged."""
-    same = sql.SQL(" AND ").join(
-        sql.SQL("{} = t.{}").format(staged_value(column, "s"), sql.Identifier(column.name))
-        for column in key
-    )
     return sql.SQL(
         "DELETE FROM {target} AS t WHERE t.{load_id} <= {up_to} AND NOT EXISTS "
         "(SELECT FROM {staging} AS s WHERE {same})"
@@ -94,5 +90,5 @@ def missing_statement(spec: DatasetSpec, key: Sequence[TargetColumn], up_to: int
         load_id=sql.Identifier(LOAD_ID),
         up_to=sql.Literal(up_to),
         staging=sql.Identifier("pg_temp", STAGING),
-        same=same,
+        same=same_values(key),
     )

@@ -29,22 +29,14 @@ def find_load(cursor: Cursor, partition: Partition) -> LoadReceipt | None:
     row = cursor.fetchone()
     if row is None:
         return None
+    load_id, *counts, seconds = row
     return LoadReceipt(
         dataset=partition.dataset,
         fingerprint=partition.fingerprint,
-        load_id=row[0],
+        load_id=load_id,
         status=LoadStatus.ALREADY_LOADED,
-        counts=RowCounts(
-            read=row[1],
-            inserted=row[2],
-            updated=row[3],
-            unchanged=row[4],
-            deduplicated=row[5],
-            quarantined=row[6],
-            deleted=row[7],
-            restored=row[8],
-        ),
-        seconds=row[9],
+        counts=RowCounts.of(counts),
+        seconds=seconds,
     )
 
 

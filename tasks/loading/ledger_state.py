@@ -86,25 +86,16 @@ def status(engine: Engine) -> list[DatasetStatus]:
         cursor.execute(query("status"))
         return [
             DatasetStatus(
-                dataset=row[0],
-                target=row[1],
-                loads=row[2],
-                counts=RowCounts(
-                    read=row[3],
-                    inserted=row[4],
-                    updated=row[5],
-                    unchanged=row[6],
-                    deduplicated=row[7],
-                    quarantined=row[8],
-                    deleted=row[9],
-                    restored=row[10],
-                ),
-                loaded_at=row[11],
-                run=row[12],
-                configurations=row[13],
-                config_hash=row[14],
+                dataset=dataset,
+                target=target,
+                loads=loads,
+                counts=RowCounts.of(counts),
+                loaded_at=loaded_at,
+                run=run,
+                configurations=configurations,
+                config_hash=config_hash,
             )
-            for row in cursor
+            for dataset, target, loads, *counts, loaded_at, run, configurations, config_hash in cursor
         ]
 
 

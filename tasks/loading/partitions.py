@@ -10,6 +10,7 @@ import structlog
 from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class in lower case
 
+from tasks.loading.listed import listed
 from tasks.loading.queries import query
 from tasks.loading.ranges import (
     Point,
@@ -227,7 +228,7 @@ def _move_from_default(cursor: Cursor, spec: DatasetSpec, one: Range, name: str)
     """Move the rows of a range out of the default partition: both may not have them."""
     default = next(each for each in partitions_of(cursor, spec) if each.range is None)
     cursor.execute(query("plain_columns"), {"table": spec.load.table})
-    columns = sql.SQL(", ").join(sql.Identifier(row[0]) for row in cursor.fetchall())
+    columns = listed([row[0] for row in cursor.fetchall()])
     cursor.execute(
         sql.SQL(
             "WITH moved AS (DELETE FROM {} WHERE {} RETURNING {columns}) "

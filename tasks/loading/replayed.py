@@ -15,6 +15,7 @@ from tasks.loading.children.staged import StagedChild
 from tasks.loading.content import compare, table_values
 from tasks.loading.evolution import prepare_target
 from tasks.loading.expected import Expected, expected_session
+from tasks.loading.listed import listed, listed_of
 from tasks.loading.modes.prepare import prepare_mode
 from tasks.loading.partitions import make_partitions, period_begin
 from tasks.loading.past import Past
@@ -122,8 +123,8 @@ def _replace(
     cursor.execute(
         sql.SQL("INSERT INTO {} ({}) SELECT {} FROM {} t WHERE {}").format(
             target(mine),
-            sql.SQL(", ").join(map(sql.Identifier, names)),
-            sql.SQL(", ").join(sql.Identifier("t", name) for name in names),
+            listed(names),
+            listed_of("t", names),
             target(beside),
             chosen.format(rows, affected),
         )

@@ -17,6 +17,7 @@ from tasks.loading.commit import wait_for_turn
 from tasks.loading.content import table_values
 from tasks.loading.encoding import encodable, staged_schema
 from tasks.loading.expected import Expected, LoadFiles
+from tasks.loading.listed import listed
 from tasks.loading.queries import query
 from tasks.loading.schema import LOAD_ID, TargetColumn, existing_columns, staged_value, target
 from tasks.loading.staging import BATCH_ROWS, STAGING, copy_into_staging, create_staging
@@ -176,7 +177,7 @@ def _insert(
         cursor.execute(
             sql.SQL("INSERT INTO {} ({}, {}) SELECT {}, {} FROM {}").format(
                 target(spec),
-                sql.SQL(", ").join(sql.Identifier(column.name) for column in columns),
+                listed([column.name for column in columns]),
                 sql.Identifier(LOAD_ID),
                 sql.SQL(", ").join(staged_value(column) for column in columns),
                 sql.Literal(load.load_id),

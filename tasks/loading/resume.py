@@ -12,17 +12,6 @@ from tasks.model.manifest import QuarantineReason
 from tasks.model.report import LoadReceipt, LoadStatus, RowCounts
 from tasks.model.request import Purpose
 
-COUNTS = (
-    "read",
-    "inserted",
-    "updated",
-    "unchanged",
-    "deduplicated",
-    "quarantined",
-    "deleted",
-    "restored",
-)
-
 
 def current_fence(engine: Engine, dataset: str, purpose: Purpose) -> int:
     """Return the fence under which runs of a purpose may publish now; 0 if there was none yet."""
@@ -65,7 +54,7 @@ def receipts_of_run(
                 fingerprint=fingerprint,
                 load_id=load_id,
                 status=LoadStatus.LOADED,
-                counts=RowCounts(**dict(zip(COUNTS, counts, strict=True))),
+                counts=RowCounts.of(counts),
                 reasons=tuple(reasons.get(load_id, ())),
                 seconds=seconds,
             )

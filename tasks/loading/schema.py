@@ -10,6 +10,7 @@ from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class in lower case
 from sqlalchemy import Engine
 
+from tasks.loading.listed import listed
 from tasks.loading.queries import query
 from tasks.loading.search_sql import SEARCH, column_signature, search_column
 from tasks.loading.session import session
@@ -122,6 +123,14 @@ def staged_value(column: TargetColumn, *alias: str) -> sql.Composed:
     ).format(value=value, element=sql.SQL(column.type.removesuffix("[]")))
 
 
+def same_values(columns: Sequence[TargetColumn]) -> sql.Composed:
+    """Return SQL that is true where a staged row ``s`` has the values of a row ``t`` of the table."""
+    return sql.SQL(" AND ").join(
+        sql.SQL("{} = t.{}").format(staged_value(column, "s"), sql.Identifier(column.name))
+        for column in columns
+    )
+
+
 def target_columns(
     spec: DatasetSpec,
     lookups: Mapping[str, LookedUp],
@@ -170,7 +179,7 @@ def create_table(spec: DatasetSpec, columns: Sequence[TargetColumn]) -> sql.Comp
     if spec.load.index:
         definitions.append(search_column(spec.load.index))
     if spec.table_key:
-        keys = sql.SQL(", ").join(map(sql.Identifier, spec.table_key))
+        keys = listed(spec.table_key)
         definitions.append(sql.SQL("PRIMARY KEY ({})").format(keys))
     return sql.SQL("CREATE TABLE {} ({}){}").format(
         target(spec), sql.SQL(", ").join(definitions), _partitioning(spec)

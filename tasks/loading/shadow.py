@@ -19,6 +19,7 @@ from tasks.loading.canonical import ComparedColumn
 from tasks.loading.companion import SCHEMA, companion, companion_exists, companion_name
 from tasks.loading.expected import Expected, fetch_into
 from tasks.loading.layout import Layout
+from tasks.loading.listed import listed
 from tasks.loading.modes.merge import TOMBSTONES
 from tasks.loading.modes.scd2 import MARKS
 from tasks.loading.past import Past, apply_past
@@ -145,7 +146,7 @@ def restore_companions(cursor: Cursor, spec: DatasetSpec, beside: DatasetSpec) -
             cursor.execute(
                 query("plain_columns"), {"table": f"{SCHEMA}.{companion_name(kind, spec)}"}
             )
-            names = sql.SQL(", ").join(sql.Identifier(row[0]) for row in cursor.fetchall())
+            names = listed([row[0] for row in cursor.fetchall()])
             cursor.execute(
                 sql.SQL("INSERT INTO {} ({names}) SELECT {names} FROM {}").format(
                     mine, companion(kind, beside), names=names

@@ -16,6 +16,7 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class in lowe
 
 from tasks.loading.evidence import EVIDENCE_ROWS, hidden_columns, shown
 from tasks.loading.gate_query import StagedView, ask_query, refuse_query
+from tasks.loading.listed import listed
 from tasks.loading.schema import TargetColumn, staged_value, target
 from tasks.loading.session import one_row
 from tasks.loading.staging import STAGING
@@ -107,7 +108,7 @@ class StagedRows:
                 _texts(self._spec.key),
                 _VIEW,
                 sql.Identifier(failure.null_column),
-                _list(self._spec.key),
+                listed(self._spec.key),
                 sql.Literal(EVIDENCE_ROWS),
             )
         )
@@ -175,7 +176,7 @@ class StagedRows:
                 "ORDER BY count(*) DESC, {names} LIMIT {most}"
             ).format(
                 texts=_texts(names),
-                names=_list(names),
+                names=listed(names),
                 view=_VIEW,
                 given=given,
                 where=where,
@@ -212,10 +213,6 @@ class StagedRows:
 
 def _texts(names: Sequence[str]) -> sql.Composed:
     return sql.SQL(", ").join(sql.SQL("{}::text").format(sql.Identifier(name)) for name in names)
-
-
-def _list(names: Sequence[str]) -> sql.Composed:
-    return sql.SQL(", ").join(map(sql.Identifier, names))
 
 
 def _age(seconds: float) -> str:

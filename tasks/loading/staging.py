@@ -23,6 +23,7 @@ from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class in lower case
 
 from tasks.loading.encoding import encodable, staging_types
+from tasks.loading.listed import listed
 from tasks.model.errors import ContractBroken
 
 STAGING = "etl_staging"
@@ -98,7 +99,7 @@ def copy_rows(
         The number of rows that the server says it took.
     """
     statement = sql.SQL("COPY {} ({}) FROM STDIN WITH (FORMAT binary)").format(
-        table, sql.SQL(", ").join(map(sql.Identifier, schema.names))
+        table, listed(schema.names)
     )
     with (
         _Refusal(cursor.connection.fileno()) as refusal,

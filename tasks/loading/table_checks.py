@@ -11,6 +11,7 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class in lowe
 from tasks.loading.checks import Check, LedgerRow, check, shown
 from tasks.loading.companion import companion_exists
 from tasks.loading.evolution import MAX_COLUMNS
+from tasks.loading.listed import listed
 from tasks.loading.modes.merge import TOMBSTONES, remembers_deletions, revived_statement
 from tasks.loading.modes.scd2 import broken_versions_statement
 from tasks.loading.queries import query
@@ -49,7 +50,7 @@ def table_checks(cursor: Cursor, spec: DatasetSpec, rows: list[LedgerRow]) -> It
     yield check(spec, "I6", statement, "none broken", shown(overfull), overfull)
     # An index can be broken where the rows are not: count by the rows themselves.
     if spec.table_key:
-        keys = sql.SQL(", ").join(map(sql.Identifier, spec.table_key))
+        keys = listed(spec.table_key)
         distinct = _number(
             cursor,
             sql.SQL(

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class in lower case
 
-from tasks.loading.schema import TargetColumn, staged_value, target
+from tasks.loading.listed import listed
+from tasks.loading.schema import TargetColumn, same_values, target
 from tasks.loading.staging import STAGING
 from tasks.model.dataset import DatasetSpec
 from tasks.model.errors import GateFailed
@@ -40,18 +41,14 @@ def _refuse(cursor: Cursor, spec: DatasetSpec, names: Sequence[str]) -> None:
 
 
 def _statement(spec: DatasetSpec, columns: list[TargetColumn]) -> sql.Composed:
-    names = sql.SQL(", ").join(sql.Identifier(column.name) for column in columns)
-    there = sql.SQL(" AND ").join(
-        sql.SQL("{} = t.{}").format(staged_value(column, "s"), sql.Identifier(column.name))
-        for column in columns
-    )
+    names = listed([column.name for column in columns])
     return sql.SQL(
         "SELECT count(*) FROM (SELECT FROM {target} AS t WHERE EXISTS "
         "(SELECT FROM {staging} AS s WHERE {there}) GROUP BY {names} HAVING count(*) > 1) AS d"
     ).format(
         target=target(spec),
         staging=sql.Identifier("pg_temp", STAGING),
-        there=there,
+        there=same_values(columns),
         names=names,
     )
 
@@ -67,6 +64,6 @@ def check_unique_in_table(cursor: Cursor, spec: DatasetSpec) -> None:
             sql.SQL(
                 "SELECT count(*) FROM (SELECT FROM {target} WHERE num_nulls({names}) = 0 "
                 "GROUP BY {names} HAVING count(*) > 1) AS d"
-            ).format(target=target(spec), names=sql.SQL(", ").join(map(sql.Identifier, names)))
+            ).format(target=target(spec), names=listed(names))
         )
         _refuse(cursor, spec, names)

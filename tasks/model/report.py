@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Literal
@@ -27,6 +28,11 @@ class RowCounts(Value):
     """Rows of the target table that are gone; no row was read for them."""
     restored: int = 0
     """Rows that are in the target table again; no row was read for them."""
+
+    @classmethod
+    def of(cls, numbers: Sequence[int]) -> RowCounts:
+        """Return the account that the ledger has: its columns, in the order of the fields here."""
+        return cls(**dict(zip(cls.model_fields, numbers, strict=True)))
 
     @property
     def loaded(self) -> int:

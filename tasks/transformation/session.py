@@ -16,6 +16,7 @@ import pyarrow as pa
 from tasks.model.errors import CapacityExhausted, ContractBroken, StageTimeout
 from tasks.transformation.sql import literals
 
+INTERRUPTED_EVERY_SECONDS = 0.1
 MEMORY_OF_A_THREAD = 64 << 20
 """With less each, threads would only make each other spill."""
 ITEMS_BYTES = 64 << 20
@@ -105,13 +106,9 @@ def _session(
     connection.execute(f"SET allowed_paths = [{literals(files)}]")
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
-    timer = None
-    if deadline_seconds is not None:
-        timer = threading.Timer(max(deadline_seconds, 0.001), connection.interrupt)
-        timer.daemon = True
-        timer.start()
     try:
-        yield connection
+        with _interrupted_after(connection, deadline_seconds):
+            yield connection
     except duckdb.InterruptException:
         raise StageTimeout(
             f"transformation did not end within {deadline_seconds:.0f} s",
@@ -128,9 +125,32 @@ def _session(
         # The text of a DuckDB error can quote a value of the data; its kind cannot.
         raise ContractBroken(f"transformation failed on the data: {_kind(error)}") from None
     finally:
-        if timer is not None:
-            timer.cancel()
         connection.close()
+
+
+@contextmanager
+def _interrupted_after(
+    connection: duckdb.DuckDBPyConnection, seconds: float | None
+) -> Iterator[None]:
+    """Interrupt every query that runs after some seconds, until the block is left."""
+    if seconds is None:
+        yield
+        return
+    left = threading.Event()
+
+    def interrupt() -> None:
+        is_over = left.wait(seconds)
+        while not is_over:  # again and again, since between two queries nothing is interrupted
+            connection.interrupt()
+            is_over = left.wait(INTERRUPTED_EVERY_SECONDS)
+
+    thread = threading.Thread(target=interrupt, name="deadline", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        left.set()
+        thread.join()
 
 
 def _kind(error: duckdb.Error) -> str:

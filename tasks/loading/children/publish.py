@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import psycopg2.extras
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class in lower case
 
-from tasks.loading.account import Changes
+from tasks.loading.account import Changes, counts_of
 from tasks.loading.children.replayed import publish_replayed
 from tasks.loading.children.sets import (
     add_items,
@@ -27,7 +27,6 @@ from tasks.loading.queries import query
 from tasks.loading.schema import TargetColumn
 from tasks.model.dataset import DatasetSpec
 from tasks.model.load import AppendLoad, MergeLoad, ReplacePartitionLoad, Scd2Load
-from tasks.model.manifest import ChildManifest
 from tasks.model.report import RowCounts, SchemaChange
 
 
@@ -140,20 +139,6 @@ def _publish(
             if isinstance(mode, MergeLoad) and mode.delete and mode.delete.kind == "soft":
                 mark_deleted(cursor, load.spec, child, parents)
             return changes
-
-
-def counts_of(manifest: ChildManifest, changes: Changes) -> RowCounts:
-    """Return the account of a child; clean items that changed nothing are counted as unchanged."""
-    return RowCounts(
-        read=manifest.rows_read,
-        inserted=changes.inserted,
-        updated=changes.updated,
-        unchanged=manifest.rows - changes.inserted - changes.updated,
-        deduplicated=manifest.rows_deduplicated,
-        quarantined=manifest.rows_quarantined,
-        deleted=changes.deleted,
-        restored=changes.restored,
-    )
 
 
 def write_child_accounts(

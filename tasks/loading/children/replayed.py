@@ -15,8 +15,9 @@ from tasks.loading.account import Changes
 from tasks.loading.children.staged import StagedChild
 from tasks.loading.children.versions import name_moments_of_items, publish_versions
 from tasks.loading.job import Load
+from tasks.loading.listed import listed
 from tasks.loading.modes.conflicts import check_current
-from tasks.loading.modes.statements import counted, insert_staged, listed
+from tasks.loading.modes.statements import counted, insert_staged
 from tasks.loading.queries import query
 from tasks.loading.schema import LOAD_ID, TargetColumn, staged_value, target
 from tasks.model.load import AppendLoad, InsertOnlyLoad, ReplaceLoad, Scd2Load

@@ -19,8 +19,8 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class in lowe
 from tasks.loading.account import Changes
 from tasks.loading.children.staged import StagedChild
 from tasks.loading.companion import companion
+from tasks.loading.listed import listed, listed_of
 from tasks.loading.modes.scd2 import MARKED_DELETED, MARKS
-from tasks.loading.modes.statements import listed, listed_of
 from tasks.loading.schema import LOAD_ID, TargetColumn, staged_value, target
 from tasks.loading.staging import STAGING
 from tasks.model.dataset import DatasetSpec

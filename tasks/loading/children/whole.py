@@ -9,11 +9,12 @@ from pathlib import Path
 from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class in lower case
 
-from tasks.loading.account import Changes
-from tasks.loading.children.publish import PublishedChild, counts_of
+from tasks.loading.account import Changes, counts_of
+from tasks.loading.children.publish import PublishedChild
 from tasks.loading.children.staged import StagedChild, drop_staged, stage_children
 from tasks.loading.evolution import prepare_target
 from tasks.loading.job import Load
+from tasks.loading.listed import listed
 from tasks.loading.locks import patiently
 from tasks.loading.modes.replace import (
     Pile,
@@ -22,7 +23,6 @@ from tasks.loading.modes.replace import (
     insert_statement,
     pile_statement,
 )
-from tasks.loading.modes.statements import listed
 from tasks.loading.schema import LOAD_ID, TargetColumn
 from tasks.model.dataset import DatasetSpec
 from tasks.model.report import SchemaChange

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from psycopg2 import sql
 
-from tasks.loading.modes.statements import INSERTED, Statement, counted, insert_staged, listed
+from tasks.loading.listed import listed
+from tasks.loading.modes.statements import INSERTED, Statement, counted, insert_staged
 from tasks.loading.schema import TargetColumn
 from tasks.model.dataset import DatasetSpec
 

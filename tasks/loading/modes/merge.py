@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from psycopg2 import sql
 
 from tasks.loading.companion import companion
+from tasks.loading.listed import listed, listed_of
 from tasks.loading.modes.statements import (
     DELETED,
     INSERTED_UPDATED,
@@ -19,8 +20,6 @@ from tasks.loading.modes.statements import (
     counted,
     counted_new,
     insert_staged,
-    listed,
-    listed_of,
     returning_new,
     same_key,
 )

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 from psycopg2 import sql
 
+from tasks.loading.listed import listed
 from tasks.loading.modes.merge import on_conflict
-from tasks.loading.modes.statements import counted_new, listed, returning_new
+from tasks.loading.modes.statements import counted_new, returning_new
 from tasks.loading.schema import LOAD_ID, TargetColumn, staged_value, target
 from tasks.loading.staging import STAGING
 from tasks.model.dataset import DatasetSpec

@@ -9,13 +9,7 @@ from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor  # noqa: N812 - a class in lower case
 
 from tasks.loading.job import Load
-from tasks.loading.modes.statements import (
-    DELETED,
-    INSERTED,
-    Statement,
-    counted,
-    insert_staged,
-)
+from tasks.loading.modes.statements import DELETED, INSERTED, Statement, counted, insert_staged
 from tasks.loading.queries import query
 from tasks.loading.schema import LOAD_ID, TargetColumn, staged_value, target
 from tasks.loading.staging import STAGING

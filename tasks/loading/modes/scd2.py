@@ -14,16 +14,9 @@ from dataclasses import dataclass
 from psycopg2 import sql
 
 from tasks.loading.companion import companion
+from tasks.loading.listed import listed, listed_of
 from tasks.loading.modes.merge import flagged
-from tasks.loading.modes.statements import (
-    DELETED,
-    INSERTED_RESTORED,
-    UPDATED,
-    Statement,
-    counted,
-    listed,
-    listed_of,
-)
+from tasks.loading.modes.statements import DELETED, INSERTED_RESTORED, UPDATED, Statement, counted
 from tasks.loading.schema import LOAD_ID, TargetColumn, staged_value, target
 from tasks.loading.staging import STAGING
 from tasks.model.dataset import DatasetSpec

@@ -9,6 +9,7 @@ from typing import Literal
 
 from psycopg2 import sql
 
+from tasks.loading.listed import listed, listed_of
 from tasks.loading.schema import LOAD_ID, TargetColumn, staged_value, target
 from tasks.loading.staging import STAGING
 from tasks.model.dataset import DatasetSpec
@@ -122,13 +123,3 @@ def counted_new(
         "WITH published AS ({}) SELECT {}count(*) - count({there}), count({there}) "
         "FROM published AS p LEFT JOIN {} AS o ON {}{}"
     ).format(statement, first, target(spec), same, last, there=sql.Identifier("o", LOAD_ID))
-
-
-def listed(names: Sequence[str]) -> sql.Composed:
-    """Return quoted names, separated by commas."""
-    return sql.SQL(", ").join(map(sql.Identifier, names))
-
-
-def listed_of(alias: str, names: Sequence[str]) -> sql.Composed:
-    """Return quoted names of a table's alias, separated by commas."""
-    return sql.SQL(", ").join(sql.Identifier(alias, name) for name in names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +23,7 @@ from tasks.quarantine import read_refused
 from tasks.transformation import execute
 from tasks.transformation.check import check_query, explain_query
 from tasks.transformation.execute import transform_partition
+from tasks.transformation.session import duckdb_session
 
 MEMORY = 128 << 20
 MakeSpec = Callable[..., DatasetSpec]
@@ -283,12 +285,24 @@ def test_work_that_takes_too_long_is_interrupted(lake: Lake, scratch: Path) -> N
         rules=[
             {
                 "name": "slow",
-                "sql": "list_sum(list_transform(range(30000000), lambda x: sin(x + id))) > id",
+                "sql": "list_sum(list_transform(range(3000), lambda x: sin(x + id))) > id",
             }
         ]
     )
+    # Many rows: DuckDB looks for an interrupt between two pieces of them, never within one.
+    rows = [{"id": str(number), "text": "a"} for number in range(20_000)]
     with pytest.raises(StageTimeout, match="did not end within"):
-        transform(lake, scratch, spec, [{"id": "1", "text": "a"}], deadline_seconds=0.3)
+        transform(lake, scratch, spec, rows, deadline_seconds=0.3)
+
+
+def test_time_that_is_up_between_two_queries_is_not_forgotten(scratch: Path) -> None:
+    slow = "SELECT sum(sin(i)) FROM range(30000000) AS t (i)"
+    with (
+        pytest.raises(StageTimeout),
+        duckdb_session([], scratch, MEMORY, deadline_seconds=0.05) as connection,
+    ):
+        time.sleep(0.1)
+        connection.execute(slow).fetchall()
 
 
 def test_finished_work_is_reused_and_broken_work_is_done_again(lake: Lake, scratch: Path) -> None:
