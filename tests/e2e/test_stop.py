@@ -17,7 +17,7 @@ from prefect.settings import PREFECT_API_URL
 from flows.dataset import DatasetParameters, dataset
 from tests.e2e.conftest import ROOT, Project
 
-PARTITIONS = 40
+PARTITIONS = 80
 ROWS = 150
 SECONDS = 60
 STOPS_WITHIN = 20
@@ -90,7 +90,7 @@ def test_terminated_run_stops_at_a_boundary_and_the_next_one_goes_on(server: Pro
     for name in ("a", "b"):
         (server.root / "inbox" / f"{name}.csv").unlink()
 
-    process = start(server)
+    process = start(server, DPP_CONCURRENCY="1")  # it must not be through before it is told
     wait_for(lambda: loads(server) >= 3 or process.poll() is not None)
     logged = terminate(process)
     done = loads(server)

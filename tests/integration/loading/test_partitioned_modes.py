@@ -47,6 +47,7 @@ def test_second_current_version_of_another_writer_is_found_and_ended(world: Worl
 def test_ddl_by_hand_makes_what_a_load_makes(world: World, mode: str, by: str | None) -> None:
     """The index of current versions, and the table of what is remembered of keys, too."""
     history = History(1, mode, by)
+    world.sql("DROP SCHEMA etl CASCADE")
     script = ddl_script(world.engine, [(history.spec, {})])
     loads = history.prepared(world)
     history.publish(world, loads[0])
