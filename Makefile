@@ -91,7 +91,7 @@ bench-merging: $(READY)  ## measure the forms of a merge, into tables of 1 and 1
 bench-search: $(READY)  ## measure a search index of a million documents
 	@$(BIN)/python -m benchmarks.search
 
-bench-orchestration: $(READY)  ## measure what Prefect costs each partition of a run
+bench-orchestration: $(READY)  ## measure what Prefect costs each partition of a run, about ten minutes
 	@$(BIN)/python -m benchmarks.orchestration
 
 clean:  ## remove the installation and everything the demo made

@@ -130,7 +130,7 @@ def without(made: Project, partitions: int) -> Measured:
 def main() -> None:
     """Measure, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--partitions", type=int, nargs="+", default=[10, 100])
+    parser.add_argument("--partitions", type=int, nargs="+", default=[10, 100, 1000])
     parser.add_argument("--rows", type=int, default=10_000, help="of a partition")
     parser.add_argument("--profile", type=Path, help="profile the threads, and write it there")
     parser.add_argument("--requests", action="store_true", help="print requests to the server")

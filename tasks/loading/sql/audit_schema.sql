@@ -31,7 +31,7 @@ CREATE TABLE IF NOT EXISTS etl.audit (
     previous text NOT NULL,
     hash     text NOT NULL
 );
-COMMENT ON TABLE etl.audit IS 'What was done by hand: who, when, what, why. Each line has the hash of the one before; dpp reconcile checks the chain.';
+COMMENT ON TABLE etl.audit IS 'What was done by hand, and what maintenance took away: who, when, what, why. Each line has the hash of the one before; dpp reconcile checks the chain.';
 CREATE TABLE IF NOT EXISTS etl.audit_head (
     one  boolean PRIMARY KEY DEFAULT true CHECK (one),
     hash text NOT NULL
