@@ -29,8 +29,8 @@ DPP_VARIABLES = ("DPP_ENV", "DPP_HOME", "DPP_EMBEDDED", "DPP_LOG_LEVEL", "PREFEC
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """One worker more than cores: many tests wait for servers and time limits."""
-    return (os.cpu_count() or 1) + 1
+    """Two workers more than cores: many tests wait for servers and time limits."""
+    return (os.cpu_count() or 1) + 2
 
 
 class SharedServers(LoadFileScheduling):
