@@ -20,12 +20,12 @@ from blocks.lake import Lake
 from blocks.schema import CachedSchema
 
 if TYPE_CHECKING:
-    from obstore.store import S3Config
+    from obstore.store import RetryConfig, S3Config
 
 REQUEST_TIMEOUT = timedelta(seconds=60)
 CONNECT_TIMEOUT = timedelta(seconds=10)
 # Retries live in one layer, that of the tasks; the client repeats only a dropped request.
-CLIENT_RETRIES = {"max_retries": 2, "retry_timeout": timedelta(seconds=20)}
+CLIENT_RETRIES: RetryConfig = {"max_retries": 2, "retry_timeout": timedelta(seconds=20)}
 
 
 def s3_store(
@@ -85,7 +85,7 @@ def _s3(
             "connect_timeout": CONNECT_TIMEOUT,
             "allow_http": bool(endpoint and endpoint.startswith("http://")),
         },
-        retry_config=CLIENT_RETRIES,  # type: ignore[arg-type]
+        retry_config=CLIENT_RETRIES,
         **({"credential_provider": provider} if provider else {}),
     )
 

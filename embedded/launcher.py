@@ -12,9 +12,10 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 
-def main(lock_descriptor: int, state_path: Path, state: dict[str, object]) -> None:
+def main(lock_descriptor: int, state_path: Path, state: dict[str, Any]) -> None:
     """Fork, record the child with its start time, and let it become the server."""
     go_read, go_write = os.pipe()
     child = os.fork()
@@ -24,7 +25,7 @@ def main(lock_descriptor: int, state_path: Path, state: dict[str, object]) -> No
         if os.read(go_read, 1) != b"!":  # the launcher was killed before it recorded us
             os._exit(1)
         os.close(go_read)
-        command = [str(part) for part in state["command"]]  # type: ignore[attr-defined]
+        command = [str(part) for part in state["command"]]
         os.set_inheritable(lock_descriptor, False)
         for number in (signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)  # ignored ones would stay so in the server
